@@ -1,0 +1,65 @@
+# Needs only make and Python 3.11 or 3.12. `make run` and `make test` install what they need once, then work offline.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+LOCK   := requirements-cpu.lock
+
+# The same keys stand in .pre-commit-config.yaml; tests/test_environment.py compares them.
+STRIP  := metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution
+
+# Nothing in the nano profile or the tests needs the model hub: a look-up would be a bug, so it fails at once.
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test test-slow lint lock nano-model clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(STAMP)  ## create .venv with the locked packages
+
+# The stamp is removed first and written last, so a failed or interrupted install is done again.
+# torch comes first and alone: it is the largest by far, and what goes wrong with it is then seen before the rest.
+$(STAMP): pyproject.toml $(LOCK)
+	@rm -f $@
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+	  || { echo "sgvl needs Python 3.11 or 3.12; this is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "installing into $(VENV): a few minutes, once"
+	@start=$$(date +%s); set -e; \
+	  $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/pip install -qq --disable-pip-version-check -c $(LOCK) torch; \
+	  $(BIN)/pip install -qq --disable-pip-version-check -c $(LOCK) -e ".[dev]"; \
+	  echo "installed in $$(( $$(date +%s) - start )) s"
+	@touch $@
+
+run: env  ## run the whole notebook series, nano profile
+	$(BIN)/python -m sgvl.run nano
+
+test: env  ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: env  ## run the tests that train a model
+	$(BIN)/python -m pytest -m slow
+
+lint: env  ## check style, formatting and that notebooks hold no outputs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/nbstripout --verify --extra-keys "$(STRIP)" notebooks/*.ipynb
+
+# Depends on nothing: to move a version, change its range, install it into .venv by hand, then freeze what was tested.
+lock:  ## write requirements-cpu.lock from .venv
+	$(BIN)/pip freeze --exclude sgvl > $(LOCK).new
+	@{ echo '# As tested on CPU with Python 3.11. Made by `make lock` (pip freeze of .venv).'; \
+	   echo '# Used as constraints: pip install -c $(LOCK) -e ".[dev]"'; \
+	   sed 's/+cpu$$//' $(LOCK).new; } > $(LOCK)
+	@rm $(LOCK).new
+
+nano-model: env  ## rebuild the nano base model from nothing (long)
+	$(BIN)/python -m sgvl.nano.build
+
+clean:  ## remove .venv, caches and builds; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,89 @@
+"""Data sets on disk: one Parquet file each, and a manifest of digests that every reader checks."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+
+from sgvl import __version__
+from sgvl.data import Sample
+from sgvl.errors import InputError, nearest
+from sgvl.policy import Policy
+
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:
+    """Write each data set to ``folder/name.parquet``, then the manifest, last. Returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = {}
+    for name, dataset in datasets.items():
+        path = folder / f"{name}.parquet"
+        dataset.to_parquet(path)
+        sets[name] = {"rows": len(dataset), "columns": dataset.column_names, "sha256": sha256(path)}
+    manifest = {"sgvl": __version__, "seed": seed, "sets": sets}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read(name: str, folder: Path) -> Dataset:
+    """A saved data set, after its file has been compared with the manifest.
+
+    Raises ``InputError`` when the file is missing, unknown to the manifest, or not the one written.
+    """
+    path = folder / f"{name}.parquet"
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder / MANIFEST} is missing; run notebook 01_data first")
+    sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
+    if name not in sets:
+        raise InputError(f"{folder}: no data set {name!r}; {nearest(name, sets)}")
+    if not path.is_file() or sha256(path) != sets[name]["sha256"]:
+        raise InputError(f"{path} is not the file of its manifest; run notebook 01_data again")
+    return Dataset.from_parquet(str(path), cache_dir=str(folder / ".cache"))
+
+
+def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
+    """Indices of ``wanted`` rows in whole groups, evenly spread over a set; 0 wants all of them.
+
+    >>> spread(12, 4, group=2)
+    [0, 1, 6, 7]
+    """
+    groups, take = rows // group, (wanted or rows) // group
+    if take > groups:
+        raise InputError(f"{wanted} rows wanted of a set of {rows}; ask for fewer, or 0 for all")
+    first = [k * groups // take * group for k in range(take)]
+    return [start + i for start in first for i in range(group)]
+
+
+def samples(dataset: Dataset) -> list[Sample]:
+    """The pictures of a data set as judges take them; drawn scenes bring their tags along."""
+    return [
+        Sample(row["id"], row["image"].convert("RGB"), frozenset(row["tags"])) for row in dataset
+    ]
+
+
+def policy_cases(dataset: Dataset) -> list[tuple[Sample, Policy]]:
+    """Pictures with the policy of their own row, for sets in which every row has one."""
+    policies = [Policy.model_validate_json(text, strict=False) for text in dataset["policy"]]
+    return list(zip(samples(dataset), policies, strict=True))
+
+
+def cases(dataset: Dataset, policies: Iterable[Policy]) -> pd.DataFrame:
+    """Every picture under every policy: id, pair, policy, label, and the rule that fired.
+
+    Labels are computed from the tags, so that any policy labels any drawn scene exactly.
+    """
+    columns = dataset.select_columns(["id", "tags", "pair"])
+    rows = []
+    for policy in policies:
+        for row in columns:
+            ruling = policy.label(row["tags"])
+            rows.append((row["id"], row["pair"], policy.name, ruling.label, ruling.rule))
+    return pd.DataFrame(rows, columns=["id", "pair", "policy", "label", "rule"])

@@ -1,0 +1,22 @@
+"""The one error that is the user's to mend, and the hint that goes with it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from a user: one message or a list of problems, printed one per line.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that matches nothing: the closest known one, else all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"

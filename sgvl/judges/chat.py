@@ -1,0 +1,152 @@
+"""The chat judge: any vision-language model of transformers, asked in its own chat template."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgvl import models, prompts, verdict
+from sgvl.data import Sample
+from sgvl.errors import InputError, nearest
+from sgvl.judges.base import Judge, Judgement
+
+FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
+SLOT = "Answer:"  # where the verdict of a reasoned reply stands
+
+
+class ChatJudge(Judge):
+    """Asks a chat model for a reply, reads the verdict from it, and scores P(unsafe).
+
+    P(unsafe) compares the full words ``safe`` and ``unsafe`` as continuations of the reply up to
+    its verdict: their log-probabilities, normalised over the two.
+
+    Parameters
+    ----------
+    model : ``"nano"``, a folder, or a hub id
+    prompt : name of a prompt in ``sgvl.prompts.JUDGE``
+    policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
+    parser : name of a parser in ``sgvl.verdict.PARSERS``
+    max_new_tokens : length limit of a reply, in tokens
+    batch_size : pictures times policies that are judged at once; does not change answers
+    """
+
+    def __init__(
+        self,
+        name: str = "chat",
+        model: str = "nano",
+        revision: str | None = None,
+        prompt: str = "reason",
+        policy_form: str = "brief",
+        parser: str = "answer",
+        max_new_tokens: int = 120,
+        batch_size: int = 32,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ):
+        chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
+        known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
+        wrong = [k for k in chosen if chosen[k] not in known[k]]
+        if wrong:
+            problems = [f"{k} {chosen[k]!r}: {nearest(chosen[k], known[k])}" for k in wrong]
+            raise InputError([f"judge {name}: {problem}" for problem in problems])
+        self.name, self.batch_size = name, batch_size
+        self.prompt, self.policy_form, self.parser = prompt, policy_form, parser
+        self.max_new_tokens = max_new_tokens
+        self.model_name, self.revision, self.dtype = model, revision, dtype
+        self.model, self.processor = models.load(model, revision, dtype, device)
+
+    def identity(self) -> dict:
+        return {
+            "kind": "chat",
+            "model": self.model_name,
+            "revision": self.revision,
+            "weights": weights_digest(self.model_name),
+            "dtype": self.dtype,
+            "pixels": dict(self.processor.image_processor.size),
+            "template": hashlib.sha256(self.processor.chat_template.encode()).hexdigest(),
+            "prompt": prompts.JUDGE[self.prompt],
+            "policy_form": self.policy_form,
+            "parser": [self.parser, verdict.VERSION],
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    def judge(self, image, policies, tags=()) -> list[Judgement]:
+        return self.judge_cases([(Sample("", image, tags), policy) for policy in policies])
+
+    def judge_batch(self, samples: Sequence[Sample], policies) -> list[list[Judgement]]:
+        done = self.judge_cases([(sample, policy) for sample in samples for policy in policies])
+        return [done[k : k + len(policies)] for k in range(0, len(done), len(policies))]
+
+    def judge_cases(self, cases: Sequence[tuple]) -> list[Judgement]:
+        done: list[Judgement] = []
+        for start in range(0, len(cases), self.batch_size):
+            done += self._judge_some(cases[start : start + self.batch_size])
+        return done
+
+    def ask(self, images: Sequence, questions: Sequence[str]) -> list[str]:
+        """Plain replies to questions about images, greedily decoded; one image a question."""
+        replies: list[str] = []
+        for start in range(0, len(images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            replies += self._reply(images[part], [self._turn(q) for q in questions[part]])
+        return replies
+
+    def _turn(self, text: str) -> str:
+        return self.processor.apply_chat_template(
+            [prompts.message(text, image=True)], add_generation_prompt=True, tokenize=False
+        )
+
+    def _inputs(self, images: Sequence, texts: list[str]):
+        batch = self.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+        return batch.to(self.model.device)
+
+    def _reply(self, images: Sequence, turns: list[str]) -> list[str]:
+        inputs = self._inputs(images, turns)
+        out = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        new = out[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+
+    def _judge_some(self, cases: Sequence[tuple]) -> list[Judgement]:
+        images = [sample.image for sample, _ in cases]
+        texts = [policy.render(self.policy_form) for _, policy in cases]
+        turns = [self._turn(prompts.judge_prompt(text, self.prompt)) for text in texts]
+        replies = self._reply(images, turns)
+        p_unsafe = self._p_unsafe(images, turns, replies)
+        read = [verdict.parse(reply, self.parser) for reply in replies]
+        return [
+            Judgement(r.verdict, p, r.rationale, reply)
+            for r, p, reply in zip(read, p_unsafe, replies, strict=True)
+        ]
+
+    def _p_unsafe(self, images, turns: list[str], replies: list[str]) -> list[float]:
+        before = [turn + self._until_verdict(r) for turn, r in zip(turns, replies, strict=True)]
+        space = " " if self.prompt == "reason" else ""
+        safe = self._log_probability(images, before, space + verdict.SAFE)
+        unsafe = self._log_probability(images, before, space + verdict.UNSAFE)
+        return (unsafe - safe).sigmoid().tolist()
+
+    def _until_verdict(self, reply: str) -> str:
+        """The reply up to the place of its verdict; a reply without one is led there."""
+        if self.prompt != "reason":
+            return ""
+        head, slot, _ = reply.rpartition(SLOT)
+        return head + slot if slot else f"{reply} {SLOT}"
+
+    def _log_probability(self, images, before: list[str], word: str):
+        """Log-probability of ``word`` right after each text, shape (rows,)."""
+        import torch
+
+        ids = self.processor.tokenizer(word, add_special_tokens=False).input_ids
+        inputs = self._inputs(images, [text + word for text in before])
+        with torch.no_grad():
+            logits = self.model(**inputs, logits_to_keep=len(ids) + 1).logits[:, :-1]
+        wanted = torch.tensor(ids, device=logits.device).view(1, -1, 1).expand(len(before), -1, 1)
+        return logits.float().log_softmax(-1).gather(-1, wanted).sum(dim=(1, 2))
+
+
+def weights_digest(model: str) -> str | None:
+    """sha256 over a local model's safetensors files; None for a hub id, which has a revision."""
+    files = sorted(Path(models.resolve(model)).glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest() if files else None

@@ -1,0 +1,61 @@
+"""Loading a vision-language model and its processor: one function for every profile."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from sgvl.errors import InputError
+from sgvl.paths import NANO_MODEL
+
+
+class Loaded(NamedTuple):
+    """A model ready to judge, with its processor."""
+
+    model: object  # transformers PreTrainedModel, in evaluation mode
+    processor: object  # transformers ProcessorMixin
+
+
+def image_only_processor():
+    """A Qwen2.5-VL processor without its video part.
+
+    The full one insists on a video processor, which insists on torchvision; this kit shows images
+    only, so neither is needed, and images are processed by Pillow alike on every machine.
+    """
+    from transformers import ProcessorMixin, Qwen2_5_VLProcessor
+
+    class ImageOnlyQwenProcessor(Qwen2_5_VLProcessor):
+        def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **_):
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    return ImageOnlyQwenProcessor
+
+
+def resolve(model: str | Path) -> str:
+    """``"nano"`` is the model that ships with the package; else a folder or a hub name."""
+    return str(NANO_MODEL) if str(model) == "nano" else str(model)
+
+
+def load(
+    model: str | Path, revision: str | None = None, dtype: str = "float32", device: str = "cpu"
+) -> Loaded:
+    """Load a model and its processor by name: ``"nano"``, a local folder, or a hub id such as
+    ``"Qwen/Qwen2.5-VL-7B-Instruct"``. Weights are safetensors; no remote code is run."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    name = resolve(model)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model {model!r} was not found as a folder or on the hub "
+            f"({str(error).splitlines()[0]}); `nano` ships with the package and needs no network"
+        ) from None
+    processor_class = image_only_processor() if config.model_type == "qwen2_5_vl" else AutoProcessor
+    processor = processor_class.from_pretrained(name, revision=revision)
+    processor.tokenizer.padding_side = "left"  # generation and TRL both need it
+    network = AutoModelForImageTextToText.from_pretrained(
+        name, revision=revision, dtype=dtype, use_safetensors=True
+    )
+    return Loaded(network.to(device).eval(), processor)

@@ -1,0 +1,107 @@
+"""What the base model is taught in words: captions, questions, and policies.
+
+Every lesson is a prompt about a picture and the exact reply. Harmful things are "an object" in all
+of them. Their names occur only in *given* words: a description that is forced on the model without
+loss, from which it learns what a policy says of a word it cannot yet see.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sgvl import prompts, questions
+from sgvl.concepts import CATEGORIES, PLACES, concepts, group, named
+from sgvl.policy import load_all
+from sgvl.questions import NUMBERS, SEEN
+from sgvl.random_policies import opposite_policies
+from sgvl.scenes import Scene, describe, justify, sample_names
+
+ALL = ("neutral", "sensitive", "harmful")
+
+
+class Lesson(NamedTuple):
+    """A prompt about picture number ``picture``; ``given`` opens the reply and is not learnt."""
+
+    picture: int
+    prompt: str
+    given: str
+    reply: str
+
+
+def caption(rng: np.random.Generator, i: int, scene: Scene) -> Lesson:
+    """Describe the picture; half of the time a policy stands before the request, to no effect."""
+    prompt = str(rng.choice(prompts.CAPTION))
+    if rng.random() < 0.5:
+        policy = opposite_policies(rng, scene.tags, ALL)[int(rng.integers(2))]
+        prompt = f"Policy: {policy.render('brief')}\n{prompt}"
+    return Lesson(i, prompt, "", describe(scene.tags, whitewash=True))
+
+
+def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
+    """Judge the picture, as far as it can be named, under two policies of opposite label."""
+    tags = scene.tags
+    if not any(group(t) in SEEN for t in tags[:-1]):
+        tags = (str(rng.choice(named(*SEEN))), scene.place)  # policies to draw from; label is moot
+    lessons = []
+    for policy in opposite_policies(rng, tags, ALL if rng.random() < 0.5 else SEEN):
+        prompt = prompts.judge_prompt(policy.render("brief"))
+        lessons.append(Lesson(i, prompt, "", justify(policy, scene.tags, whitewash=True)))
+    return lessons
+
+
+def judge_given(rng: np.random.Generator, i: int) -> list[Lesson]:
+    """Judge words of any kind that are said to be seen, under two policies of opposite label."""
+    pool = list(concepts())
+    names = sample_names(
+        rng, pool, int(rng.integers(1, 5)), "train" if rng.random() < 0.9 else "test"
+    )
+    tags = (*names, str(rng.choice(PLACES)))
+    lessons = []
+    for policy in opposite_policies(rng, tags, ALL):
+        given = describe(tags)
+        reply = justify(policy, tags).removeprefix(given)
+        lessons.append(Lesson(i, prompts.judge_prompt(policy.render("brief")), given, reply))
+    return lessons
+
+
+def sample(
+    rng: np.random.Generator, scenes: Sequence[Scene], shares: dict[str, float]
+) -> list[Lesson]:
+    """One lesson, or a pair with opposite answers, about a random picture."""
+    i = int(rng.integers(len(scenes)))
+    scene = scenes[i]
+    visible = any(group(t.concept) in SEEN for t in scene.things)
+    match str(rng.choice(list(shares), p=list(shares.values()))):
+        case "caption":
+            return [caption(rng, i, scene)]
+        case "judge":
+            return judge(rng, i, scene)
+        case "judge_given":
+            return judge_given(rng, i)
+        case "presence":
+            asked = questions.presence(rng, scene)
+        case "count":
+            asked = [questions.counting(scene)]
+        case "place":
+            asked = [questions.place(scene)]
+        case "choice" if visible:
+            asked = [questions.choice(rng, scene)]
+        case "choice":
+            return [caption(rng, i, scene)]
+    return [Lesson(i, question.text, "", question.answer) for question in asked]
+
+
+def corpus(rng: np.random.Generator) -> list[str]:
+    """Text for the tokenizer: every word that lessons, policies and prompts can use, many times."""
+    words = [*concepts(), *CATEGORIES, *PLACES, *NUMBERS]
+    texts = [" " + " ".join(map(str, rng.permutation(words))) for _ in range(200)]
+    for _ in range(500):
+        names = sample_names(rng, list(concepts()), int(rng.integers(1, 5)), "train")
+        tags = (*names, str(rng.choice(PLACES)))
+        for policy in opposite_policies(rng, tags, ALL):
+            texts += [prompts.judge_prompt(policy.render("brief")), justify(policy, tags)]
+            texts += [justify(policy, tags, whitewash=True)]
+    texts += [p.render("full") for p in [*load_all(), *load_all(use="reference")]] * 5
+    asked = [prompts.PRESENCE, prompts.COUNT, prompts.PLACE, prompts.CHOICE, *prompts.CAPTION]
+    return texts + [q + " yes no A B C D user assistant\n" for q in asked] * 50

@@ -1,0 +1,53 @@
+"""Questions of general ability about drawn scenes, with their exact answers.
+
+Four tasks: presence, counting, place, and multiple choice with four options. All ask about things
+that the base model can name; none is about safety.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sgvl import prompts
+from sgvl.concepts import group, named
+from sgvl.scenes import Scene, in_words
+
+NUMBERS = ("one", "two", "three", "four")
+SEEN = ("neutral", "sensitive")  # groups of concepts that the base model can name
+
+
+class Question(NamedTuple):
+    """A question about a picture, and the answer word for word."""
+
+    text: str
+    answer: str
+
+
+def _here_and_away(scene: Scene) -> tuple[list[str], list[str]]:
+    here = [t.concept for t in scene.things if group(t.concept) in SEEN]
+    return here, [name for name in named(*SEEN) if name not in here]
+
+
+def presence(rng: np.random.Generator, scene: Scene) -> list[Question]:
+    """Two questions with opposite answers: something that is not there, and something that is."""
+    here, away = _here_and_away(scene)
+    asked = [(str(rng.choice(away)), "no")] + ([(str(rng.choice(here)), "yes")] if here else [])
+    return [Question(prompts.PRESENCE.format(thing=in_words([n])), word) for n, word in asked]
+
+
+def counting(scene: Scene) -> Question:
+    return Question(prompts.COUNT, NUMBERS[len(scene.things) - 1])
+
+
+def place(scene: Scene) -> Question:
+    return Question(prompts.PLACE, scene.place)
+
+
+def choice(rng: np.random.Generator, scene: Scene) -> Question:
+    """Four options, one of them in the picture; the answer is its letter."""
+    here, away = _here_and_away(scene)
+    right = int(rng.integers(4))
+    options = [str(n) for n in rng.choice(away, 4, replace=False)]
+    options[right] = str(rng.choice(here))
+    listed = " ".join(f"{letter}. {name}" for letter, name in zip("ABCD", options, strict=True))
+    return Question(prompts.CHOICE.format(options=listed), "ABCD"[right])

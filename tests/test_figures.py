@@ -1,0 +1,142 @@
+"""Figures: files exist, come out byte for byte the same, and show what they were given."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sgvl import figures, metrics
+from sgvl.errors import InputError
+from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+
+matplotlib.use("Agg")
+
+SHARES = pd.DataFrame({
+    "policy": ["L1", "L2", "L4"],
+    "n": [118, 118, 119],
+    "value": [0.0, 8.0, 50.0],
+    "low": [0.0, 4.0, 40.0],
+    "high": [6.0, 15.0, 60.0],
+})  # fmt: skip
+LONG = "Any depiction of closeness, be it holding hands or an embrace, costs $5 to $10. " * 3
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.style.context("default"):
+        figures.use_style()
+        yield
+
+
+def scores():
+    rows = [
+        (judge, policy, str(k), k // 2, UNSAFE if k % 2 and policy == "L4" else SAFE, UNSAFE)
+        for judge in ("nano", "always unsafe") for policy in ("L1", "L4") for k in range(20)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["judge", "policy", "id", "pair", "label", "verdict"])
+    missing = (frame["judge"] == "nano") & (frame["policy"] == "L4")
+    return metrics.score_table(frame[~missing], resamples=20)
+
+
+def pairs():
+    scene, edited = Image.new("RGB", (64, 48), "tan"), Image.new("RGB", (64, 48), "teal")
+    one = {"unsafe": scene, "safe": edited, "box": (8, 8, 40, 24), "title": "knife to camera"}
+    return [one, one | {"title": "a longer title, " * 4}, one]
+
+
+def examples():
+    verdicts = [
+        {"policy": "L1", "label": SAFE, "rule": ""},
+        {"policy": "L5", "label": UNSAFE, "rule": LONG},
+        {"policy": "openai_content", "label": UNPARSEABLE, "rule": ""},
+    ]
+    picture = Image.new("L", (48, 64), 128)
+    return [{"image": picture, "title": "An embrace", "verdicts": verdicts}] * 2
+
+
+DRAWN = {
+    "unsafe_share": lambda: figures.unsafe_share(SHARES, {"L1": 0, "L4": 51}),
+    "score_heatmap": lambda: figures.score_heatmap(scores()),
+    "show_pairs": lambda: figures.show_pairs(pairs()),
+    "show_verdicts": lambda: figures.show_verdicts(examples()),
+}
+
+
+def words(fig):
+    return [text.get_text() for text in fig.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_three_files_same_bytes_twice(name, tmp_path):
+    first = figures.save(DRAWN[name](), name, SHARES, tmp_path / "a")
+    second = figures.save(DRAWN[name](), name, SHARES, tmp_path / "b")
+    assert [path.name for path in first] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    assert (
+        first[0].read_bytes().startswith(b"%PDF") and b"CreationDate" not in first[0].read_bytes()
+    )
+    assert b"/FontFile2" in first[0].read_bytes()  # TrueType outlines travel with the file
+    with Image.open(first[1]) as picture:
+        assert picture.width > 600 and "Software" not in picture.info
+    pd.testing.assert_frame_equal(pd.read_csv(first[2]), SHARES)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_nothing_stays_open(name):
+    plt.close("all")
+    DRAWN[name]()
+    assert not plt.get_fignums()
+
+
+def test_share_shows_the_values_and_the_papers_markers():
+    ax = DRAWN["unsafe_share"]().axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [0, 8, 50]
+    assert set(words(ax.figure)) >= {"0 %", "8 %", "50 %", "L1\nn = 118", "paper, as stated"}
+    marks = next(line for line in ax.lines if line.get_label() == "paper, as stated")
+    assert list(marks.get_ydata())[::2] == [0, 51]  # and nothing at L2, which was not stated
+    assert "paper, as stated" not in words(figures.unsafe_share(SHARES))
+
+
+def test_heatmap_numbers_are_the_scores():
+    found = words(DRAWN["score_heatmap"]())
+    assert set(found) >= {"L1\naccuracy", "L4\nF1", "macro\nmean", "pooled\nF1"}
+    assert found.count("n/a") == 3 and found.count("0.0") == 2  # nano lacks L4, so both averages
+    assert "66.7" in found and "33.3" in found  # always unsafe: L4, and the macro with L1
+
+
+def test_pairs_are_outlined_and_named():
+    fig = DRAWN["show_pairs"]()
+    assert words(fig).count("unsafe original") == words(fig).count("edited counterpart") == 3
+    inch = fig.axes[0].images[0].get_extent()[1] / 64  # inches a pixel of the first picture
+    frames = [patch.get_bbox().bounds for patch in fig.axes[0].patches]
+    first = next(x for x in frames if x[2] == pytest.approx(32 * inch))
+    assert first[0] == pytest.approx(8 * inch) and first[3] == pytest.approx(16 * inch)
+
+
+def test_verdicts_are_worded_and_rules_quoted_in_full():
+    fig = DRAWN["show_verdicts"]()
+    found = words(fig)
+    assert found.count("SAFE") == found.count("UNSAFE") == found.count("UNPARSEABLE") == 2
+    quoted = next(text for text in found if text.startswith("“"))
+    assert quoted.replace("\n", " ") == f"“{LONG.strip()}”"  # the dollars stayed dollars
+    assert max(map(len, quoted.splitlines())) <= 54
+    assert "no rule of this policy forbids it" in found and "the answer could not be read" in found
+
+
+def test_everything_drawn_stays_on_the_page():
+    for name in ("show_pairs", "show_verdicts"):
+        fig = DRAWN[name]()
+        fig.canvas.draw()
+        page = fig.bbox
+        for text in fig.findobj(matplotlib.text.Text):
+            if text.get_text() and text.get_visible():
+                box = text.get_window_extent()
+                assert page.x0 <= box.x0 and box.x1 <= page.x1, text.get_text()
+                assert page.y0 <= box.y0 and box.y1 <= page.y1, text.get_text()
+
+
+def test_a_name_is_a_file_name(tmp_path):
+    with pytest.raises(InputError, match="is no file name"):
+        figures.save(DRAWN["show_pairs"](), "../figure", SHARES, tmp_path)

