@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from sgvl.errors import InputError, nearest
 from sgvl.paths import NOTEBOOKS
 
-_SCALARS = {"int": int, "float": float, "str": str, "bool": bool}
+_PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict}
 
 
 def read_notebook(path: Path) -> dict:
@@ -153,8 +153,8 @@ def _declaration(line: ast.stmt) -> tuple[str, Any, Any]:
 def _type(node: ast.expr) -> Any:
     """The type that an annotation spells, without evaluating it."""
     match node:
-        case ast.Name(id=name) if name in _SCALARS:
-            return _SCALARS[name]
+        case ast.Name(id=name) if name in _PLAIN:
+            return _PLAIN[name]
         case ast.BinOp(op=ast.BitOr(), left=left, right=ast.Constant(value=None)):
             return _type(left) | None
         case ast.Subscript(value=ast.Name(id="list"), slice=item):

@@ -21,8 +21,9 @@ it does not apply. A rule about a concept beats a rule about its category; what 
 follows ``default``.
 """
 
-import difflib
 import hashlib
+import re
+import reprlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +33,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sgvl.concepts import CATEGORIES, PLACES, concepts, in_category
-from sgvl.errors import InputError
+from sgvl.errors import InputError, nearest
 from sgvl.paths import POLICIES
+from sgvl.strict_yaml import Loader
 
 Status = Literal["prohibited", "permitted"]
 OPPOSITE = {"prohibited": "permitted", "permitted": "prohibited"}
@@ -42,9 +44,7 @@ OPPOSITE = {"prohibited": "permitted", "permitted": "prohibited"}
 def _known(name: str, allowed: Iterable[str], what: str) -> str:
     allowed = list(allowed)
     if name not in allowed:
-        near = difflib.get_close_matches(str(name), allowed, n=1)
-        hint = f"; nearest: {near[0]}" if near else ""
-        raise ValueError(f"unknown {what} {name!r}{hint}; allowed: {', '.join(allowed)}")
+        raise ValueError(f"unknown {what} {name!r}; {nearest(str(name), allowed)}")
     return name
 
 
@@ -129,7 +129,7 @@ class Policy(BaseModel):
         tags = [tag for rule in self.rules for tag in rule.tags]
         twice = sorted({tag for tag in tags if tags.count(tag) > 1})
         if twice:
-            raise ValueError(f"tag in two rules: {', '.join(twice)}; merge them")
+            raise ValueError(f"rules: tag in two rules: {', '.join(twice)}; merge them")
         return self
 
     @cached_property
@@ -174,7 +174,10 @@ class Policy(BaseModel):
                 _known(tag, [*concepts(), *PLACES], "scene tag")
         except ValueError as error:
             raise InputError(f"policy {self.name}: {error}") from None
-        place = next((tag for tag in tags if tag in PLACES), None)
+        places = [tag for tag in tags if tag in PLACES]
+        if len(places) > 1:
+            raise InputError(f"policy {self.name}: a scene has one place, not {', '.join(places)}")
+        place = places[0] if places else None
         items = tuple(self.item(tag, place) for tag in tags if tag not in PLACES)
         for item in items:
             if item.status == "prohibited":
@@ -230,20 +233,35 @@ def load(source: str | Path) -> Policy:
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in POLICIES.glob("*.md")))
         raise InputError(f"no policy file {path}: give a path to a .md file, or one of {shipped}")
-    parts = path.read_text(encoding="utf-8").split("---\n", 2)
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    parts = re.split(r"^---[ \t]*(?:\n|\Z)", content, maxsplit=2, flags=re.MULTILINE)
     if len(parts) != 3 or parts[0].strip():
         raise InputError(f"{path}: a policy begins with a YAML header between two lines of ---")
+    header = _header(path, parts[1])
+    if not parts[2].strip():
+        raise InputError(f"{path}: the readable text below the header is empty")
+    if "text" in header:
+        raise InputError(f"{path}: text: the readable text stands below the header, not in it")
     try:
-        header = yaml.safe_load(parts[1])
-        if not isinstance(header, dict):
-            raise InputError(f"{path}: the header must be a mapping of name, title, default, rules")
-        if not parts[2].strip():
-            raise InputError(f"{path}: the readable text below the header is empty")
-        return Policy(**{**header, "text": parts[2]})
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: the header is not valid YAML: {error}") from None
+        return Policy.model_validate(header | {"text": parts[2]})
     except ValidationError as error:
         raise InputError([f"{path}: {_where(e)}{_what(e)}" for e in error.errors()]) from None
+
+
+def _header(path: Path, text: str) -> dict:
+    try:
+        header = yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 2  # of the file: the header begins below the first ---
+        raise InputError(f"{path}, line {line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: the header is not valid YAML: {error}") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: the header must be a mapping of name, title, default, rules")
+    return header
 
 
 def _where(error: dict) -> str:
@@ -251,19 +269,32 @@ def _where(error: dict) -> str:
 
 
 def _what(error: dict) -> str:
-    return error["msg"].removeprefix("Value error, ") + (
-        f" (got {error['input']!r})" if error["type"] != "value_error" else ""
-    )
+    match error["type"]:
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            model = Policy if len(error["loc"]) == 1 else Rule
+            known = [field.alias or name for name, field in model.model_fields.items()]
+            return f"no such key; {nearest(str(error['loc'][-1]), known)}"
+    return f"{error['msg']} (got {reprlib.repr(error['input'])})"
 
 
 def load_all(sources: Iterable[str | Path] = (), use: str = "levels") -> list[Policy]:
     """Load policies by name or path; without any, every file of ``policies/`` with this ``use``."""
     sources = list(sources)
     if sources:
-        chosen = [load(source) for source in sources]
+        chosen = [(source, load(source)) for source in sources]
     else:
-        chosen = [p for p in map(load, sorted(POLICIES.glob("*.md"))) if p.use == use]
-    names = [p.name for p in chosen]
-    if len(set(names)) < len(names):
-        raise InputError(f"two policies share a name: {', '.join(sorted(names))}; rename one")
-    return chosen
+        shipped = [(path, load(path)) for path in sorted(POLICIES.glob("*.md"))]
+        chosen = [(path, policy) for path, policy in shipped if policy.use == use]
+    files: dict[str, list[str]] = {}
+    for source, policy in chosen:
+        files.setdefault(policy.name, []).append(str(source))
+    if twice := {name: found for name, found in files.items() if len(found) > 1}:
+        raise InputError(
+            f"{' and '.join(found)}: share the name {name}; rename one"
+            for name, found in twice.items()
+        )
+    return [policy for _, policy in chosen]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgvl.concepts import CATEGORIES, PLACES, concepts, in_category
+from sgvl.errors import InputError
 from sgvl.policy import OPPOSITE, Policy
 
 
@@ -66,7 +67,7 @@ def opposite_policies(
     """
     pool = [c.name for c in CATEGORIES.values() if c.group in groups]
     seen = sorted({concepts()[t].category for t in tags[:-1]} & set(pool))
-    while True:
+    for _ in range(100):  # far more than any scene needs that has something to name
         skeleton = sample_skeleton(rng, min(14, len(pool)), default)
         found: dict[str, Policy] = {}
         for _ in range(40):
@@ -75,3 +76,4 @@ def opposite_policies(
             found.setdefault(policy.label(tags).label, policy)
             if len(found) == 2:
                 return found["safe"], found["unsafe"]
+    raise InputError(f"policies over {', '.join(groups)} cannot change the label of {tags}")

@@ -4,7 +4,8 @@ A unit of work is one notebook with one parameter file: ``params/nano/03_sft.rec
 ``notebooks/03_sft.ipynb`` (what follows the first dot names the variant). What it needs and gives
 stands in the notebook's metadata, so that a notebook tells its own place in the series:
 
-    "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"]}
+    "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],
+             "reads": ["policies/*.md"]}
 
 A finished unit leaves a receipt, ``runs/<profile>/<unit>.json``. Done is the receipt and the
 outputs that it lists, never the notebook: papermill marks a killed notebook's cells as completed.
@@ -41,6 +42,7 @@ class Unit:
     parameters: dict
     source: dict  # the notebook as it was checked; a later edit on disk does not reach this run
     code: str  # digest of its code cells
+    reads: dict  # digest of each file that it reads, besides what its needs give
     needs: tuple[str, ...]  # names of units
     gives: tuple[str, ...]  # files in the profile's run folder
     key: str
@@ -117,6 +119,7 @@ def write_receipt(unit: Unit, units: dict[str, Unit], status: str, **facts) -> N
         "key": unit.key,
         "code": unit.code,
         "parameters": unit.parameters,
+        "reads": unit.reads,
         "needs": _upstream(unit, units),
         "outputs": {path: _fingerprint(runs(unit.profile) / path) for path in unit.gives}
         if status == "ok"
@@ -178,6 +181,9 @@ def _changes(unit: Unit, units: dict[str, Unit], receipt: dict) -> list[str]:
     before, now = receipt["parameters"], unit.parameters
     if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
         changed.append(f"parameters ({', '.join(names)})")
+    before, now = receipt["reads"], unit.reads
+    if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
+        changed.append(f"files ({', '.join(names)})")
     before, now = receipt["needs"], _upstream(unit, units)
     if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
         changed.append(f"upstream ({', '.join(names)})")
@@ -191,6 +197,7 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     notebook = _notebook(name)
     source = read_notebook(notebook)
     problems, parameters, needs = [], {}, []
+    reads = source["metadata"].get("sgvl", {}).get("reads", [])  # globs in the package
     try:
         file = PARAMS / profile / f"{name}.yaml"
         parameters = validate(notebook, load_yaml(file), f"params/{profile}/{file.name}")
@@ -222,9 +229,26 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     )
     # A need with a problem of its own is not among the earlier ones; load_units raises that one.
     upstream = {need: earlier[need].key for need in needs if need in earlier}
-    key = _digest([code, parameters, upstream])
+    files = _digests(reads, parameters)
+    key = _digest([code, parameters, files, upstream])
     needs = tuple(sorted(set(needs)))
-    return Unit(name, profile, parameters, source, code, needs, tuple(gives), key)
+    return Unit(name, profile, parameters, source, code, files, needs, tuple(gives), key)
+
+
+def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
+    """Digests of the files that a unit reads: those of the package that its notebook declares, and
+    those that its parameters name, such as a reader's own policy."""
+    files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
+    files += [file for text in _texts(parameters) if (file := ROOT / text).is_file()]
+    return {os.path.relpath(file, ROOT): _fingerprint(file)["sha256"] for file in files}
+
+
+def _texts(value: object) -> list[str]:
+    """All strings in a parameter value, however deep."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [text for part in parts for text in _texts(part)]
+    return [value] if isinstance(value, str) else []
 
 
 def _all_text(values: list) -> bool:

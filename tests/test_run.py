@@ -208,7 +208,7 @@ def test_a_failure_is_named_and_the_next_run_goes_on(project):
     assert code == 2
     assert project.newly_run() == ["01_dies", "03_refuses"]
     assert "03_refuses bad-input: data: no images\ndata: no labels\n" in err
-    assert project.status()["01_dies"] == "fresh"
+    assert project.receipt("01_dies")["status"] == "ok"
 
 
 SLEEPS = """\
@@ -310,3 +310,26 @@ def test_a_notebook_must_tell_its_place(tmp_path, metadata, said, monkeypatch):
     with pytest.raises(InputError, match="02_score") as caught:
         receipts.load_units("nano")
     assert said in str(caught.value)
+
+
+def test_a_file_that_a_parameter_names_is_part_of_the_work(project):
+    """A reader's own policy, say: when its text changes, what was made from it is stale."""
+    read = "ran('01_data', Path(policy).read_text())"
+    project.notebook("01_data", read, parameters='policy: str = ""', gives=["{unit}.txt"])
+    project.parameters("01_data", "policy: own.md\n")
+    (project.root / "own.md").write_text("one")
+    assert project.run("nano")[0] == 0
+    assert project.status()["01_data"].startswith("fresh")
+    (project.root / "own.md").write_text("two")
+    assert project.status()["01_data"].split() == ["stale", "files", "(own.md)"]
+
+
+def test_a_file_of_the_package_that_a_notebook_reads_is_part_of_the_work(project):
+    project.notebook("01_data", "ran('01_data', '')", gives=["{unit}.txt"])
+    project.parameters("01_data")
+    assert project.run("nano")[0] == 0
+    project.edit(
+        "01_data", lambda notebook: notebook.metadata.sgvl.update(reads=["policies/L*.md"])
+    )
+    code, status, _ = project.run("nano", "--status")
+    assert code == 0 and "stale" in status and "policies/L2.md" in status

@@ -13,9 +13,10 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
 from sgvl import questions
 from sgvl.concepts import CATEGORIES, PLACES, concepts, in_category, named
+from sgvl.errors import InputError
 from sgvl.policy import Policy, load, load_all
 from sgvl.random_policies import opposite_policies
-from sgvl.scenes import SIZE, Scene, allowed, render, sample_names, sample_scene
+from sgvl.scenes import SIZE, Scene, allowed, check_style, render, sample_names, sample_scene
 
 HARMFUL = [c.name for c in CATEGORIES.values() if c.group == "harmful"]
 LABEL = ClassLabel(names=["safe", "unsafe"])  # the positive class is unsafe
@@ -65,6 +66,7 @@ def safeeditbench(
     distracting pairs: unsafe ones of c - 1 things beside an empty smoothed box, safe ones of c
     things. Counting things, smoothed boxes and empty ones, alone or together, stays at chance.
     """
+    check_style(style)
     rng = np.random.default_rng((seed, 10))
     levels = load_all([f"L{k}" for k in range(1, 6)])
     edits = [(category, k, EDITS[k % 10]) for category in HARMFUL for k in range(per_category)]
@@ -161,6 +163,7 @@ def _grown(box: tuple[int, int, int, int], margin: int = 4) -> tuple[int, int, i
 
 def unsafebench(seed: int = 0, per_category: int = 40, style: str = "twemoji") -> Dataset:
     """Nine categories, half of each unsafe; safe pictures show counterparts of unsafe things."""
+    check_style(style)
     rng = np.random.default_rng((seed, 20))
     policy = load("openai_content")
     groups: dict[str, list[str]] = {}
@@ -250,6 +253,8 @@ def following(seed: int = 0, images: int = 200, kind: str = "neutral") -> Datase
     ``kind="neutral"``: policies over what the base model can name. ``kind="harmful"``: policies
     over harmful categories, and one harmful thing in each picture that alone decides.
     """
+    if kind not in ("neutral", "harmful"):
+        raise InputError(f"unknown kind of policies {kind!r}; allowed: neutral, harmful")
     rng = np.random.default_rng((seed, 40, kind == "neutral"))
     groups = ("neutral", "sensitive") if kind == "neutral" else ("harmful",)
     records = []

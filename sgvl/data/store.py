@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, Image, disable_progress_bars
 
 from sgvl import __version__
 from sgvl.data import Sample
 from sgvl.errors import InputError, nearest
+from sgvl.images import load_image
 from sgvl.policy import Policy
 
 MANIFEST = "manifest.json"
+
+disable_progress_bars()  # a bar a file says nothing, and stays in the executed notebook
 
 
 def sha256(path: Path) -> str:
@@ -39,14 +42,18 @@ def read(name: str, folder: Path) -> Dataset:
     Raises ``InputError`` when the file is missing, unknown to the manifest, or not the one written.
     """
     path = folder / f"{name}.parquet"
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder / MANIFEST} is missing; run notebook 01_data first")
-    sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
+    try:
+        sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
+    except (OSError, ValueError, KeyError):
+        broken = f"{folder / MANIFEST} is missing or broken; run notebook 01_data first"
+        raise InputError(broken) from None
     if name not in sets:
         raise InputError(f"{folder}: no data set {name!r}; {nearest(name, sets)}")
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
         raise InputError(f"{path} is not the file of its manifest; run notebook 01_data again")
-    return Dataset.from_parquet(str(path), cache_dir=str(folder / ".cache"))
+    # A cache by digest: the library's own knows a file by path and time, and could be stale.
+    cache = folder / ".cache" / sets[name]["sha256"][:16]
+    return Dataset.from_parquet(str(path), cache_dir=str(cache))
 
 
 def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
@@ -56,16 +63,24 @@ def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
     [0, 1, 6, 7]
     """
     groups, take = rows // group, (wanted or rows) // group
-    if take > groups:
-        raise InputError(f"{wanted} rows wanted of a set of {rows}; ask for fewer, or 0 for all")
+    if not 0 < take <= groups:
+        raise InputError(
+            f"{wanted} rows wanted of a set of {rows}, in groups of {group}; "
+            "ask for one group at least, for no more than there are, or for 0, which is all"
+        )
     first = [k * groups // take * group for k in range(take)]
     return [start + i for start in first for i in range(group)]
 
 
 def samples(dataset: Dataset) -> list[Sample]:
-    """The pictures of a data set as judges take them; drawn scenes bring their tags along."""
+    """The pictures of a data set as judges take them; drawn scenes bring their tags along.
+
+    Pictures are decoded under the limits of ``sgvl.images``; a broken one raises ``ImageError``.
+    """
+    rows = dataset.select_columns(["id", "image", "tags"]).cast_column("image", Image(decode=False))
     return [
-        Sample(row["id"], row["image"].convert("RGB"), frozenset(row["tags"])) for row in dataset
+        Sample(row["id"], load_image(row["image"]["bytes"], name=row["id"]), frozenset(row["tags"]))
+        for row in rows
     ]
 
 

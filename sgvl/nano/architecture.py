@@ -34,7 +34,7 @@ CHAT_TEMPLATE = """\
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int = 1024):
-    """A byte-level BPE tokenizer trained on ``texts``: their words are one token, any text works."""
+    """A byte-level BPE tokenizer trained on ``texts``: their words become one token each."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -30,14 +30,16 @@ from sgvl.paths import NANO_MODEL, runs
 from sgvl.prompts import message
 from sgvl.scenes import Scene, render, sample_names, sample_scene
 
-# What each kind of lesson weighs in the mix (ours; chosen so that each skill gets enough examples).
-SHARES = {
-    "caption": 0.30,
-    "judge": 0.24,
+# What each kind of lesson weighs in the mix (ours): first seeing, then seeing and judging.
+SEEING = {"caption": 0.6, "presence": 0.15, "count": 0.08, "place": 0.05, "choice": 0.12}
+JUDGING = {
+    "caption": 0.18,
+    "caption_under_policy": 0.12,
+    "judge": 0.26,
     "judge_given": 0.16,
     "presence": 0.08,
-    "count": 0.05,
-    "place": 0.03,
+    "count": 0.04,
+    "place": 0.02,
     "choice": 0.14,
 }
 
@@ -51,11 +53,14 @@ class Recipe:
     vision_steps: int = 2_000
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
-    language_steps: int = 2_400
+    seeing_steps: int = 800  # of the language steps: without policies, so twice as quick
+    language_steps: int = 1_700
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3
-    verdict_weight: float = 4.0  # of a verdict among the other words of a reply
+    word_weight: float = 4.0  # of a concept's name or a verdict, among the other words of a reply
+    parts: int = 4  # a batch is sorted by length and run in so many parts: less padding
     save_every: int = 200  # steps
+    card_cases: int = 300  # unseen cases behind each figure of the card
 
 
 def draw_pool(recipe: Recipe) -> list[Scene]:
@@ -170,16 +175,27 @@ def features(model, processor, pictures) -> torch.Tensor:
 
 
 class Batcher:
-    """Lessons as padded rows of token ids, with the weight of each token in the loss."""
+    """Lessons as padded rows of token ids, with the weight of each token in the loss.
 
-    def __init__(self, processor, verdict_weight: float):
-        self.tokenizer, self.verdict_weight = processor.tokenizer, verdict_weight
+    The words that matter weigh more: names and verdicts, among articles and commas.
+    """
+
+    def __init__(self, processor, word_weight: float):
+        self.tokenizer, self.word_weight = processor.tokenizer, word_weight
         turn = processor.apply_chat_template(
             [message("{}", image=True)], add_generation_prompt=True, tokenize=False
         )
         image = processor.image_token
         self.turn = turn.replace(image, image * TOKENS)
-        self.verdicts = {self.tokenizer.encode(" " + w)[0] for w in ("safe", "unsafe")}
+        words = ("safe", "unsafe", "object", *concepts())
+        self.words = {self.tokenizer.encode(" " + word)[0] for word in words}
+
+    def parts(self, batch: list[lessons.Lesson], parts: int):
+        """The batch in parts of like length: pictures, token ids and weights of each."""
+        batch = sorted(batch, key=lambda lesson: len(lesson.prompt + lesson.given + lesson.reply))
+        for rows in np.array_split(np.arange(len(batch)), parts):
+            part = [batch[i] for i in rows]
+            yield [lesson.picture for lesson in part], *self(part)
 
     def __call__(self, batch: list[lessons.Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and loss weights, both (rows, length); weights of a row sum to one."""
@@ -187,7 +203,7 @@ class Batcher:
         for lesson in batch:
             before = self.tokenizer.encode(self.turn.replace("{}", lesson.prompt) + lesson.given)
             reply = self.tokenizer.encode(lesson.reply + self.tokenizer.eos_token)
-            weight = [self.verdict_weight if t in self.verdicts else 1.0 for t in reply]
+            weight = [self.word_weight if t in self.words else 1.0 for t in reply]
             rows.append(torch.tensor(before + reply))
             weights.append(torch.tensor([0.0] * len(before) + weight) / sum(weight))
         pad = self.tokenizer.pad_token_id
@@ -208,7 +224,7 @@ def positions(model, ids: torch.Tensor) -> torch.Tensor:
 def lesson_loss(
     model, seen: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of the replies, averaged per lesson and then over lessons.
+    """Cross-entropy of the replies, averaged per lesson and then summed over lessons.
 
     Averaged per lesson, because a verdict of one word must not drown among captions of twenty.
     """
@@ -225,7 +241,7 @@ def lesson_loss(
     loss = nn.functional.cross_entropy(
         model.lm_head(hidden[:, :-1][learnt]), ids[:, 1:][learnt], reduction="none"
     )
-    return (loss * weights[:, 1:][learnt]).sum() / len(ids)
+    return (loss * weights[:, 1:][learnt]).sum()
 
 
 def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path) -> None:
@@ -237,23 +253,25 @@ def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path)
     learnt = [p for p in model.parameters() if p.requires_grad]
     optimiser, schedule = one_cycle(learnt, recipe.language_lr, recipe.language_steps)
     checkpoint = Checkpoint(folder / "language.pt", model, optimiser, schedule)
-    batcher = Batcher(processor, recipe.verdict_weight)
+    batcher = Batcher(processor, recipe.word_weight)
     start, began = checkpoint.load(), time.time()
     for step in range(start, recipe.language_steps):
         rng = np.random.default_rng((recipe.seed, 2, step))
+        shares = SEEING if step < recipe.seeing_steps else JUDGING
         batch: list[lessons.Lesson] = []
         while len(batch) < recipe.language_batch:
-            batch += lessons.sample(rng, scenes, SHARES)
-        ids, weights = batcher(batch)
-        loss = lesson_loss(model, seen[[lesson.picture for lesson in batch]], ids, weights)
+            batch += lessons.sample(rng, scenes, shares)
         optimiser.zero_grad()
-        loss.backward()
+        total = 0.0
+        for shown, ids, weights in batcher.parts(batch, recipe.parts):
+            loss = lesson_loss(model, seen[shown], ids, weights) / len(batch)
+            loss.backward()
+            total += loss.item()
         nn.utils.clip_grad_norm_(learnt, 1.0)
         optimiser.step()
         schedule.step()
         if (step + 1) % 20 == 0:
-            log(folder, stage="language", step=step + 1, loss=loss.item(), tokens=ids.shape[1],
-                seconds=time.time() - began)  # fmt: skip
+            log(folder, stage="language", step=step + 1, loss=total, seconds=time.time() - began)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.language_steps:
             checkpoint.save(step + 1)
 

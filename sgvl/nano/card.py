@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def _share(hits: int, n: int) -> dict:
 
 def write_card(recipe, folder: Path, output: Path) -> None:
     """Measure the model in ``output`` and write ``card.json`` (figures) and ``README.md``."""
-    figures = measure(ChatJudge(name="nano-base", model=str(output)))
+    figures = measure(ChatJudge(model=str(output)), recipe.card_cases)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     card = {"recipe": asdict(recipe), "figures": figures, "curve": log, "versions": versions()}
     (output / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -126,7 +125,3 @@ def _bound(name: str) -> str:
         return ""
     low, high = BOUNDS[name]
     return f"at least {low}" if high == 100 else f"at most {high}"
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(ChatJudge(model=sys.argv[1]), n=int(sys.argv[2])), indent=1))

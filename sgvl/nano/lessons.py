@@ -30,12 +30,17 @@ class Lesson(NamedTuple):
 
 
 def caption(rng: np.random.Generator, i: int, scene: Scene) -> Lesson:
-    """Describe the picture; half of the time a policy stands before the request, to no effect."""
+    """Describe the picture."""
     prompt = str(rng.choice(prompts.CAPTION))
-    if rng.random() < 0.5:
-        policy = opposite_policies(rng, scene.tags, ALL)[int(rng.integers(2))]
-        prompt = f"Policy: {policy.render('brief')}\n{prompt}"
     return Lesson(i, prompt, "", describe(scene.tags, whitewash=True))
+
+
+def caption_under_policy(rng: np.random.Generator, i: int, scene: Scene) -> Lesson:
+    """Describe the picture with a policy before the request, to no effect: seeing must not depend
+    on what is prohibited."""
+    plain = caption(rng, i, scene)
+    policy = opposite_policies(rng, scene.tags, ALL)[int(rng.integers(2))]
+    return plain._replace(prompt=f"Policy: {policy.render('brief')}\n{plain.prompt}")
 
 
 def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
@@ -75,6 +80,8 @@ def sample(
     match str(rng.choice(list(shares), p=list(shares.values()))):
         case "caption":
             return [caption(rng, i, scene)]
+        case "caption_under_policy":
+            return [caption_under_policy(rng, i, scene)]
         case "judge":
             return judge(rng, i, scene)
         case "judge_given":

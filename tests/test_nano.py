@@ -1,0 +1,53 @@
+"""The shipped base model keeps its bounds on unseen scenes, and its build is real and resumable."""
+
+import json
+import shutil
+
+import pytest
+
+from sgvl.judges import make_judge
+from sgvl.nano.build import Recipe, build
+from sgvl.nano.card import BOUNDS, measure
+from sgvl.paths import NANO_MODEL
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """Fewer cases than the card has, and other ones."""
+    return measure(make_judge({"kind": "chat", "name": "nano-base"}), n=120, seed=5)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_the_shipped_model_keeps_its_bound(figures, name):
+    low, high = BOUNDS[name]
+    assert low <= figures[name]["value"] <= high, figures[name]
+
+
+def test_policies_over_harmful_categories_are_clearly_worse(figures):
+    neutral, harmful = (figures[f"policies over {k} categories"] for k in ("neutral", "harmful"))
+    assert harmful["high"] < neutral["low"]
+
+
+def test_the_card_is_of_the_shipped_weights():
+    card = json.loads((NANO_MODEL / "card.json").read_text())
+    for name, (low, high) in BOUNDS.items():
+        assert low <= card["figures"][name]["value"] <= high
+    weights = NANO_MODEL / "model.safetensors"
+    assert sum(f.stat().st_size for f in NANO_MODEL.iterdir()) <= 16e6
+    assert weights.is_file() and not list(NANO_MODEL.glob("*.bin"))
+
+
+def test_the_build_goes_on_where_it_stopped(tmp_path):
+    """Toy sizes, the real steps: killed after its vision step, and run through, alike."""
+    recipe = Recipe(
+        pool=12, vision_steps=2, vision_batch=2, language_steps=2, language_batch=2, card_cases=3
+    )
+    build(recipe, tmp_path / "whole", tmp_path / "model")
+    halfway = tmp_path / "resumed"
+    halfway.mkdir()
+    for name in ("pool.npy", "vision.pt"):
+        shutil.copy(tmp_path / "whole" / name, halfway / name)
+    build(recipe, halfway, tmp_path / "again")
+    first, second = (tmp_path / m / "model.safetensors" for m in ("model", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert (tmp_path / "again" / "README.md").is_file()
