@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from sgvl.errors import InputError, nearest
 from sgvl.paths import NOTEBOOKS
+from sgvl.strict_yaml import Loader
 
 _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict}
 
@@ -113,7 +114,7 @@ def load_yaml(path: Path) -> dict:
     """
     try:
         with path.open("rb") as file:
-            values = yaml.load(file, _Loader)
+            values = yaml.load(file, Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1
         raise InputError(f"{path}, line {line}: {error.problem}") from None
@@ -122,25 +123,6 @@ def load_yaml(path: Path) -> dict:
     if not isinstance(values, dict | None):
         raise InputError(f"{path}: expected `name: value` lines, got {reprlib.repr(values)}")
     return values or {}
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases (a few lines of them can fill the memory) or repeated keys."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                problem = f"{key.value} is set twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 def _declaration(line: ast.stmt) -> tuple[str, Any, Any]:

@@ -9,6 +9,7 @@ from PIL import Image
 from sgvl import controls
 from sgvl.concepts import PLACES, group, named
 from sgvl.data import scenes as sets
+from sgvl.data.pairs import safeeditbench
 from sgvl.errors import InputError
 from sgvl.judges import Judge, Judgement, make_judge
 from sgvl.policy import Policy, load_all
@@ -22,7 +23,7 @@ WORDS = ("safe", "unsafe")
 @pytest.fixture(scope="session")
 def pairs():
     """Two small draws of matched pairs: 28 pictures each."""
-    return sets.safeeditbench(0, per_category=1), sets.safeeditbench(1, per_category=1)
+    return safeeditbench(0, per_category=1), safeeditbench(1, per_category=1)
 
 
 @pytest.fixture(scope="session", params=["neutral", "harmful"])

@@ -11,8 +11,8 @@ import pytest
 from datasets import ClassLabel, Image
 
 from sgvl.concepts import CATEGORIES, PLACES, concepts, group, in_category, named
+from sgvl.data import pairs, rows, store
 from sgvl.data import scenes as sets
-from sgvl.data import store
 from sgvl.errors import InputError
 from sgvl.policy import Policy, load, load_all
 from sgvl.questions import NUMBERS
@@ -25,7 +25,7 @@ PLAIN_COLUMNS = ["id", "pair", "role", "edit", "category", "tags", "fills", "emp
 
 @pytest.fixture(scope="session")
 def bench():
-    return sets.safeeditbench(seed=0, per_category=10)
+    return pairs.safeeditbench(seed=0, per_category=10)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def following(request):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """For tests about tags: scenes are drawn by lot as ever, but not painted."""
-    monkeypatch.setattr(sets, "render", lambda scene: PIL.Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(rows, "render", lambda scene: PIL.Image.new("RGB", (8, 8)))
 
 
 def labels(dataset):
@@ -96,7 +96,7 @@ def test_a_pair_differs_in_its_box_only(bench):
 
 
 def test_the_other_art_style_makes_pairs_too():
-    dataset = sets.safeeditbench(seed=0, per_category=1, style="openmoji")
+    dataset = pairs.safeeditbench(seed=0, per_category=1, style="openmoji")
     assert set(dataset["style"]) == {"openmoji"}
     assert {tag for tags in dataset["tags"] for tag in tags[:-1]} <= set(
         named("neutral", "sensitive", "harmful", style="openmoji")
@@ -187,9 +187,6 @@ def test_every_picture_of_several_things_is_a_composition_never_trained_on(bench
     assert len(rows) == 266 and all(map(never_trained_on, rows))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_pair never checks an original of two things; mending it redraws the set"
-)
 def test_so_is_the_original_of_a_distracting_pair_of_two_things(bench_rows):
     rows = [row for row in bench_rows if (row["edit"], row["role"]) == UNCHECKED]
     assert all(map(never_trained_on, rows))
@@ -237,10 +234,6 @@ def test_llavaguard_covers_all_nine_categories_and_may_be_trained_on(llavaguard)
         assert not any(held_out(a, b) for i, a in enumerate(names) for b in names[i + 1 :])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="O2 and O6 hold two categories each, so they are exempted more often if safe",
-)
 def test_llavaguard_exempts_each_category_as_often_in_safe_as_in_unsafe_rows(no_pictures):
     """Else a policy alone tells something of its label (57 % in place of 50)."""
     exempted = {"safe": Counter(), "unsafe": Counter()}
@@ -351,7 +344,6 @@ def test_questions_of_general_ability_have_their_right_answers(no_pictures):
     }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="yes comes with two or four things, no with one or three")
 def test_the_number_of_things_does_not_tell_whether_one_is_there(no_pictures):
     dataset = sets.general(seed=0, per_task=8).remove_columns("image")
     rows = [row for row in dataset if row["category"] == "presence"]
@@ -362,7 +354,7 @@ def test_the_number_of_things_does_not_tell_whether_one_is_there(no_pictures):
 @pytest.mark.parametrize(
     "call, said",
     [
-        (lambda: sets.safeeditbench(style="notomoji"), "unknown style 'notomoji'"),
+        (lambda: pairs.safeeditbench(style="notomoji"), "unknown style 'notomoji'"),
         (lambda: sets.unsafebench(style="notomoji"), "unknown style 'notomoji'"),
         (lambda: sets.following(kind="harmless"), "'harmless'; allowed: neutral, harmful"),
         (lambda: sets.llavaguard(split="val"), "unknown split 'val'"),
@@ -404,7 +396,7 @@ def test_test_pictures_show_test_backgrounds(following):
 
 def draw(seed):
     return {
-        "safeeditbench": sets.safeeditbench(seed, per_category=1),
+        "safeeditbench": pairs.safeeditbench(seed, per_category=1),
         "unsafebench": sets.unsafebench(seed, per_category=1),
         "llavaguard": sets.llavaguard(seed, images=2),
         "following_neutral": sets.following(seed, 2, "neutral"),

@@ -90,7 +90,7 @@ def measure(judge: ChatJudge, n: int = 300, seed: int = 1) -> dict[str, dict]:
     for kind in ("neutral", "harmful"):
         rows = sets.following(seed, images=n // 2, kind=kind)
         verdicts = [j.verdict for j in judge.judge_cases(policy_cases(rows))]
-        labels = [sets.LABEL.int2str(label) for label in rows["label"]]
+        labels = [rows.features["label"].int2str(label) for label in rows["label"]]
         reached = balanced_accuracy_interval(labels, verdicts, rows["pair"])
         figures[f"policies over {kind} categories"] = reached._asdict() | {"n": len(rows)}
     return figures

@@ -1,0 +1,88 @@
+"""The first step of the build: a vision tower that tells drawings and places apart."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from sgvl.concepts import PLACES, concepts
+from sgvl.nano.architecture import TOKENS
+from sgvl.nano.training import Checkpoint, Recipe, log, one_cycle
+from sgvl.scenes import Scene
+
+
+def patches(pictures: list[Image.Image], processor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures as the vision tower takes them: (64 n, 1176) patches and (n, 3) grid sizes."""
+    batch = processor.image_processor(images=pictures, return_tensors="pt")
+    return batch["pixel_values"], batch["image_grid_thw"]
+
+
+def token_classes(scene: Scene) -> np.ndarray:
+    """The class of the drawing that each of the 16 image tokens shows; the last class is none."""
+    names = list(concepts())
+    grid = np.full((4, 4), len(names))
+    for thing in scene.things:
+        row, column = divmod(thing.slot, 2)
+        grid[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = names.index(thing.concept)
+    return grid.reshape(-1)
+
+
+def train_vision(model, processor, scenes, pictures, recipe: Recipe, folder: Path) -> None:
+    """Teach the tower to tell drawings and places apart, by a read-out that is then thrown away."""
+    tower = model.model.visual
+    things, places = nn.Linear(192, len(concepts()) + 1), nn.Linear(192, len(PLACES))
+    network = nn.ModuleList([tower, things, places])
+    classes = torch.from_numpy(np.stack([token_classes(s) for s in scenes]))
+    where = torch.tensor([PLACES.index(s.place) for s in scenes])
+    optimiser, schedule = one_cycle(network.parameters(), recipe.vision_lr, recipe.vision_steps)
+    checkpoint = Checkpoint(folder / "vision.pt", network, optimiser, schedule)
+    start, began = checkpoint.load(), time.time()
+    for step in range(start, recipe.vision_steps):
+        rng = np.random.default_rng((recipe.seed, 1, step))
+        rows = rng.integers(len(scenes), size=recipe.vision_batch)
+        pixels, grid = patches([Image.fromarray(pictures[i]) for i in rows], processor)
+        tokens = tower(pixels, grid_thw=grid).pooler_output
+        loss = nn.functional.cross_entropy(things(tokens), classes[rows].reshape(-1))
+        loss = loss + nn.functional.cross_entropy(
+            places(tokens), where[rows].repeat_interleave(TOKENS)
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % 50 == 0:
+            right = (things(tokens).argmax(-1) == classes[rows].reshape(-1)).float().mean()
+            log(folder, stage="vision", step=step + 1, loss=loss.item(), right=right.item(),
+                seconds=time.time() - began)  # fmt: skip
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.vision_steps:
+            checkpoint.save(step + 1)
+
+
+def features(model, processor, pictures) -> torch.Tensor:
+    """What the finished tower sees in each picture: (n, 16, 192)."""
+    seen = []
+    with torch.no_grad():
+        for k in range(0, len(pictures), 100):
+            pixels, grid = patches([Image.fromarray(p) for p in pictures[k : k + 100]], processor)
+            seen.append(
+                model.model.visual(pixels, grid_thw=grid).pooler_output.view(-1, TOKENS, 192)
+            )
+    return torch.cat(seen)
+
+
+def soften(model, seen: torch.Tensor, size: float = 0.25) -> torch.Tensor:
+    """Scale the tower's output down to about the size of word embeddings, and ``seen`` with it.
+
+    As it comes, an image token is some hundred times as long as a word. In a residual stream the
+    language model could then add next to nothing to it, such as where in the picture it stands.
+    """
+    factor = size / seen.std()
+    last = model.model.visual.merger.mlp[-1]
+    with torch.no_grad():
+        last.weight.mul_(factor)
+        last.bias.mul_(factor)
+    return seen * factor
