@@ -40,7 +40,14 @@ def test_the_card_is_of_the_shipped_weights():
 def test_the_build_goes_on_where_it_stopped(tmp_path):
     """Toy sizes, the real steps: killed after its vision step, and run through, alike."""
     recipe = Recipe(
-        pool=12, vision_steps=2, vision_batch=2, language_steps=2, language_batch=2, card_cases=3
+        pool=12,
+        vision_steps=2,
+        vision_batch=2,
+        seeing_steps=1,
+        language_steps=2,
+        seeing_batch=2,
+        judging_batch=3,
+        card_cases=3,
     )
     build(recipe, tmp_path / "whole", tmp_path / "model")
     halfway = tmp_path / "resumed"

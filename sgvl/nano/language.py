@@ -16,14 +16,14 @@ from sgvl.prompts import message
 # What each kind of lesson weighs in the mix (ours): first seeing, then seeing and judging.
 SEEING = {"caption": 0.6, "presence": 0.15, "count": 0.08, "place": 0.05, "choice": 0.12}
 JUDGING = {
-    "caption": 0.18,
-    "caption_under_policy": 0.12,
-    "judge": 0.26,
-    "judge_given": 0.16,
-    "presence": 0.08,
-    "count": 0.04,
-    "place": 0.02,
-    "choice": 0.14,
+    "caption": 0.12,
+    "caption_under_policy": 0.1,
+    "judge": 0.16,
+    "judge_given": 0.1,
+    "presence": 0.25,
+    "count": 0.01,
+    "place": 0.01,
+    "choice": 0.25,
 }
 
 
@@ -110,9 +110,10 @@ def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path)
     start, began = checkpoint.load(), time.time()
     for step in range(start, recipe.language_steps):
         rng = np.random.default_rng((recipe.seed, 2, step))
-        shares = SEEING if step < recipe.seeing_steps else JUDGING
+        seeing = step < recipe.seeing_steps
+        shares, size = (SEEING, recipe.seeing_batch) if seeing else (JUDGING, recipe.judging_batch)
         batch: list[lessons.Lesson] = []
-        while len(batch) < recipe.language_batch:
+        while len(batch) < size:
             batch += lessons.sample(rng, scenes, shares)
         optimiser.zero_grad()
         total = 0.0
