@@ -65,7 +65,14 @@ def unsafe_share(shares: pd.DataFrame, paper: dict[str, float] | None = None) ->
     if paper:
         stated = shares["policy"].map(paper)
         marker = {"ls": "none", "marker": "D", "mfc": "white", "mec": "black"}
-        ax.plot(at + 0.2, stated, clip_on=False, zorder=3, label="paper, as stated", **marker)
+        ax.plot(
+            at + 0.2,
+            stated,
+            clip_on=False,
+            zorder=3,
+            label="paper, stated or solved from its scores",
+            **marker,
+        )
     ax.set_xticks(at, [f"{row.policy}\nn = {row.n}" for row in shares.itertuples()])
     ax.set(ylabel="unsafe images (%)", ylim=(0, 100))
     ax.legend(loc="upper left")

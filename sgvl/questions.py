@@ -14,6 +14,7 @@ from sgvl.scenes import Scene, in_words
 
 NUMBERS = ("one", "two", "three", "four")
 SEEN = ("neutral", "sensitive")  # groups of concepts that the base model can name
+SLOT = "Answer:"  # where the answer of a reply that reasons first stands
 
 
 class Question(NamedTuple):
@@ -51,3 +52,8 @@ def choice(rng: np.random.Generator, scene: Scene) -> Question:
     options[right] = str(rng.choice(here))
     listed = " ".join(f"{letter}. {name}" for letter, name in zip("ABCD", options, strict=True))
     return Question(prompts.CHOICE.format(options=listed), "ABCD"[right])
+
+
+def answer_in(reply: str) -> str:
+    """The answer that a reply gives: what follows ``Answer:``, or else the reply itself."""
+    return reply.rpartition(SLOT)[2].strip().rstrip(".")

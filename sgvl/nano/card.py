@@ -14,6 +14,7 @@ from sgvl.intervals import wilson
 from sgvl.judges.chat import ChatJudge
 from sgvl.metrics import balanced_accuracy_interval
 from sgvl.prompts import CAPTION
+from sgvl.questions import answer_in
 from sgvl.scenes import render, sample_names, sample_scene
 
 # What a useful starting point must reach, in percent: (lowest, highest).
@@ -82,7 +83,8 @@ def measure(judge: ChatJudge, n: int = 300, seed: int = 1) -> dict[str, dict]:
     }
     questions = sets.general(seed, per_task=n // 3)
     replies = judge.ask(list(questions["image"]), list(questions["question"]))
-    right = np.array([r == a for r, a in zip(replies, questions["answer"], strict=True)])
+    given = [answer_in(reply) for reply in replies]
+    right = np.array([g == a for g, a in zip(given, questions["answer"], strict=True)])
     figures["general ability"] = _share(right.sum(), len(right))
     for task in dict.fromkeys(questions["category"]):
         rows = np.array(questions["category"]) == task

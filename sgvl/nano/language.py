@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgvl.concepts import concepts
+from sgvl.concepts import CATEGORIES, concepts
 from sgvl.nano import lessons
 from sgvl.nano.architecture import TOKENS
 from sgvl.nano.training import Checkpoint, Recipe, log, one_cycle
@@ -16,21 +16,26 @@ from sgvl.prompts import message
 # What each kind of lesson weighs in the mix (ours): first seeing, then seeing and judging.
 SEEING = {"caption": 0.6, "presence": 0.15, "count": 0.08, "place": 0.05, "choice": 0.12}
 JUDGING = {
-    "caption": 0.12,
-    "caption_under_policy": 0.1,
-    "judge": 0.16,
-    "judge_given": 0.1,
-    "presence": 0.25,
-    "count": 0.01,
-    "place": 0.01,
-    "choice": 0.25,
+    "caption": 0.14,
+    "caption_under_policy": 0.12,
+    "judge": 0.3,
+    "judge_given": 0.2,
+    "presence": 0.08,
+    "count": 0.02,
+    "place": 0.02,
+    "choice": 0.12,
 }
+
+CONTENT = ["prohibited", "permitted", "safe", "unsafe", "object", "unknown", "all", "here"]
+CONTENT += ["yes", "no", *"ABCD"]
+LONG = 24.0  # the summed weight of a reply beyond which it counts no more
 
 
 class Batcher:
     """Lessons as padded rows of token ids, with the weight of each token in the loss.
 
-    The words that matter weigh more: names and verdicts, among articles and commas.
+    The words that carry content weigh more than the articles and commas between them, and a row
+    weighs its words up to ``LONG`` of them.
     """
 
     def __init__(self, processor, word_weight: float):
@@ -40,7 +45,7 @@ class Batcher:
         )
         image = processor.image_token
         self.turn = turn.replace(image, image * TOKENS)
-        words = ("safe", "unsafe", "object", *concepts())
+        words = [*concepts(), *CATEGORIES, *CONTENT]
         self.words = {self.tokenizer.encode(" " + word)[0] for word in words}
 
     def parts(self, batch: list[lessons.Lesson], parts: int):
@@ -51,14 +56,16 @@ class Batcher:
             yield [lesson.picture for lesson in part], *self(part)
 
     def __call__(self, batch: list[lessons.Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and loss weights, both (rows, length); weights of a row sum to one."""
+        """Token ids and loss weights, both (rows, length)."""
         rows, weights = [], []
         for lesson in batch:
             before = self.tokenizer.encode(self.turn.replace("{}", lesson.prompt) + lesson.given)
             reply = self.tokenizer.encode(lesson.reply + self.tokenizer.eos_token)
             weight = [self.word_weight if t in self.words else 1.0 for t in reply]
             rows.append(torch.tensor(before + reply))
-            weights.append(torch.tensor([0.0] * len(before) + weight) / sum(weight))
+            # A long reply decides more than one word, but not in proportion to its length.
+            scale = min(sum(weight), LONG)
+            weights.append(torch.tensor([0.0] * len(before) + weight) / scale)
         pad = self.tokenizer.pad_token_id
         return (
             nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad),
@@ -77,9 +84,9 @@ def positions(model, ids: torch.Tensor) -> torch.Tensor:
 def lesson_loss(
     model, seen: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of the replies, averaged per lesson and then summed over lessons.
+    """Weighted cross-entropy of the replies, summed over lessons.
 
-    Averaged per lesson, because a verdict of one word must not drown among captions of twenty.
+    Each lesson has a bounded weight: one word of an answer must not drown among captions of twenty.
     """
     embedded = model.get_input_embeddings()(ids)
     image = (ids == model.config.image_token_id).unsqueeze(-1)

@@ -70,6 +70,17 @@ def judge_given(rng: np.random.Generator, i: int) -> list[Lesson]:
     return lessons
 
 
+def direct(i: int, question: questions.Question) -> Lesson:
+    """A question that is answered by its word alone."""
+    return Lesson(i, question.text, "", question.answer)
+
+
+def reasoned(i: int, scene: Scene, question: questions.Question) -> Lesson:
+    """A question about names: the reply says what is seen and then answers, as a judge does."""
+    seen = describe(scene.tags, whitewash=True)
+    return Lesson(i, question.text, "", f"{seen} {questions.SLOT} {question.answer}")
+
+
 def sample(
     rng: np.random.Generator, scenes: Sequence[Scene], shares: dict[str, float]
 ) -> list[Lesson]:
@@ -87,16 +98,16 @@ def sample(
         case "judge_given":
             return judge_given(rng, i)
         case "presence":
-            asked = questions.presence(rng, scene)
+            return [reasoned(i, scene, asked) for asked in questions.presence(rng, scene)]
         case "count":
-            asked = [questions.counting(scene)]
+            return [direct(i, questions.counting(scene))]
         case "place":
-            asked = [questions.place(scene)]
+            return [direct(i, questions.place(scene))]
         case "choice" if visible:
-            asked = [questions.choice(rng, scene)]
+            return [reasoned(i, scene, questions.choice(rng, scene))]
         case "choice":
             return [caption(rng, i, scene)]
-    return [Lesson(i, question.text, "", question.answer) for question in asked]
+    raise ValueError(f"unknown lesson in {shares}")
 
 
 def corpus(rng: np.random.Generator) -> list[str]:

@@ -19,11 +19,11 @@ class Recipe:
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
     seeing_steps: int = 800  # of the language steps: without policies, so twice as quick
-    language_steps: int = 1_700
+    language_steps: int = 1_800
     seeing_batch: int = 48  # lessons
-    judging_batch: int = 64
+    judging_batch: int = 48
     language_lr: float = 1e-3
-    word_weight: float = 4.0  # of a concept's name or a verdict, among the other words of a reply
+    word_weight: float = 4.0  # of a name, a status, an answer, among the other words of a reply
     parts: int = 4  # a batch is sorted by length and run in so many parts: less padding
     save_every: int = 200  # steps
     card_cases: int = 300  # unseen cases behind each figure of the card
