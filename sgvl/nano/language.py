@@ -10,7 +10,7 @@ from torch import nn
 from sgvl.concepts import CATEGORIES, concepts
 from sgvl.nano import lessons
 from sgvl.nano.architecture import TOKENS
-from sgvl.nano.training import Checkpoint, Recipe, log, one_cycle
+from sgvl.nano.training import Checkpoint, Recipe, log, optimiser_of
 from sgvl.prompts import message
 
 # What each kind of lesson weighs in the mix (ours): first seeing, then seeing and judging.
@@ -111,7 +111,7 @@ def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path)
         "eager"  # faster than sdpa at this size
     )
     learnt = [p for p in model.parameters() if p.requires_grad]
-    optimiser, schedule = one_cycle(learnt, recipe.language_lr, recipe.language_steps)
+    optimiser, schedule = optimiser_of(learnt, recipe.language_lr, recipe.language_steps)
     checkpoint = Checkpoint(folder / "language.pt", model, optimiser, schedule)
     batcher = Batcher(processor, recipe.word_weight)
     start, began = checkpoint.load(), time.time()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import get_cosine_schedule_with_warmup
+from transformers import get_wsd_schedule
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Recipe:
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
     seeing_steps: int = 800  # of the language steps: without policies, so twice as quick
-    language_steps: int = 1_800
+    language_steps: int = 2_100
     seeing_batch: int = 48  # lessons
     judging_batch: int = 48
     language_lr: float = 1e-3
@@ -29,10 +29,14 @@ class Recipe:
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
-def one_cycle(parameters, lr: float, steps: int):
-    """AdamW with a warm-up of 5 % and a cosine to zero."""
+def optimiser_of(parameters, lr: float, steps: int):
+    """AdamW with a warm-up of 5 %, a constant rate, and a linear decay over the last quarter."""
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    return optimiser, get_cosine_schedule_with_warmup(optimiser, steps // 20, steps)
+    phases = {"num_warmup_steps": steps // 20, "num_decay_steps": steps // 4}
+    schedule = get_wsd_schedule(
+        optimiser, **phases, num_training_steps=steps, decay_type="linear", min_lr_ratio=0.0
+    )
+    return optimiser, schedule
 
 
 class Checkpoint:

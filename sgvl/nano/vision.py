@@ -10,7 +10,7 @@ from torch import nn
 
 from sgvl.concepts import PLACES, concepts
 from sgvl.nano.architecture import TOKENS
-from sgvl.nano.training import Checkpoint, Recipe, log, one_cycle
+from sgvl.nano.training import Checkpoint, Recipe, log, optimiser_of
 from sgvl.scenes import Scene
 
 
@@ -37,7 +37,7 @@ def train_vision(model, processor, scenes, pictures, recipe: Recipe, folder: Pat
     network = nn.ModuleList([tower, things, places])
     classes = torch.from_numpy(np.stack([token_classes(s) for s in scenes]))
     where = torch.tensor([PLACES.index(s.place) for s in scenes])
-    optimiser, schedule = one_cycle(network.parameters(), recipe.vision_lr, recipe.vision_steps)
+    optimiser, schedule = optimiser_of(network.parameters(), recipe.vision_lr, recipe.vision_steps)
     checkpoint = Checkpoint(folder / "vision.pt", network, optimiser, schedule)
     start, began = checkpoint.load(), time.time()
     for step in range(start, recipe.vision_steps):
