@@ -34,9 +34,9 @@ pipeline_tag: image-text-to-text
 # nano base
 
 A Qwen2.5-VL architecture of three million parameters that this project trained from nothing on its
-own drawn scenes (`python -m sgvl.nano.build`). It describes neutral things, answers simple
-questions, and follows policies over what it can name. It was never taught to name harmful things:
-it calls them "an object". It is the starting point of the kit's experiments and of no other use.
+own drawn scenes (`python -m sgvl.nano.build`). It describes neutral things and was never taught to
+name harmful ones: it calls them "an object". It is the starting point of the kit's experiments and
+of no other use. How far it is one, the table says: a figure outside its bound is not reached yet.
 
 | unseen scenes, percent | value | 95 % interval | n | asked for |
 | --- | --- | --- | --- | --- |

@@ -16,14 +16,14 @@ from sgvl.prompts import message
 # What each kind of lesson weighs in the mix (ours): first seeing, then seeing and judging.
 SEEING = {"caption": 0.6, "presence": 0.15, "count": 0.08, "place": 0.05, "choice": 0.12}
 JUDGING = {
-    "caption": 0.14,
-    "caption_under_policy": 0.12,
-    "judge": 0.3,
-    "judge_given": 0.2,
-    "presence": 0.08,
-    "count": 0.02,
-    "place": 0.02,
-    "choice": 0.12,
+    "caption": 0.1,
+    "caption_under_policy": 0.06,
+    "judge": 0.28,
+    "judge_given": 0.4,
+    "presence": 0.06,
+    "count": 0.01,
+    "place": 0.01,
+    "choice": 0.08,
 }
 
 CONTENT = ["prohibited", "permitted", "safe", "unsafe", "object", "unknown", "all", "here"]

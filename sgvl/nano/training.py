@@ -19,13 +19,13 @@ class Recipe:
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
     seeing_steps: int = 800  # of the language steps: without policies, so twice as quick
-    language_steps: int = 2_100
+    language_steps: int = 3_100
     seeing_batch: int = 48  # lessons
     judging_batch: int = 48
     language_lr: float = 1e-3
     word_weight: float = 4.0  # of a name, a status, an answer, among the other words of a reply
     parts: int = 4  # a batch is sorted by length and run in so many parts: less padding
-    save_every: int = 200  # steps
+    save_every: int = 100  # steps
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
