@@ -43,7 +43,9 @@ def load(
     """Load a model and its processor by name: ``"nano"``, a local folder, or a hub id such as
     ``"Qwen/Qwen2.5-VL-7B-Instruct"``. Weights are safetensors; no remote code is run."""
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would stay in every executed notebook
     name = resolve(model)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)

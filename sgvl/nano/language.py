@@ -51,7 +51,7 @@ class Batcher:
     def parts(self, batch: list[lessons.Lesson], parts: int):
         """The batch in parts of like length: pictures, token ids and weights of each."""
         batch = sorted(batch, key=lambda lesson: len(lesson.prompt + lesson.given + lesson.reply))
-        for rows in np.array_split(np.arange(len(batch)), parts):
+        for rows in np.array_split(np.arange(len(batch)), min(parts, len(batch))):
             part = [batch[i] for i in rows]
             yield [lesson.picture for lesson in part], *self(part)
 
