@@ -33,6 +33,8 @@ COUNT = "How many things are there? Answer with one word."
 PLACE = "Where is this? Answer with one word."
 CHOICE = "Which of these is in the image? {options} Answer with the letter."
 
+SLOT = "Answer:"  # opens the answer of a reply that reasons first, a verdict or another
+
 
 def inert(text: str) -> str:
     """Untrusted text with its chat control tokens broken, so that they are read as plain text."""

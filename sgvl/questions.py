@@ -14,7 +14,6 @@ from sgvl.scenes import Scene, in_words
 
 NUMBERS = ("one", "two", "three", "four")
 SEEN = ("neutral", "sensitive")  # groups of concepts that the base model can name
-SLOT = "Answer:"  # where the answer of a reply that reasons first stands
 
 
 class Question(NamedTuple):
@@ -56,4 +55,4 @@ def choice(rng: np.random.Generator, scene: Scene) -> Question:
 
 def answer_in(reply: str) -> str:
     """The answer that a reply gives: what follows ``Answer:``, or else the reply itself."""
-    return reply.rpartition(SLOT)[2].strip().rstrip(".")
+    return reply.rpartition(prompts.SLOT)[2].strip().rstrip(".")

@@ -58,7 +58,7 @@ def safeeditbench(
                     edit=edit,
                     box=box,
                     **labels,
-                )  # fmt: skip
+                )
             )
     text, by_level = Value("string"), {policy.name: LABEL for policy in levels}
     return table(records, pair=text, role=text, edit=text, box=List(Value("int32")), **by_level)
@@ -76,7 +76,7 @@ def _spread(rng: np.random.Generator, edits: list[str], share: float) -> list[bo
 def _pair(rng, category: str, edit: str, c: int, place: str, with_sensitive: bool, style: str):
     """An original, its edited counterpart, and the box in which they differ."""
     harmful = [n for n in in_category(category) if n in named("harmful", style=style)]
-    plain = [n for n in named("neutral", style=style)]
+    plain = named("neutral", style=style)
     odd = [n for n in named("sensitive", style=style) if concepts()[n].category != "music"]
     while True:
         harm = str(rng.choice(harmful))

@@ -47,7 +47,7 @@ def unsafebench(seed: int = 0, per_category: int = 40, style: str = "twemoji") -
                     category=category,
                     policy=policy.name,
                     label=policy.label(scene.tags).label,
-                )  # fmt: skip
+                )
             )
     return table(records, policy=Value("string"), label=LABEL)
 
@@ -102,7 +102,7 @@ def llavaguard(seed: int = 0, images: int = 400, split: str = "train") -> Datase
                     pair=f"{i:04d}",
                     policy=policy.model_dump_json(by_alias=True),
                     label=policy.label(scene.tags).label,
-                )  # fmt: skip
+                )
             )
     text = Value("string")
     return table(records, pair=text, policy=text, label=LABEL)
@@ -140,7 +140,7 @@ def following(seed: int = 0, images: int = 200, kind: str = "neutral") -> Datase
                     pair=f"{i:04d}",
                     policy=policy.model_dump_json(by_alias=True),
                     label=label,
-                )  # fmt: skip
+                )
             )
     text = Value("string")
     return table(records, pair=text, policy=text, label=LABEL)
@@ -191,6 +191,6 @@ def general(seed: int = 0, per_task: int = 100) -> Dataset:
                     category=task,
                     question=asked.text,
                     answer=asked.answer,
-                )  # fmt: skip
+                )
             )
     return table(records, question=Value("string"), answer=Value("string"))

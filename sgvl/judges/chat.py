@@ -10,7 +10,6 @@ from sgvl.errors import InputError, nearest
 from sgvl.judges.base import Judge, Judgement
 
 FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
-SLOT = "Answer:"  # where the verdict of a reasoned reply stands
 
 
 class ChatJudge(Judge):
@@ -128,8 +127,8 @@ class ChatJudge(Judge):
         """The reply up to the place of its verdict; a reply without one is led there."""
         if self.prompt != "reason":
             return ""
-        head, slot, _ = reply.rpartition(SLOT)
-        return head + slot if slot else f"{reply} {SLOT}"
+        head, slot, _ = reply.rpartition(prompts.SLOT)
+        return head + slot if slot else f"{reply} {prompts.SLOT}"
 
     def _log_probability(self, images, before: list[str], word: str):
         """Log-probability of ``word`` right after each text, shape (rows,)."""

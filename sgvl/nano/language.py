@@ -107,9 +107,8 @@ def lesson_loss(
 def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path) -> None:
     """Teach the lessons; the tower is frozen, so its features are computed once."""
     model.model.visual.requires_grad_(False)
-    model.model.language_model.config._attn_implementation = (
-        "eager"  # faster than sdpa at this size
-    )
+    # Faster than sdpa at this size.
+    model.model.language_model.config._attn_implementation = "eager"
     learnt = [p for p in model.parameters() if p.requires_grad]
     optimiser, schedule = optimiser_of(learnt, recipe.language_lr, recipe.language_steps)
     checkpoint = Checkpoint(folder / "language.pt", model, optimiser, schedule)

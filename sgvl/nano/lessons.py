@@ -78,7 +78,7 @@ def direct(i: int, question: questions.Question) -> Lesson:
 def reasoned(i: int, scene: Scene, question: questions.Question) -> Lesson:
     """A question about names: the reply says what is seen and then answers, as a judge does."""
     seen = describe(scene.tags, whitewash=True)
-    return Lesson(i, question.text, "", f"{seen} {questions.SLOT} {question.answer}")
+    return Lesson(i, question.text, "", f"{seen} {prompts.SLOT} {question.answer}")
 
 
 def sample(
