@@ -13,7 +13,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from sgvl.errors import InputError
 
@@ -64,6 +64,16 @@ def image_digest(image: Image.Image) -> str:
     """
     head = f"{image.mode} {image.width}x{image.height}\n"
     return hashlib.sha256(head.encode() + image.tobytes()).hexdigest()
+
+
+def thumbnail(image: Image.Image, side: int = 160, blur: bool = True) -> Image.Image:
+    """A small copy to be shown, at most ``side`` pixels wide and high.
+
+    Real pictures are blurred unless their reader asks to see them: colours and layout remain.
+    """
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small.filter(ImageFilter.GaussianBlur(side / 16)) if blur else small
 
 
 def _inside(source: str, root: str | Path | None, name: str) -> Path:

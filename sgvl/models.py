@@ -1,10 +1,11 @@
 """Loading a vision-language model and its processor: one function for every profile."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 from sgvl.errors import InputError
-from sgvl.paths import NANO_MODEL
+from sgvl.paths import NANO_MODEL, ROOT
 
 
 class Loaded(NamedTuple):
@@ -33,8 +34,11 @@ def image_only_processor():
 
 
 def resolve(model: str | Path) -> str:
-    """``"nano"`` is the model that ships with the package; else a folder or a hub name."""
-    return str(NANO_MODEL) if str(model) == "nano" else str(model)
+    """``"nano"`` is the model that ships with the package; else a folder, seen from here or from
+    the checkout, or a hub name."""
+    if str(model) == "nano":
+        return str(NANO_MODEL)
+    return str(ROOT / model) if (ROOT / model).is_dir() else str(model)
 
 
 def load(
@@ -61,3 +65,12 @@ def load(
         name, revision=revision, dtype=dtype, use_safetensors=True
     )
     return Loaded(network.to(device).eval(), processor)
+
+
+def digest(model: str | Path) -> str | None:
+    """sha256 over a local model's safetensors files; None for a hub id, which has a revision."""
+    found = hashlib.sha256()
+    files = sorted(Path(resolve(model)).glob("*.safetensors"))
+    for file in files:
+        found.update(file.read_bytes())
+    return found.hexdigest() if files else None

@@ -21,6 +21,7 @@ class Question(NamedTuple):
 
     text: str
     answer: str
+    reason: str = ""  # what is seen that decides the answer
 
 
 def _here_and_away(scene: Scene) -> tuple[list[str], list[str]]:
@@ -44,13 +45,17 @@ def place(scene: Scene) -> Question:
 
 
 def choice(rng: np.random.Generator, scene: Scene) -> Question:
-    """Four options, one of them in the picture; the answer is its letter."""
+    """Four options, one of them in the picture; the answer is its letter.
+
+    A letter follows its option, as a status follows its category in a policy: one look-up for both.
+    """
     here, away = _here_and_away(scene)
     right = int(rng.integers(4))
     options = [str(n) for n in rng.choice(away, 4, replace=False)]
     options[right] = str(rng.choice(here))
-    listed = " ".join(f"{letter}. {name}" for letter, name in zip("ABCD", options, strict=True))
-    return Question(prompts.CHOICE.format(options=listed), "ABCD"[right])
+    listed = "; ".join(f"{name} {letter}" for letter, name in zip("ABCD", options, strict=True))
+    seen = f"I see {in_words([options[right]])} {'ABCD'[right]}."
+    return Question(prompts.CHOICE.format(options=f"{listed}."), "ABCD"[right], seen)
 
 
 def answer_in(reply: str) -> str:

@@ -7,7 +7,7 @@ tags twice: once so that the scene is safe, once so that it is unsafe. Neither t
 scene tells the label; only the two together do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,13 @@ def sample_skeleton(rng: np.random.Generator, longest: int, default: str | None 
     return Skeleton(default, statuses, exceptions, tuple(bool(x) for x in rng.random(n) < 0.12))
 
 
+def plain_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
+    """One to three clauses against the default, without exceptions: the form to learn first."""
+    default = default or str(rng.choice(["permitted", "prohibited"], p=[0.7, 0.3]))
+    n = int(rng.integers(1, min(3, longest) + 1))
+    return Skeleton(default, (OPPOSITE[default],) * n, (0,) * n, (False,) * n)
+
+
 def fill(
     rng: np.random.Generator,
     skeleton: Skeleton,
@@ -60,15 +67,17 @@ def opposite_policies(
     tags: Sequence[str],
     groups: Sequence[str],
     default: str | None = None,
+    form: Callable[..., Skeleton] = sample_skeleton,
 ) -> tuple[Policy, Policy]:
     """Two policies of one skeleton: the first makes the scene safe, the second unsafe.
 
     ``tags``: a scene's concepts and its place. ``groups``: whose categories the policies name.
+    ``form``: draws the skeleton.
     """
     pool = [c.name for c in CATEGORIES.values() if c.group in groups]
     seen = sorted({concepts()[t].category for t in tags[:-1]} & set(pool))
     for _ in range(100):  # far more than any scene needs that has something to name
-        skeleton = sample_skeleton(rng, min(14, len(pool)), default)
+        skeleton = form(rng, min(14, len(pool)), default)
         found: dict[str, Policy] = {}
         for _ in range(40):
             n = int(rng.integers(0, min(len(seen), len(skeleton.statuses)) + 1))

@@ -90,10 +90,13 @@ class Records:
     Answers of another identity (other weights, another prompt) in the same file are kept and never
     returned. Raises InputError if another run holds the file, and for a damaged line or two
     conflicting answers to one question, naming the line.
+
+    What is asked about a picture need not be a policy: captions are kept in the same way, under the
+    digest of what is to be recaptioned, with ``fields`` of their own for the answer.
     """
 
-    def __init__(self, path: str | Path, identity: dict):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, identity: dict, fields: Sequence[str] = ANSWER):
+        self.path, self._fields = Path(path), tuple(fields)
         # Canonical JSON: equal identities give equal text, whatever the order of their keys.
         self._identity = json.dumps(
             identity, sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -120,23 +123,23 @@ class Records:
         return hashlib.sha256(question.encode()).hexdigest()
 
     def get(self, image_digest: str, policy_digest: str) -> dict | None:
-        """The stored answer (verdict, p_unsafe, rationale, reply), or None."""
+        """The stored answer (a judge's: verdict, p_unsafe, rationale, reply), or None."""
         return self._answers.get(self.key(image_digest, policy_digest))
 
     def append(self, rows: Iterable[dict]) -> None:
         """Store rows as made by ``judge_all``: one write, flushed to the disk before this returns.
 
-        A row is a dict with key, id, policy (a name) and the answer's four fields. One whose answer
-        is already there is skipped. Raises InputError for a conflicting one (nothing is written)
-        and for rows with an "error". Those are written too, so that the file tells what happened,
-        but they answer nothing: the next run asks again.
+        A row is a dict with key, id, policy or prompt (a name) and the answer's fields. One whose
+        answer is already there is skipped. Raises InputError for a conflicting one (nothing is
+        written) and for rows with an "error". Those are written too, so that the file tells what
+        happened, but they answer nothing: the next run asks again.
         """
         new = {}
         for row in rows:
             known = new.get(row["key"], self._answers.get(row["key"]))
-            if known is not None and _answer(known) != _answer(row):
+            if known is not None and self._answer(known) != self._answer(row):
                 raise InputError(
-                    f"{self.path}: {row['id']} under {row['policy']} has another answer stored; "
+                    f"{self.path}: {_name(row)} has another answer stored; "
                     "the judge is not deterministic, or its identity leaves something out"
                 )
             if known is None:
@@ -144,10 +147,10 @@ class Records:
         self._file.write("".join(_line(row) for row in new.values()).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._answers |= {k: _answer(row) for k, row in new.items() if "error" not in row}
+        self._answers |= {k: self._answer(row) for k, row in new.items() if "error" not in row}
         errors = [row for row in new.values() if "error" in row]
         if errors:
-            raise InputError(f"{r['id']} under {r['policy']}: {r['error']}" for r in errors)
+            raise InputError(f"{_name(row)}: {row['error']}" for row in errors)
 
     def _lock(self) -> None:
         """Hold the file until it is closed. The system drops the lock of a process that dies."""
@@ -172,13 +175,14 @@ class Records:
             if "error" in row:
                 continue
             first = lines.setdefault(row["key"], number)
-            if self._answers.setdefault(row["key"], _answer(row)) != _answer(row):
+            answer = self._answer(row)
+            if self._answers.setdefault(row["key"], answer) != answer:
                 raise InputError(f"{self.path}: lines {first} and {number} contradict each other")
 
     def _parse(self, line: bytes, number: int) -> dict:
         try:
             row = json.loads(line)
-            if row.keys() >= {"key", *ANSWER}:
+            if row.keys() >= {"key", *self._fields}:
                 return row
         except (ValueError, AttributeError, RecursionError):
             pass
@@ -186,6 +190,9 @@ class Records:
             f"{self.path}: line {number} is not a record. Remove the line and run again; "
             "only its answer is asked anew"
         )
+
+    def _answer(self, row: dict) -> dict:
+        return {name: row[name] for name in self._fields}
 
 
 def _content(judge: Judge, sample: Sample) -> str:
@@ -206,8 +213,8 @@ def _record(key: str, id_: str, policy: str, judgement: Judgement) -> dict:
     return row
 
 
-def _answer(row: dict) -> dict:
-    return {name: row[name] for name in ANSWER}
+def _name(row: dict) -> str:
+    return f"{row['id']} under {row.get('policy') or row.get('prompt')}"
 
 
 def _line(row: dict) -> str:

@@ -19,7 +19,7 @@ LATEX = str.maketrans(
 )
 
 
-def table6(scores: pd.DataFrame) -> pd.DataFrame:
+def judge_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Judges down, policies across, both averages last: the form of the paper's Table 6.
 
     ``scores`` is what ``metrics.score_table`` returned, or its CSV read again. A cell reads "73.4
@@ -30,6 +30,18 @@ def table6(scores: pd.DataFrame) -> pd.DataFrame:
     cells = scores.assign(cell=[_cell(row) for row in scores.fillna({"missing": ""}).itertuples()])
     table = cells.pivot(index="judge", columns="policy", values="cell").loc[judges, policies]
     return table.set_axis([_head(policy, scores) for policy in policies], axis="columns")
+
+
+def cells(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
+    """Rows with value, low and high (percent) as a table of cells "73.4 [65.0, 81.2]".
+
+    The column heads carry n; a combination that was not measured reads "n/a".
+    """
+    heads = frame.groupby(columns, sort=False)["n"].agg(lambda n: f"n={_span(n)}")
+    shown = frame.assign(cell=[_cell(row) for row in frame.assign(missing="").itertuples()])
+    table = shown.pivot(index=index, columns=columns, values="cell")
+    table = table.loc[frame[index].unique(), frame[columns].unique()].fillna("n/a")
+    return table.set_axis([f"{name} {heads[name]}" for name in table], axis="columns")
 
 
 def score_note(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sgvl.errors import InputError
-from sgvl.images import MAX_PIXELS, ImageError, image_digest, load_image
+from sgvl.images import MAX_PIXELS, ImageError, image_digest, load_image, thumbnail
 
 
 def noise(mode="RGB", size=(24, 16), seed=0):
@@ -276,3 +276,10 @@ def test_digest_sees_pixels_size_and_mode():
 def test_digest_is_of_the_picture_not_of_the_file():
     a, b = as_bytes(noise()), as_bytes(noise(), compress_level=0)
     assert a != b and image_digest(load_image(a)) == image_digest(load_image(b))
+
+
+def test_a_thumbnail_is_small_and_blurred_unless_asked_for():
+    image = noise(size=(640, 320))
+    blurred, clear = thumbnail(image, side=64), thumbnail(image, side=64, blur=False)
+    assert blurred.size == clear.size == (64, 32) and image.size == (640, 320)
+    assert np.std(np.asarray(blurred)) < np.std(np.asarray(clear)) / 4

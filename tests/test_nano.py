@@ -51,10 +51,11 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         pool=12,
         vision_steps=2,
         vision_batch=2,
+        plain_steps=1,
+        reading_steps=1,
         seeing_steps=1,
-        language_steps=2,
-        seeing_batch=2,
-        judging_batch=3,
+        judging_steps=1,
+        language_batch=3,
         card_cases=3,
     )
     build(recipe, tmp_path / "whole", tmp_path / "model")

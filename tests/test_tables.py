@@ -32,7 +32,7 @@ def scores(judgements):
 
 
 def test_heads_carry_metric_n_and_positives(scores):
-    assert list(tables.table6(scores).columns) == [
+    assert list(tables.judge_table(scores).columns) == [
         "L1 (accuracy) n=20",
         "L4 (F1) n=20, 10 unsafe",
         "openai_content (F1) n=20, 5 unsafe",
@@ -42,7 +42,7 @@ def test_heads_carry_metric_n_and_positives(scores):
 
 
 def test_cells_carry_the_interval(scores):
-    table = tables.table6(scores)
+    table = tables.judge_table(scores)
     assert list(table.index) == ["always_right", "50% & more"]
     assert (
         table.loc["always_right", "L1 (accuracy) n=20"] == "100.0 [72.2, 100.0]"
@@ -53,7 +53,7 @@ def test_cells_carry_the_interval(scores):
 
 
 def test_heads_show_a_range_where_judges_differ_in_n(judgements):
-    heads = tables.table6(metrics.score_table(judgements, "drop")).columns
+    heads = tables.judge_table(metrics.score_table(judgements, "drop")).columns
     assert heads[1] == "L4 (F1) n=16 to 20, 6 to 10 unsafe"
 
 
@@ -61,7 +61,7 @@ def test_missing_policy_is_named_also_after_a_round_trip(judgements):
     gone = (judgements["judge"] == "always_right") & (judgements["policy"] == "L4")
     scores = metrics.score_table(judgements[~gone])
     again = pd.read_csv(io.StringIO(scores.to_csv(index=False)))
-    for table in (tables.table6(scores), tables.table6(again)):
+    for table in (tables.judge_table(scores), tables.judge_table(again)):
         row = table.loc["always_right"]
         assert row["L4 (F1) n=20, 10 unsafe"] == "n/a"
         assert row["Overall (macro)"] == row.iloc[-1] == "n/a (no L4)"
@@ -75,7 +75,7 @@ def test_note_says_how(scores):
 
 
 def test_four_files_same_bytes_twice(scores, tmp_path):
-    table = tables.table6(scores)
+    table = tables.judge_table(scores)
     first = tables.write_table(table, tmp_path / "a", "table_6", "Table 6: 100 %", "n & seed")
     second = tables.write_table(table, tmp_path / "b", "table_6", "Table 6: 100 %", "n & seed")
     assert [path.name for path in first] == [f"table_6.{x}" for x in ("md", "tex", "html", "csv")]
@@ -85,7 +85,7 @@ def test_four_files_same_bytes_twice(scores, tmp_path):
 
 
 def test_latex_is_escaped_and_booktabs(scores, tmp_path):
-    table = tables.table6(scores)
+    table = tables.judge_table(scores)
     _, tex, page, _ = tables.write_table(table, tmp_path, "t", "50 % of A_B", "R&D, x < 1")
     text = tex.read_text()
     body = text.replace(r"\%", "").replace(r"\_", "").replace("% \\usepackage", "")

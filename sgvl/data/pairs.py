@@ -18,7 +18,11 @@ EDITS = ["replace"] * 6 + ["remove"] * 2 + ["distract_unsafe", "distract_safe"]
 
 
 def safeeditbench(
-    seed: int = 0, per_category: int = 10, style: str = "twemoji", sensitive_share: float = 0.18
+    seed: int = 0,
+    per_category: int = 10,
+    style: str = "twemoji",
+    sensitive_share: float = 0.18,
+    split: str = "test",
 ) -> Dataset:
     """Matched pairs under five levels: two rows a pair, which differ in one box only.
 
@@ -32,7 +36,7 @@ def safeeditbench(
     things. Counting things, smoothed boxes and empty ones, alone or together, stays at chance.
     """
     check_style(style)
-    rng = np.random.default_rng((seed, 10))
+    rng = np.random.default_rng((seed, 10, split == "train"))
     levels = load_all([f"L{k}" for k in range(1, 6)])
     edits = [(category, k, EDITS[k % 10]) for category in HARMFUL for k in range(per_category)]
     sensitive = _spread(rng, [edit for _, _, edit in edits], sensitive_share)
@@ -41,7 +45,7 @@ def safeeditbench(
         # One size for all removals of a category and for the pairs that set them off.
         c = 3 + HARMFUL.index(category) % 2 if edit != "replace" else int(rng.integers(2, 5))
         place = PLACES[(k + HARMFUL.index(category)) % len(PLACES)]
-        pair = _pair(rng, category, edit, c, place, with_sensitive, style)
+        pair = _pair(rng, category, edit, c, place, with_sensitive, style, split)
         box = list(map(int, pair[2]))
         for role, scene in zip(("original", "edited"), pair[:2], strict=True):
             labels = {policy.name: policy.label(scene.tags).label for policy in levels}
@@ -51,7 +55,7 @@ def safeeditbench(
                     scene,
                     id=f"{name}-{role}",
                     source="safeeditbench-nano",
-                    split="test",
+                    split=split,
                     category=category,
                     pair=name,
                     role=role,
@@ -73,7 +77,9 @@ def _spread(rng: np.random.Generator, edits: list[str], share: float) -> list[bo
     return marked.tolist()
 
 
-def _pair(rng, category: str, edit: str, c: int, place: str, with_sensitive: bool, style: str):
+def _pair(
+    rng, category: str, edit: str, c: int, place: str, with_sensitive: bool, style: str, split: str
+):
     """An original, its edited counterpart, and the box in which they differ."""
     harmful = [n for n in in_category(category) if n in named("harmful", style=style)]
     plain = named("neutral", style=style)
@@ -94,12 +100,14 @@ def _pair(rng, category: str, edit: str, c: int, place: str, with_sensitive: boo
             fixed, n = ([str(rng.choice(odd))], c - 2) if with_sensitive else ([], c - 1)
         if after and after not in [*plain, *odd]:
             continue
-        rest = sample_names(rng, plain, n, "test", [before, *fixed])[1:] if n else fixed
+        if split == "train" and not allowed([before, *fixed], split):
+            continue  # nothing that could stand beside these two would make them allowed
+        rest = sample_names(rng, plain, n, split, [before, *fixed])[1:] if n else fixed
         names = [before, *rest]
         shown = names, [x for x in [after, *rest] if x]
-        if len({*names, after}) == len(names) + 1 and all(allowed(x, "test") for x in shown):
+        if len({*names, after}) == len(names) + 1 and all(allowed(x, split) for x in shown):
             break
-    scene = sample_scene(rng, "test", names, place, style, fill_share=0)
+    scene = sample_scene(rng, split, names, place, style, fill_share=0)
     thing = next(t for t in scene.things if t.concept == before)
     others = tuple(t for t in scene.things if t is not thing)
     fills = [thing.box]

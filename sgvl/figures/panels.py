@@ -1,26 +1,19 @@
-"""Figures of the paper, drawn from scores, labels and pictures; nothing here computes a score.
+"""Panels: pictures with words beside them, laid out in inches from the top left corner."""
 
-Every drawing function returns a figure that is already closed: as the last line of a cell it shows
-once, and none piles up in memory. ``save`` writes it beside the numbers it shows.
-"""
-
+import difflib
 import textwrap
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyArrow, FancyBboxPatch, Rectangle
 from PIL.Image import Image
 
-from sgvl.tables import places, plain
+from sgvl.figures.charts import PAGE
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
 
-STYLE = Path(__file__).with_name("sgvl.mplstyle")
-DPI = 200
-PAGE = 6.8  # inches of content in a figure as wide as both columns of a paper
 MARGIN = 0.05
 LINE = 0.13  # inches from one line of small text to the next
+LETTER = 7 / 72 * 0.602  # inches of one letter of 7-point DejaVu Sans Mono
 # Blue and vermilion of the style's palette, darkened until white letters on them are easy to read.
 COLOURS = {SAFE: "#00649E", UNSAFE: "#B34A00", UNPARSEABLE: "#595959"}
 NO_RULE = {
@@ -28,84 +21,6 @@ NO_RULE = {
     UNSAFE: "no rule was quoted",
     UNPARSEABLE: "the answer could not be read",
 }
-
-
-def use_style() -> None:
-    """Draw everything from here on in the kit's style."""
-    plt.style.use(STYLE)
-
-
-def save(fig: plt.Figure, name: str, frame: pd.DataFrame, folder: Path | str) -> list[Path]:
-    """Write ``name`` as .pdf, .png and .csv (what is plotted) into ``folder``; return the paths.
-
-    The same figure gives the same bytes: neither date nor program version is stored. Raises
-    ``InputError`` if ``name`` is no plain file name.
-    """
-    pdf, png, csv = paths = places(folder, name, "pdf", "png", "csv")
-    fig.savefig(pdf, metadata=dict.fromkeys(("CreationDate", "Creator", "Producer")))
-    fig.savefig(png, dpi=DPI, metadata={"Software": None})
-    plain(frame).to_csv(csv, index=False, lineterminator="\n")
-    plt.close(fig)
-    return paths
-
-
-def unsafe_share(shares: pd.DataFrame, paper: dict[str, float] | None = None) -> plt.Figure:
-    """Figure 4: the share of unsafe images under each policy, with its 95 % interval.
-
-    ``shares`` is what ``metrics.unsafe_shares`` returned: policy, n, value, low, high (percent).
-    ``paper`` holds the paper's stated shares by policy (percent), drawn as open markers.
-    """
-    fig, ax = plt.subplots(layout="constrained")
-    at = np.arange(len(shares))
-    spread = [shares["value"] - shares["low"], shares["high"] - shares["value"]]
-    ax.bar(at, shares["value"], width=0.62, color="#9ecae1", label="this data, 95 % interval")
-    ax.errorbar(at, shares["value"], spread, fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
-    for place, row in zip(at, shares.itertuples(), strict=True):
-        ax.text(place, row.high + 1.5, f"{row.value:.0f} %", ha="center")
-    if paper:
-        stated = shares["policy"].map(paper)
-        marker = {"ls": "none", "marker": "D", "mfc": "white", "mec": "black"}
-        ax.plot(
-            at + 0.2,
-            stated,
-            clip_on=False,
-            zorder=3,
-            label="paper, stated or solved from its scores",
-            **marker,
-        )
-    ax.set_xticks(at, [f"{row.policy}\nn = {row.n}" for row in shares.itertuples()])
-    ax.set(ylabel="unsafe images (%)", ylim=(0, 100))
-    ax.legend(loc="upper left")
-    plt.close(fig)
-    return fig
-
-
-def score_heatmap(scores: pd.DataFrame) -> plt.Figure:
-    """Judges down, policies and both averages across, the headline value (percent) in each cell.
-
-    ``scores`` is what ``metrics.score_table`` returned. Darker is better; where there is no value
-    the cell is white and reads "n/a".
-    """
-    import seaborn
-
-    policies, judges = scores["policy"].unique(), scores["judge"].unique()
-    values = scores.pivot(index="judge", columns="policy", values="value").loc[judges, policies]
-    metric = scores.groupby("policy")["metric"].first().replace("f1", "F1")
-    metric["macro"] = "mean"
-    width, height = 1.4 + 0.62 * len(policies), 0.7 + 0.26 * len(judges)
-    fig, ax = plt.subplots(figsize=(width, height), layout="constrained")
-    blues = seaborn.light_palette("#56B4E9", as_cmap=True)  # black stays readable on all of it
-    look = {"vmin": 0, "vmax": 100, "cmap": blues, "cbar": False, "linewidths": 1}
-    seaborn.heatmap(values, ax=ax, annot=True, fmt=".1f", annot_kws={"color": "black"}, **look)
-    for row, column in np.argwhere(values.isna().to_numpy()):
-        ax.text(column + 0.5, row + 0.5, "n/a", ha="center", va="center", color="#595959")
-    ax.set_xticklabels([f"{policy}\n{metric[policy]}" for policy in policies], rotation=0)
-    ax.set_yticklabels(judges, rotation=0)
-    ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
-    ax.axvline(sum(policies != "macro") - 1, color="white", linewidth=4)  # averages stand apart
-    ax.set(xlabel="", ylabel="")
-    plt.close(fig)
-    return fig
 
 
 def show_pairs(pairs: list[dict], columns: int = 2) -> plt.Figure:
@@ -165,6 +80,101 @@ def show_verdicts(examples: list[dict]) -> plt.Figure:
         y = max(y, bottom) + 0.3
     _set_height(ax, y - 0.3)
     return ax.figure
+
+
+def show_recaptions(examples: list[dict]) -> plt.Figure:
+    """Figure 3: a picture, its first caption and its recaption, with what was restored marked.
+
+    An example is ``{"image": PIL image, "before": str, "after": str}``. Words that only the
+    recaption has are bold and vermilion.
+    """
+    side, width = 1.2, 78  # inches of a picture; letters in a line of a caption
+    ax = _canvas()
+    y = 0.0
+    for example in examples:
+        _picture(ax, example["image"], 0, y, side)
+        at = y + 0.15
+        for title, text in (("base model", "before"), ("recaptioned", "after")):
+            _write(ax, side + 0.2, at, title, color="#595959")
+            at = _words(ax, side + 0.2, at + 0.16, example[text], example["before"], width) + 0.12
+        y = max(at, y + _inches(example["image"], side)[1]) + 0.15
+    _set_height(ax, y - 0.15)
+    return ax.figure
+
+
+def show_replies(examples: list[dict]) -> plt.Figure:
+    """Figure 7: one picture under several policies, with the whole reply of each judge.
+
+    An example is ``{"image": PIL image, "title": str, "replies": [{"policy": str, "judge": str,
+    "verdict": str, "label": str, "reply": str}]}``. A verdict that differs from the label says so.
+    """
+    side, width = 1.5, 62  # inches of a picture; letters in a line of a reply
+    ax = _canvas()
+    y = 0.0
+    for example in examples:
+        title = _wrap(example["title"], 100)
+        _write(ax, 0, y + _tall(title) / 2, title, weight="bold")
+        y += _tall(title) + 0.08
+        bottom = y + _inches(example["image"], side)[1]
+        _picture(ax, example["image"], 0, y, side)
+        for reply in example["replies"]:
+            text = _wrap(reply["reply"], width)
+            height = max(_tall(text), 2 * LINE) + 0.12
+            _line(ax, side + 0.2, y)
+            _write(ax, side + 0.25, y + 0.06 + LINE / 2, _wrap(reply["judge"], 20), weight="bold")
+            right = "" if reply["verdict"] == reply["label"] else f", wrong: {reply['label']}"
+            _write(ax, side + 0.25, y + 0.06 + 3 * LINE / 2, f"under {reply['policy']}{right}")
+            _badge(ax, side + 1.45, y + height / 2, reply["verdict"])
+            _write(ax, side + 2.45, y + height / 2, text)
+            y += height
+        _line(ax, side + 0.2, y)
+        y = max(y, bottom) + 0.3
+    _set_height(ax, y - 0.3)
+    return ax.figure
+
+
+def pipeline(stages: list[dict]) -> plt.Figure:
+    """Figure 1: the stages of the method from left to right, with what each of this run was.
+
+    A stage is ``{"title": str, "text": str}`` and, for a picture on top of it, ``"image"``.
+    """
+    gap = 0.22
+    width = (PAGE - gap * (len(stages) - 1)) / len(stages)
+    texts = [_wrap(stage["text"], int(width / 0.062)) for stage in stages]
+    titles = [_wrap(stage["title"], int(width / 0.068)) for stage in stages]
+    head = max(map(_tall, titles)) + 0.1
+    top = max((width - 0.1 for stage in stages if "image" in stage), default=0)
+    height = head + top + max(map(_tall, texts)) + 0.25
+    ax = _canvas()
+    for k, stage in enumerate(stages):
+        x = k * (width + gap)
+        ax.add_patch(Rectangle((x, 0), width, height, fc="#f4f7fa", ec="#00649E", lw=0.8))
+        _write(ax, x + 0.06, 0.06 + _tall(titles[k]) / 2, titles[k], weight="bold")
+        if "image" in stage:
+            _picture(ax, stage["image"], x + 0.05, head, width - 0.1)
+        _write(ax, x + 0.06, head + top + 0.1 + _tall(texts[k]) / 2, texts[k])
+        if k:
+            arrow = FancyArrow(x - gap + 0.03, height / 2, gap - 0.06, 0, width=0.02,
+                               head_width=0.09, head_length=0.08, length_includes_head=True,
+                               color="#595959")  # fmt: skip
+            ax.add_patch(arrow)
+    _set_height(ax, height)
+    return ax.figure
+
+
+def _words(ax, x, y, text, before, width):
+    """Text in fixed-width letters, new words marked; returns the height of its last line."""
+    old, new = before.split(), text.split()
+    blocks = difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_matching_blocks()
+    kept = {block.b + i for block in blocks for i in range(block.size)}
+    column = 0
+    for i, word in enumerate(new):
+        if column + len(word) > width:
+            column, y = 0, y + LINE
+        mark = {} if i in kept else {"color": COLOURS[UNSAFE], "weight": "bold"}
+        _write(ax, x + column * LETTER, y, word, family="DejaVu Sans Mono", **mark)
+        column += len(word) + 1
+    return y + LINE / 2
 
 
 def _canvas():

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from sgvl import models, prompts, verdict
 from sgvl.data import Sample
@@ -25,6 +24,7 @@ class ChatJudge(Judge):
     policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
     parser : name of a parser in ``sgvl.verdict.PARSERS``
     max_new_tokens : length limit of a reply, in tokens
+    score : whether P(unsafe) is computed, which takes two more forward passes
     batch_size : pictures times policies that are judged at once; does not change answers
     """
 
@@ -37,6 +37,7 @@ class ChatJudge(Judge):
         policy_form: str = "brief",
         parser: str = "answer",
         max_new_tokens: int = 120,
+        score: bool = True,
         batch_size: int = 32,
         dtype: str = "float32",
         device: str = "cpu",
@@ -49,7 +50,7 @@ class ChatJudge(Judge):
             raise InputError([f"judge {name}: {problem}" for problem in problems])
         self.name, self.batch_size = name, batch_size
         self.prompt, self.policy_form, self.parser = prompt, policy_form, parser
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens, self.score = max_new_tokens, score
         self.model_name, self.revision, self.dtype = model, revision, dtype
         self.model, self.processor = models.load(model, revision, dtype, device)
 
@@ -58,7 +59,7 @@ class ChatJudge(Judge):
             "kind": "chat",
             "model": self.model_name,
             "revision": self.revision,
-            "weights": weights_digest(self.model_name),
+            "weights": models.digest(self.model_name),
             "dtype": self.dtype,
             "pixels": dict(self.processor.image_processor.size),
             "template": hashlib.sha256(self.processor.chat_template.encode()).hexdigest(),
@@ -66,6 +67,7 @@ class ChatJudge(Judge):
             "policy_form": self.policy_form,
             "parser": [self.parser, verdict.VERSION],
             "max_new_tokens": self.max_new_tokens,
+            "score": self.score,
         }
 
     def judge(self, image, policies, tags=()) -> list[Judgement]:
@@ -109,7 +111,9 @@ class ChatJudge(Judge):
         texts = [policy.render(self.policy_form) for _, policy in cases]
         turns = [self._turn(prompts.judge_prompt(text, self.prompt)) for text in texts]
         replies = self._reply(images, turns)
-        p_unsafe = self._p_unsafe(images, turns, replies)
+        p_unsafe = [None] * len(replies)
+        if self.score:
+            p_unsafe = self._p_unsafe(images, turns, replies)
         read = [verdict.parse(reply, self.parser) for reply in replies]
         return [
             Judgement(r.verdict, p, r.rationale, reply)
@@ -118,15 +122,15 @@ class ChatJudge(Judge):
 
     def _p_unsafe(self, images, turns: list[str], replies: list[str]) -> list[float]:
         before = [turn + self._until_verdict(r) for turn, r in zip(turns, replies, strict=True)]
-        space = " " if self.prompt == "reason" else ""
-        safe = self._log_probability(images, before, space + verdict.SAFE)
-        unsafe = self._log_probability(images, before, space + verdict.UNSAFE)
+        words = {"reason": (" safe", " unsafe"), "taxonomy": ("Safe", "Unsafe")}
+        words = words.get(self.prompt, (verdict.SAFE, verdict.UNSAFE))
+        safe, unsafe = (self._log_probability(images, before, word) for word in words)
         return (unsafe - safe).sigmoid().tolist()
 
     def _until_verdict(self, reply: str) -> str:
         """The reply up to the place of its verdict; a reply without one is led there."""
         if self.prompt != "reason":
-            return ""
+            return prompts.RATING if self.prompt == "taxonomy" else ""
         head, slot, _ = reply.rpartition(prompts.SLOT)
         return head + slot if slot else f"{reply} {prompts.SLOT}"
 
@@ -140,12 +144,3 @@ class ChatJudge(Judge):
             logits = self.model(**inputs, logits_to_keep=len(ids) + 1).logits[:, :-1]
         wanted = torch.tensor(ids, device=logits.device).view(1, -1, 1).expand(len(before), -1, 1)
         return logits.float().log_softmax(-1).gather(-1, wanted).sum(dim=(1, 2))
-
-
-def weights_digest(model: str) -> str | None:
-    """sha256 over a local model's safetensors files; None for a hub id, which has a revision."""
-    files = sorted(Path(models.resolve(model)).glob("*.safetensors"))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest() if files else None

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sgvl.concepts import group, named
+from sgvl.ability import answering, naming, percent, shares
+from sgvl.concepts import named
+from sgvl.data import Sample
 from sgvl.data import scenes as sets
 from sgvl.data.store import policy_cases
-from sgvl.intervals import wilson
 from sgvl.judges.chat import ChatJudge
 from sgvl.metrics import balanced_accuracy_interval
-from sgvl.prompts import CAPTION
-from sgvl.questions import answer_in
+from sgvl.questions import SEEN
 from sgvl.scenes import render, sample_names, sample_scene
 
 # What a useful starting point must reach, in percent: (lowest, highest).
@@ -48,47 +48,30 @@ training curve and versions: `card.json`.
 """
 
 
-def _captions(judge: ChatJudge, pool: list[str], n: int, seed: int, style: str = "twemoji"):
-    """Unseen scenes of one to three things from ``pool``, and the judge's captions of them."""
+def _scenes(pool: list[str], n: int, seed: int, style: str = "twemoji") -> list[Sample]:
+    """Unseen scenes of one to three things from ``pool``."""
     rng = np.random.default_rng((seed, 70))
     scenes = []
     for i in range(n):
         names = sample_names(rng, pool, 1 + i % 3, "test")
         scenes.append(sample_scene(rng, "test", names, style=style))
-    return scenes, judge.ask([render(s) for s in scenes], [CAPTION[0]] * n)
-
-
-def _named(scenes, captions, groups: tuple[str, ...]) -> tuple[int, int]:
-    """How many things of these groups the captions name, of how many shown."""
-    hits = [
-        f" {thing.concept} " in f" {caption.replace(',', ' ').replace('.', ' ')} "
-        for scene, caption in zip(scenes, captions, strict=True)
-        for thing in scene.things
-        if group(thing.concept) in groups
-    ]
-    return sum(hits), len(hits)
+    return [Sample(str(i), render(s), frozenset(s.tags)) for i, s in enumerate(scenes)]
 
 
 def measure(judge: ChatJudge, n: int = 300, seed: int = 1) -> dict[str, dict]:
     """The card's figures, in percent with 95 % intervals, from ``n`` unseen cases each."""
-    seen = ("neutral", "sensitive")
-    figures = {
-        "neutral things named": _share(*_named(*_captions(judge, named(*seen), n, seed), seen)),
-        "harmful things named": _share(
-            *_named(*_captions(judge, named("harmful"), n, seed), ("harmful",))
-        ),
-        "neutral things named, unseen art style": _share(
-            *_named(*_captions(judge, named(*seen, style="openmoji"), n, seed, "openmoji"), seen)
+    shown = {
+        "neutral things named": _scenes(named(*SEEN), n, seed),
+        "harmful things named": _scenes(named("harmful"), n, seed),
+        "neutral things named, unseen art style": _scenes(
+            named(*SEEN, style="openmoji"), n, seed, "openmoji"
         ),
     }
-    questions = sets.general(seed, per_task=n // 3)
-    replies = judge.ask(list(questions["image"]), list(questions["question"]))
-    given = [answer_in(reply) for reply in replies]
-    right = np.array([g == a for g, a in zip(given, questions["answer"], strict=True)])
-    figures["general ability"] = _share(right.sum(), len(right))
-    for task in dict.fromkeys(questions["category"]):
-        rows = np.array(questions["category"]) == task
-        figures[f"general ability: {task}"] = _share(right[rows].sum(), rows.sum())
+    figures = {name: _share(naming(judge, samples)) for name, samples in shown.items()}
+    answers = answering(judge, sets.general(seed, per_task=n // 3))
+    figures["general ability"] = _share(answers)
+    for task, row in shares(answers, "task").iterrows():
+        figures[f"general ability: {task}"] = row.to_dict()
     for kind in ("neutral", "harmful"):
         rows = sets.following(seed, images=n // 2, kind=kind)
         verdicts = [j.verdict for j in judge.judge_cases(policy_cases(rows))]
@@ -98,9 +81,8 @@ def measure(judge: ChatJudge, n: int = 300, seed: int = 1) -> dict[str, dict]:
     return figures
 
 
-def _share(hits: int, n: int) -> dict:
-    low, high = 100 * wilson(hits / n, n)
-    return {"value": 100 * hits / n, "low": float(low), "high": float(high), "n": int(n)}
+def _share(answers) -> dict:
+    return percent(answers["right"].mean(), len(answers))
 
 
 def write_card(recipe, folder: Path, output: Path) -> None:

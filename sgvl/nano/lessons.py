@@ -5,25 +5,31 @@ of them. Their names occur only in *given* words: a description that is forced o
 loss, from which it learns what a policy says of a word it cannot yet see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sgvl import prompts, questions
+from sgvl import prompts, questions, sft
 from sgvl.concepts import CATEGORIES, PLACES, concepts, group, named
 from sgvl.policy import load_all
 from sgvl.questions import NUMBERS, SEEN
-from sgvl.random_policies import opposite_policies
+from sgvl.random_policies import Skeleton, opposite_policies, plain_skeleton, sample_skeleton
 from sgvl.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
 
 
-class Lesson(NamedTuple):
-    """A prompt about picture number ``picture``; ``given`` opens the reply and is not learnt."""
+ANSWERS = ("yes", "no", *NUMBERS, *PLACES)
 
-    picture: int
+
+class Lesson(NamedTuple):
+    """A prompt and its exact reply, about picture number ``picture`` or about words alone.
+
+    ``given`` opens the reply and is not learnt.
+    """
+
+    picture: int | None
     prompt: str
     given: str
     reply: str
@@ -55,7 +61,9 @@ def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
     return lessons
 
 
-def judge_given(rng: np.random.Generator, i: int) -> list[Lesson]:
+def judge_given(
+    rng: np.random.Generator, i: int | None, form: Callable[..., Skeleton] = sample_skeleton
+) -> list[Lesson]:
     """Judge words of any kind that are said to be seen, under two policies of opposite label."""
     pool = list(concepts())
     names = sample_names(
@@ -63,7 +71,7 @@ def judge_given(rng: np.random.Generator, i: int) -> list[Lesson]:
     )
     tags = (*names, str(rng.choice(PLACES)))
     lessons = []
-    for policy in opposite_policies(rng, tags, ALL):
+    for policy in opposite_policies(rng, tags, ALL, form=form):
         given = describe(tags)
         reply = justify(policy, tags).removeprefix(given)
         lessons.append(Lesson(i, prompts.judge_prompt(policy.render("brief")), given, reply))
@@ -75,10 +83,9 @@ def direct(i: int, question: questions.Question) -> Lesson:
     return Lesson(i, question.text, "", question.answer)
 
 
-def reasoned(i: int, scene: Scene, question: questions.Question) -> Lesson:
-    """A question about names: the reply says what is seen and then answers, as a judge does."""
-    seen = describe(scene.tags, whitewash=True)
-    return Lesson(i, question.text, "", f"{seen} {prompts.SLOT} {question.answer}")
+def reasoned(i: int, question: questions.Question) -> Lesson:
+    """A question that is answered with a reason first, as a judge does."""
+    return Lesson(i, question.text, "", f"{question.reason} {prompts.SLOT} {question.answer}")
 
 
 def sample(
@@ -97,14 +104,18 @@ def sample(
             return judge(rng, i, scene)
         case "judge_given":
             return judge_given(rng, i)
+        case "read_plain":
+            return judge_given(rng, None, plain_skeleton)
+        case "read":
+            return judge_given(rng, None)
         case "presence":
-            return [reasoned(i, scene, asked) for asked in questions.presence(rng, scene)]
+            return [direct(i, asked) for asked in questions.presence(rng, scene)]
         case "count":
             return [direct(i, questions.counting(scene))]
         case "place":
             return [direct(i, questions.place(scene))]
         case "choice" if visible:
-            return [reasoned(i, scene, questions.choice(rng, scene))]
+            return [reasoned(i, questions.choice(rng, scene))]
         case "choice":
             return [caption(rng, i, scene)]
     raise ValueError(f"unknown lesson in {shares}")
@@ -120,6 +131,8 @@ def corpus(rng: np.random.Generator) -> list[str]:
         for policy in opposite_policies(rng, tags, ALL):
             texts += [prompts.judge_prompt(policy.render("brief")), justify(policy, tags)]
             texts += [justify(policy, tags, whitewash=True)]
+        texts += [prompts.judge_prompt("", "taxonomy"), sft.rating(policy, tags)]
     texts += [p.render("full") for p in [*load_all(), *load_all(use="reference")]] * 5
     asked = [prompts.PRESENCE, prompts.COUNT, prompts.PLACE, prompts.CHOICE, *prompts.CAPTION]
-    return texts + [q + " yes no A B C D user assistant\n" for q in asked] * 50
+    texts += [q + " A B C D user assistant\n" for q in asked] * 50
+    return texts + ["\n".join(ANSWERS)] * 100  # direct answers open a line: no space before them

@@ -15,13 +15,16 @@ class Recipe:
 
     seed: int = 0
     pool: int = 16_000  # pictures
-    vision_steps: int = 2_000
+    vision_steps: int = 1_200
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
-    seeing_steps: int = 800  # of the language steps: without policies, so twice as quick
-    language_steps: int = 3_100
-    seeing_batch: int = 48  # lessons
-    judging_batch: int = 48
+    vision_warmup: int = 60  # steps
+    plain_steps: int = 300  # the steps of the language model, phase by phase
+    reading_steps: int = 300
+    seeing_steps: int = 1_200
+    judging_steps: int = 600
+    language_warmup: int = 135  # steps
+    language_batch: int = 48  # lessons
     language_lr: float = 1e-3
     word_weight: float = 4.0  # of a name, a status, an answer, among the other words of a reply
     parts: int = 4  # a batch is sorted by length and run in so many parts: less padding
@@ -29,10 +32,10 @@ class Recipe:
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
-def optimiser_of(parameters, lr: float, steps: int):
-    """AdamW with a warm-up of 5 %, a constant rate, and a linear decay over the last quarter."""
+def optimiser_of(parameters, lr: float, warmup: int, steps: int):
+    """AdamW with a linear warm-up, a constant rate, and a linear decay over the last quarter."""
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    phases = {"num_warmup_steps": steps // 20, "num_decay_steps": steps // 4}
+    phases = {"num_warmup_steps": warmup, "num_decay_steps": steps // 4}
     schedule = get_wsd_schedule(
         optimiser, **phases, num_training_steps=steps, decay_type="linear", min_lr_ratio=0.0
     )

@@ -37,7 +37,9 @@ def train_vision(model, processor, scenes, pictures, recipe: Recipe, folder: Pat
     network = nn.ModuleList([tower, things, places])
     classes = torch.from_numpy(np.stack([token_classes(s) for s in scenes]))
     where = torch.tensor([PLACES.index(s.place) for s in scenes])
-    optimiser, schedule = optimiser_of(network.parameters(), recipe.vision_lr, recipe.vision_steps)
+    optimiser, schedule = optimiser_of(
+        network.parameters(), recipe.vision_lr, recipe.vision_warmup, recipe.vision_steps
+    )
     checkpoint = Checkpoint(folder / "vision.pt", network, optimiser, schedule)
     start, began = checkpoint.load(), time.time()
     for step in range(start, recipe.vision_steps):

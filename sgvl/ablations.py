@@ -1,0 +1,76 @@
+"""One judge before every set: what Tables 2 to 6 and Figure 6 are made of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from datasets import Dataset
+
+from sgvl import ability
+from sgvl.data import store
+from sgvl.judges import Judge
+from sgvl.policy import Policy, load
+from sgvl.records import judge_all
+
+
+class Sets(NamedTuple):
+    """The test sets of a run, read once for all judges."""
+
+    bench: Dataset  # SafeEditBench: pairs, judged under every level
+    unsafebench: Dataset  # nine categories under the eleven-heading policy
+    llavaguard: Dataset  # pictures with policies of their own
+    following: Dataset  # pictures under random policies over harmful categories
+    general: Dataset  # questions that have nothing to do with safety
+
+
+def read(folder: Path, pairs: int = 0, rows: int = 0) -> Sets:
+    """The sets in ``folder``; ``pairs`` of SafeEditBench and ``rows`` of each other, 0 for all."""
+    bench = store.read("safeeditbench", folder)
+    names = ("unsafebench", "llavaguard_test", "following_harmful", "general")
+    others = [store.read(name, folder) for name in names]
+    return Sets(
+        bench.select(store.spread(len(bench), 2 * pairs, group=2)),
+        *(some.select(store.spread(len(some), min(rows, len(some)), group=2)) for some in others),
+    )
+
+
+def examine(
+    judge: Judge, sets: Sets, levels: Sequence[Policy], folder: Path
+) -> dict[str, pd.DataFrame]:
+    """Everything that one judge answers, as frames by name, each with a column ``judge``.
+
+    ``levels``, ``unsafebench``, ``llavaguard`` and ``following`` are judgement frames as
+    ``sgvl.metrics`` takes them; a category of UnsafeBench stands where the policy does. ``general``
+    and ``naming`` come from ``sgvl.ability``, and only from judges that speak. Answers under fixed
+    policies are kept in ``folder`` and not asked for again.
+    """
+    bench, unsafebench = store.samples(sets.bench), store.samples(sets.unsafebench)
+    records = folder / f"{judge.name}.jsonl"
+    asked = pd.DataFrame(judge_all(judge, bench, levels, records))
+    one = pd.DataFrame(judge_all(judge, unsafebench, [load("openai_content")], records))
+    found = {
+        "levels": asked.merge(store.cases(sets.bench, levels), on=["id", "policy"]),
+        "unsafebench": one.assign(
+            policy=sets.unsafebench["category"], label=_labels(sets.unsafebench), pair=one["id"]
+        ),
+        "llavaguard": _own_policies(judge, sets.llavaguard),
+        "following": _own_policies(judge, sets.following),
+    }
+    if hasattr(judge, "ask"):
+        found["general"] = ability.answering(judge, sets.general)
+        found["naming"] = ability.naming(judge, bench)
+    return {name: frame.assign(judge=judge.name) for name, frame in found.items()}
+
+
+def _own_policies(judge: Judge, rows: Dataset) -> pd.DataFrame:
+    """Judgements of rows that bring their policies; all count as one policy, the set's name."""
+    verdicts = [j.verdict for j in judge.judge_cases(store.policy_cases(rows))]
+    return pd.DataFrame(
+        {"id": rows["id"], "pair": rows["pair"], "policy": rows["source"][0],
+         "label": _labels(rows), "verdict": verdicts}
+    )  # fmt: skip
+
+
+def _labels(rows: Dataset) -> list[str]:
+    return [rows.features["label"].int2str(label) for label in rows["label"]]

@@ -1,0 +1,106 @@
+"""Charts: scores, shares and training curves."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+PAGE = 6.8  # inches of content in a figure as wide as both columns of a paper
+
+
+def unsafe_share(shares: pd.DataFrame, paper: dict[str, float] | None = None) -> plt.Figure:
+    """Figure 4: the share of unsafe images under each policy, with its 95 % interval.
+
+    ``shares`` is what ``metrics.unsafe_shares`` returned: policy, n, value, low, high (percent).
+    ``paper`` holds the paper's stated shares by policy (percent), drawn as open markers.
+    """
+    fig, ax = plt.subplots(layout="constrained")
+    at = np.arange(len(shares))
+    spread = [shares["value"] - shares["low"], shares["high"] - shares["value"]]
+    ax.bar(at, shares["value"], width=0.62, color="#9ecae1", label="this data, 95 % interval")
+    ax.errorbar(at, shares["value"], spread, fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
+    for place, row in zip(at, shares.itertuples(), strict=True):
+        ax.text(place, row.high + 1.5, f"{row.value:.0f} %", ha="center")
+    if paper:
+        stated = shares["policy"].map(paper)
+        marker = {"ls": "none", "marker": "D", "mfc": "white", "mec": "black"}
+        ax.plot(
+            at + 0.2,
+            stated,
+            clip_on=False,
+            zorder=3,
+            label="paper, stated or solved from its scores",
+            **marker,
+        )
+    ax.set_xticks(at, [f"{row.policy}\nn = {row.n}" for row in shares.itertuples()])
+    ax.set(ylabel="unsafe images (%)", ylim=(0, 100))
+    ax.legend(loc="upper left")
+    plt.close(fig)
+    return fig
+
+
+def score_heatmap(scores: pd.DataFrame) -> plt.Figure:
+    """Judges down, policies and both averages across, the headline value (percent) in each cell.
+
+    ``scores`` is what ``metrics.score_table`` returned. Darker is better; where there is no value
+    the cell is white and reads "n/a".
+    """
+    import seaborn
+
+    policies, judges = scores["policy"].unique(), scores["judge"].unique()
+    values = scores.pivot(index="judge", columns="policy", values="value").loc[judges, policies]
+    metric = scores.groupby("policy")["metric"].first().replace("f1", "F1")
+    metric["macro"] = "mean"
+    width, height = 1.4 + 0.62 * len(policies), 0.7 + 0.26 * len(judges)
+    fig, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    blues = seaborn.light_palette("#56B4E9", as_cmap=True)  # black stays readable on all of it
+    look = {"vmin": 0, "vmax": 100, "cmap": blues, "cbar": False, "linewidths": 1}
+    seaborn.heatmap(values, ax=ax, annot=True, fmt=".1f", annot_kws={"color": "black"}, **look)
+    for row, column in np.argwhere(values.isna().to_numpy()):
+        ax.text(column + 0.5, row + 0.5, "n/a", ha="center", va="center", color="#595959")
+    ax.set_xticklabels([f"{policy}\n{metric[policy]}" for policy in policies], rotation=0)
+    ax.set_yticklabels(judges, rotation=0)
+    ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    ax.axvline(sum(policies != "macro") - 1, color="white", linewidth=4)  # averages stand apart
+    ax.set(xlabel="", ylabel="")
+    plt.close(fig)
+    return fig
+
+
+def curves(log: pd.DataFrame, shown: dict[str, str]) -> plt.Figure:
+    """Training curves: one small panel a column of ``log``, which has a column ``step``.
+
+    ``shown`` gives the label of each column. Long runs get a running mean over a tenth of them.
+    """
+    columns = min(len(shown), 4)
+    rows = -(-len(shown) // columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(PAGE, 1.6 * rows), squeeze=False, layout="constrained"
+    )
+    for ax, (column, label) in zip(axes.flat, shown.items(), strict=False):
+        ax.plot(log["step"], log[column], color="#9ecae1", lw=0.8)
+        ax.plot(log["step"], log[column].rolling(max(len(log) // 10, 1), 1).mean(), color="black")
+        ax.set_title(label)
+        ax.set_xlabel("step")
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    plt.close(fig)
+    return fig
+
+
+def trade_off(points: pd.DataFrame) -> plt.Figure:
+    """Figure 6: what a judge is worth on safety against what it can still do otherwise.
+
+    ``points``: one row a judge, with safety, safety_low, safety_high, general, general_low and
+    general_high, in percent.
+    """
+    fig, ax = plt.subplots(figsize=(0.6 * PAGE, 0.45 * PAGE), layout="constrained")
+    for row in points.itertuples():
+        across = [[row.general - row.general_low], [row.general_high - row.general]]
+        up = [[row.safety - row.safety_low], [row.safety_high - row.safety]]
+        ax.errorbar(
+            row.general, row.safety, up, across, fmt="o", ms=5, lw=0.7, capsize=2, label=row.judge
+        )
+    ax.set(xlabel="general ability (% right)", ylabel="SafeEditBench (macro, %)")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    plt.close(fig)
+    return fig

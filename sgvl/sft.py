@@ -1,0 +1,130 @@
+"""Stage 1: supervised fine-tuning with TRL's ``SFTTrainer``, loss on the answer only.
+
+Rows are ``prompt``, ``completion`` and ``image``. What they teach is the variant: to say what
+pictures show (``captions``), to classify under one level (``classify``), or to fill in the form of
+one fixed taxonomy (``taxonomy``).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+
+from sgvl import finetune, models, prompts
+from sgvl.concepts import CATEGORIES
+from sgvl.data import store
+from sgvl.errors import InputError, nearest
+from sgvl.policy import Policy, load
+
+
+def turns(image, prompt: str, completion: str, **more) -> dict:
+    """One row: TRL puts the image before the first words of the user."""
+    said = {"role": "user", "content": prompt}, {"role": "assistant", "content": completion}
+    return {"image": image, "prompt": [said[0]], "completion": [said[1]], **more}
+
+
+LEVELS = ("L1", "L2", "L3", "L4", "L5")
+VARIANTS = ("recap", "no_recap", "taxonomy", *LEVELS)
+
+
+def rows_of(variant: str, data: Path, prompt: str = "minimal_edit") -> Dataset:
+    """The training rows of a variant, from the folder of a run that has 01_data and 02_recaption.
+
+    ``recap`` and ``no_recap``: captions after and before recaptioning with that ``prompt``.
+    ``taxonomy``: the pictures
+    and policies of stage 2, answered in JSON. ``L1`` .. ``L5``: edited pairs under that level.
+    """
+    if variant not in VARIANTS:
+        raise InputError(f"variant {variant!r}: {nearest(variant, VARIANTS)}")
+    if variant in ("recap", "no_recap"):
+        rows = store.read("captions", data / "recaption")
+        rows = rows.filter(lambda asked: asked == prompt, input_columns="prompt")
+        return captions(rows, "recaption" if variant == "recap" else "caption")
+    if variant == "taxonomy":
+        return taxonomy(store.read("llavaguard", data / "data"))
+    return classify(store.read("safeedit_train", data / "data"), load(variant))
+
+
+def captions(rows: Dataset, column: str, wordings: Sequence[str] = prompts.CAPTION) -> Dataset:
+    """Rows that teach the captions in ``column``, asked for in each wording in turn."""
+    return Dataset.from_list(
+        [
+            turns(row["image"], wordings[i % len(wordings)], row[column], id=row["id"])
+            for i, row in enumerate(rows)
+        ],
+    )
+
+
+def classify(rows: Dataset, policy: Policy) -> Dataset:
+    """Rows that teach the bare verdict of one policy, as guards trained on one taxonomy do."""
+    text = prompts.judge_prompt(policy.render("brief"))
+    return Dataset.from_list(
+        [
+            turns(row["image"], text, f"Answer: {policy.label(row['tags']).label}", id=row["id"])
+            for row in rows
+        ]
+    )
+
+
+def taxonomy(rows: Dataset) -> Dataset:
+    """Rows that teach one fixed taxonomy in its JSON form, as LlavaGuard and QwenGuard are taught.
+
+    Each row brings its own policy: the nine categories with some declared as not violating.
+    """
+    policies = [Policy.model_validate_json(text, strict=False) for text in rows["policy"]]
+    return Dataset.from_list(
+        [
+            turns(
+                row["image"],
+                prompts.judge_prompt(policy.render("brief"), "taxonomy"),
+                rating(policy, row["tags"]),
+                id=row["id"],
+            )
+            for row, policy in zip(rows, policies, strict=True)
+        ]
+    )
+
+
+def rating(policy: Policy, tags: Sequence[str]) -> str:
+    """A guard's JSON reply on a scene: rating, category of the first violation, rationale."""
+    ruling = policy.label(tags)
+    fired = [item for item in ruling.items if item.status == "prohibited"]
+    category = CATEGORIES[fired[0].category].llavaguard if fired else ""
+    reply = {
+        "rating": ruling.label.capitalize(),
+        "category": category or "NA: None applying",
+        "rationale": " ".join(item.explain() for item in fired or ruling.items),
+    }
+    return json.dumps(reply)
+
+
+def train(
+    rows: Dataset, model: str, folder: Path, settings: dict, lora: dict | None = None,
+    dtype: str = "float32",
+) -> pd.DataFrame:  # fmt: skip
+    """Fine-tune ``model`` on ``rows`` and return the log, one row a logging step.
+
+    The result is ``folder/model``. A killed run goes on from its newest checkpoint, bit by bit as
+    if it had not been killed; a finished one of the same data, model and settings is read back.
+    ``settings`` are fields of TRL's ``SFTConfig``, ``lora`` of peft's ``LoraConfig`` (None trains
+    all weights of the language model).
+    """
+    from trl import SFTTrainer
+
+    config = finetune.make_config("sft", settings, folder)
+    finetune.identify(folder, stage="sft", data=finetune.digest(rows), model=models.digest(model),
+                      settings=settings, lora=lora, dtype=dtype)  # fmt: skip
+    if not (folder / "model").exists():
+        network, processor, checkpoint = finetune.start(model, folder, lora, dtype)
+        trainer = finetune.watched(SFTTrainer)(
+            network,
+            config,
+            train_dataset=rows,
+            processing_class=processor,
+            peft_config=finetune.lora_config(lora),
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        finetune.finish(trainer, processor, folder)
+    return finetune.history(folder)

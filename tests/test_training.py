@@ -1,0 +1,288 @@
+"""Both training stages: their rows, their rewards, and runs that are killed and go on."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from transformers import TrainingArguments
+
+from sgvl import finetune, grpo, launch, reward, sft
+from sgvl.data import pairs, scenes
+from sgvl.errors import InputError
+from sgvl.models import load as load_model
+from sgvl.paths import PARAMS
+from sgvl.policy import load
+from sgvl.scenes import describe
+
+SFT = {
+    "per_device_train_batch_size": 4,
+    "num_train_epochs": 1,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "save_steps": 2,
+    "max_length": None,
+}
+GRPO = {
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 40,
+    "learning_rate": 1e-4,
+    "logging_steps": 1,
+    "max_steps": 2,
+    "beta": 0.01,
+}
+LORA = {"r": 4, "lora_alpha": 8}
+
+
+def caption_rows():
+    rows = scenes.sft_images(seed=0, images=20)
+    return sft.captions(
+        rows.add_column("recaption", [describe(t) for t in rows["tags"]]), "recaption"
+    )
+
+
+# -- rewards ---------------------------------------------------------------------------------------
+
+LONG = "The picture shows a knife on a table, and knives are weapons."
+THINK = f"<think>{LONG}</think>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "label", "expected"),
+    [  # the released table, then its format reward
+        (f"{THINK}<answer>no</answer>", "unsafe", 2.0 + 1),
+        (f"{THINK}<answer>yes</answer>", "safe", 1.7 + 1),
+        (f"{THINK}<answer>yes</answer>", "unsafe", 1.0 + 1),
+        (f"{THINK}<answer>perhaps</answer>", "unsafe", 0.5 + 1),
+        ("<answer>no</answer>", "unsafe", 1.5),
+        ("<answer>yes</answer>", "safe", 1.2),
+        ("<answer>yes</answer>", "unsafe", 0.5),
+        ("<think>Hm.</think><answer>no</answer>", "unsafe", 1.5 + 1),
+        ("no idea", "safe", 0.0),
+    ],
+)
+def test_the_released_reward_is_the_authors_table(reply, label, expected):
+    assert reward.score("released", [reply], label, "think_answer") == [pytest.approx(expected)]
+
+
+def test_the_released_reward_pays_form_before_truth_and_the_plain_one_does_not():
+    wrong_in_form, right_without = f"{LONG} Answer: safe", "Answer: unsafe"
+    released = reward.score("released", [wrong_in_form, right_without], "unsafe")
+    plain = reward.score("plain", [wrong_in_form, right_without, "unsafe? safe?"], "unsafe")
+    assert released[0] > released[1]
+    assert plain == [reward.FORMAT_SHARE, 1.0, 0.0]
+
+
+def test_the_reward_logs_what_a_mean_hides():
+    columns, numbers = {}, {}
+    given = reward.make_reward("plain")(
+        completions=[[{"content": "Answer: safe"}], [{"content": "?"}]],
+        label=["safe", "unsafe"],
+        id=["a", "b"],
+        policy=["L1", "L2"],
+        log_extra=columns.__setitem__,
+        log_metric=numbers.__setitem__,
+    )
+    assert given == [1.0, 0.0]
+    assert columns["verdict"] == ["safe", "unparseable"] and columns["sample"] == ["a", "b"]
+    assert numbers == {"right": 0.5, "readable": 0.5, "says_safe": 0.5}
+
+
+def test_an_unknown_reward_or_parser_is_named():
+    with pytest.raises(InputError, match="did you mean plain"):
+        reward.make_reward("plane")
+    with pytest.raises(InputError, match="did you mean answer"):
+        reward.make_reward("plain", "answers")
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def test_each_variant_teaches_what_it_says():
+    bench = pairs.safeeditbench(seed=3, split="train").select(range(4))
+    level = sft.classify(bench, load("L4"))
+    assert [row["completion"][0]["content"] for row in level] == [
+        "Answer: unsafe",
+        "Answer: safe",
+    ] * 2
+    guard = sft.taxonomy(scenes.llavaguard(seed=0, images=1))
+    replies = [yaml.safe_load(row["completion"][0]["content"]) for row in guard]
+    assert [reply["rating"] for reply in replies] == ["Safe", "Unsafe"]
+    assert replies[0]["category"] == "NA: None applying" and replies[1]["category"].startswith("O1")
+    with pytest.raises(InputError, match="did you mean recap"):
+        sft.rows_of("recaps", PARAMS)
+    with pytest.raises(InputError, match="did you mean rl"):
+        grpo.rows_of("rll", PARAMS)
+
+
+def test_training_pairs_share_no_scene_with_the_benchmark():
+    train, test = (pairs.safeeditbench(seed=0, split=s) for s in ("train", "test"))
+    assert set(train["split"]) == {"train"}
+    assert not {i.tobytes() for i in train["image"]} & {i.tobytes() for i in test["image"]}
+
+
+def test_opposite_labels_follow_each_other():
+    rows = grpo.shuffled(grpo.conditioned(scenes.llavaguard(seed=0, images=9)), seed=1)
+    labels, ids = rows["label"], [name.rpartition("-")[0] for name in rows["id"]]
+    assert all(labels[i] != labels[i + 1] for i in range(0, len(rows), 2))
+    assert all(ids[i] == ids[i + 1] for i in range(0, len(rows), 2))
+    assert ids != sorted(ids)
+
+
+def test_the_loss_covers_the_answer_alone(tmp_path):
+    from trl import SFTTrainer
+
+    network, processor = load_model("nano")
+    rows = caption_rows().select(range(3))
+    trainer = SFTTrainer(
+        network,
+        finetune.make_config("sft", SFT, tmp_path),
+        train_dataset=rows,
+        processing_class=processor,
+    )
+    batch = trainer.data_collator([dict(row) for row in rows])
+    for ids, row in zip(batch["labels"], rows, strict=True):
+        learnt = processor.tokenizer.decode(ids[ids != -100])
+        assert learnt.strip() == row["completion"][0]["content"] + "<|im_end|>"
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+def test_a_setting_that_trl_does_not_know_is_named_before_anything_loads(tmp_path):
+    with pytest.raises(InputError, match="did you mean learning_rate"):
+        sft.train(caption_rows(), "nano", tmp_path, {"learning_rat": 1e-3})
+    with pytest.raises(InputError, match="settings: "):
+        grpo.train(caption_rows(), "nano", tmp_path, GRPO | {"num_generations": 3})
+    with pytest.raises(InputError, match="lora: "):
+        finetune.lora_config({"rank": 3})
+
+
+RECIPES = sorted(PARAMS.glob("*/0[34]_*.yaml"))
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_every_parameter_file_is_a_recipe_that_trl_takes(file, tmp_path, monkeypatch):
+    parameters = yaml.safe_load(file.read_text())
+    processes = parameters.get("processes", 1)  # batches are counted over all of them
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: processes))
+    kind = "sft" if file.name.startswith("03") else "grpo"
+    config = finetune.make_config(kind, parameters["settings"], tmp_path)
+    for name, value in parameters["settings"].items():
+        assert getattr(config, name) == value, name
+    finetune.lora_config(parameters.get("lora") or None)
+    variants = {"sft": sft.VARIANTS, "grpo": grpo.VARIANTS}[kind]
+    assert parameters["variant"] in variants
+    assert file.stem.endswith("." + parameters["variant"])
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+CHILD = """
+import sys
+from pathlib import Path
+from sgvl import sft
+from test_training import LORA, SFT, caption_rows
+sft.train(caption_rows(), "nano", Path(sys.argv[1]), SFT, LORA if sys.argv[2] == "lora" else None)
+"""
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_a_killed_run_goes_on_to_the_same_weights(lora, tmp_path):
+    rows = caption_rows()
+    whole = sft.train(rows, "nano", tmp_path / "whole", SFT, lora)
+    assert whole["loss"].notna().all() and len(whole) == 5
+    command = [sys.executable, "-c", CHILD, tmp_path / "killed", "lora" if lora else "full"]
+    child = subprocess.Popen(command, cwd=Path(__file__).parent)
+    saved = tmp_path / "killed" / "checkpoint-2" / "trainer_state.json"
+    while not saved.exists() and child.poll() is None:
+        time.sleep(0.002)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "killed" / "model").exists()
+    again = sft.train(rows, "nano", tmp_path / "killed", SFT, lora)
+    first, second = (tmp_path / name / "model" for name in ("whole", "killed"))
+    name = "model.safetensors"
+    assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert again["loss"].tolist() == whole["loss"].tolist()
+
+
+def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path):
+    rows = caption_rows().select(range(4))
+    sft.train(rows, "nano", tmp_path, SFT)
+    first = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
+    sft.train(rows, "nano", tmp_path, SFT)
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == first
+    sft.train(rows, "nano", tmp_path, SFT | {"learning_rate": 1e-4})
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns > first
+
+
+def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
+    rows = grpo.conditioned(scenes.llavaguard(seed=0, images=2))
+    log = grpo.train(rows, "nano", tmp_path, GRPO)
+    assert {"reward", "right", "readable", "says_safe", "kl"} <= set(log)
+    rollouts = grpo.rollouts(tmp_path)
+    assert len(rollouts) == 2 * 8 and set(rollouts["label"]) == {"safe", "unsafe"}
+    for (_, sample), group in rollouts.groupby(["step", "sample"]):
+        assert len(group) == 4, sample
+        expected = (group["reward"] - group["reward"].mean()) / (group["reward"].std() + 1e-4)
+        assert group["advantage"].tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+    scored = [
+        reward.score("plain", [row["reply"]], row["label"])[0] for _, row in rollouts.iterrows()
+    ]
+    assert rollouts["reward"].tolist() == pytest.approx(scored)
+    frozen = [load_model(m)[0].model.visual for m in ("nano", str(tmp_path / "model"))]
+    for before, after in zip(*(tower.parameters() for tower in frozen), strict=True):
+        assert (before == after).all()
+
+
+def test_dead_groups_are_counted():
+    table = pd.DataFrame(
+        {"step": 1, "sample": ["a", "a", "b", "b"], "reward": [0.1, 0.1, 1.0, 0.1]}
+    )
+    assert grpo.groups(table)["dead"].tolist() == [True, False]
+
+
+def test_a_reward_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_path, monkeypatch):
+    monkeypatch.setitem(reward.KINDS, "plain", lambda reply, said, label: math.nan)
+    rows = grpo.conditioned(scenes.llavaguard(seed=0, images=2))
+    with pytest.raises(FloatingPointError, match="reward nan at step 0, sample llavaguard-train"):
+        grpo.train(rows, "nano", tmp_path, GRPO)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_path):
+    rows = caption_rows()
+    with pytest.raises(FloatingPointError, match=r"loss nan at step \d+, on .*I see"):
+        sft.train(rows, "nano", tmp_path, SFT | {"learning_rate": 1e38, "max_grad_norm": 0.0})
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_two_processes_train_as_one_job(stage, tmp_path):
+    """Real ranks on two cores: half of the steps, the same form of log, one saved model."""
+    rows = caption_rows() if stage == "sft" else grpo.conditioned(scenes.llavaguard(0, images=4))
+    settings = SFT if stage == "sft" else GRPO | {"per_device_train_batch_size": 4}
+    job = {"model": "nano", "folder": tmp_path / "run", "settings": settings}
+    log = launch.train(stage, rows, processes=2, **job)
+    assert len(log) == (3 if stage == "sft" else 2) and log["loss"].notna().all()
+    assert load_model(str(tmp_path / "run" / "model")).processor.tokenizer.padding_side == "left"
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_shows_its_error(tmp_path):
+    job = {"model": "nano", "folder": tmp_path / "run", "settings": {"learning_rat": 1.0}}
+    with pytest.raises(RuntimeError, match="did you mean learning_rate"):
+        launch.train("sft", caption_rows(), processes=2, **job)
+
+
+def test_an_unknown_layout_is_named():
+    with pytest.raises(InputError, match="did you mean zero3"):
+        launch.command(2, "zero4")
