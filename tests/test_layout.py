@@ -43,6 +43,7 @@ ROOMS = [
     "grpo",
     "launch",
     "ablations",
+    "claims",
     "reference",
     "audit",
     "tables",

@@ -191,7 +191,7 @@ def _judgements(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if "naming" in frames:
         naming = frames["naming"]
         pairs = dict(frames["levels"][["id", "pair"]].to_numpy()) if "levels" in frames else {}
-        naming = naming.assign(pair=naming["id"].map(pairs).fillna(naming["id"]))
+        naming = naming.assign(pair=[pairs.get(name, name) for name in naming["id"]])
         naming = naming.assign(id=naming["id"] + " " + naming["thing"], policy=naming["group"])
         made["naming"] = of_right(naming)
     # A judge that was trained once may come without a seed.

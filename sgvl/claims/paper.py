@@ -73,7 +73,7 @@ def _on(frame: str, judge: str, policies: tuple[str, ...] = (), metric: str = "h
     return Term(frame, JUDGES[judge], policies, metric)
 
 
-# -- trained on one level (Table 3; L1 prohibits nothing, so recall is about L2 to L5) -------------------------------------------------------------
+# -- trained on one level (Table 3): L1 prohibits nothing, so recall is about L2 to L5 -------------
 
 
 @claim(below=FEW)
