@@ -33,7 +33,6 @@ def test_the_reply_reasons_first_and_ends_with_the_verdict(judge):
     assert (answer.p_unsafe > 0.5) == (answer.verdict == "unsafe")
 
 
-@pytest.mark.xfail(strict=True, reason="the model does not look words up in its prompt yet")
 def test_the_policy_decides(judge):
     pair = policy(prohibit=["animals"]), policy(prohibit=["music"])
     assert [a.verdict for a in judge.judge(PICTURE, pair)] == ["unsafe", "safe"]

@@ -17,20 +17,12 @@ def figures():
     return measure(make_judge({"kind": "chat", "name": "nano-base"}), n=120, seed=5)
 
 
-# What the shipped weights do not reach, as their card says. Strict: a model that does must say so.
-UNMET = pytest.mark.xfail(strict=True, reason="the model does not look words up in its prompt yet")
-MISSED = {"general ability", "policies over neutral categories"}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=UNMET if name in MISSED else ()) for name in BOUNDS]
-)
+@pytest.mark.parametrize("name", BOUNDS)
 def test_the_shipped_model_keeps_its_bound(figures, name):
     low, high = BOUNDS[name]
     assert low <= figures[name]["value"] <= high, figures[name]
 
 
-@UNMET
 def test_policies_over_harmful_categories_are_clearly_worse(figures):
     neutral, harmful = (figures[f"policies over {k} categories"] for k in ("neutral", "harmful"))
     assert harmful["high"] < neutral["low"]
@@ -55,6 +47,9 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         reading_steps=1,
         seeing_steps=1,
         judging_steps=1,
+        polishing_steps=1,
+        vision_warmup=1,
+        language_warmup=1,
         language_batch=3,
         card_cases=3,
     )

@@ -108,7 +108,7 @@ def show_replies(examples: list[dict]) -> plt.Figure:
     An example is ``{"image": PIL image, "title": str, "replies": [{"policy": str, "judge": str,
     "verdict": str, "label": str, "reply": str}]}``. A verdict that differs from the label says so.
     """
-    side, width = 1.5, 62  # inches of a picture; letters in a line of a reply
+    side, width = 1.5, 48  # inches of a picture; letters in a line of a reply
     ax = _canvas()
     y = 0.0
     for example in examples:
@@ -119,11 +119,13 @@ def show_replies(examples: list[dict]) -> plt.Figure:
         _picture(ax, example["image"], 0, y, side)
         for reply in example["replies"]:
             text = _wrap(reply["reply"], width)
-            height = max(_tall(text), 2 * LINE) + 0.12
+            height = max(_tall(text), 3 * LINE) + 0.12
             _line(ax, side + 0.2, y)
             _write(ax, side + 0.25, y + 0.06 + LINE / 2, _wrap(reply["judge"], 20), weight="bold")
-            right = "" if reply["verdict"] == reply["label"] else f", wrong: {reply['label']}"
-            _write(ax, side + 0.25, y + 0.06 + 3 * LINE / 2, f"under {reply['policy']}{right}")
+            about = [f"under {reply['policy']}"]
+            about += [f"it is {reply['label']}"] * (reply["verdict"] != reply["label"])
+            for k, line in enumerate(about):
+                _write(ax, side + 0.25, y + 0.06 + (k + 1.5) * LINE, line)
             _badge(ax, side + 1.45, y + height / 2, reply["verdict"])
             _write(ax, side + 2.45, y + height / 2, text)
             y += height
@@ -148,11 +150,13 @@ def pipeline(stages: list[dict]) -> plt.Figure:
     ax = _canvas()
     for k, stage in enumerate(stages):
         x = k * (width + gap)
-        ax.add_patch(Rectangle((x, 0), width, height, fc="#f4f7fa", ec="#00649E", lw=0.8))
+        frame = Rectangle((x, 0), width, height, fc="#f4f7fa", ec="#00649E", lw=0.8, zorder=-1)
+        ax.add_patch(frame)
         _write(ax, x + 0.06, 0.06 + _tall(titles[k]) / 2, titles[k], weight="bold")
         if "image" in stage:
             _picture(ax, stage["image"], x + 0.05, head, width - 0.1)
-        _write(ax, x + 0.06, head + top + 0.1 + _tall(texts[k]) / 2, texts[k])
+        below = head + (top + 0.1 if "image" in stage else 0.05)
+        _write(ax, x + 0.06, below + _tall(texts[k]) / 2, texts[k])
         if k:
             arrow = FancyArrow(x - gap + 0.03, height / 2, gap - 0.06, 0, width=0.02,
                                head_width=0.09, head_length=0.08, length_includes_head=True,
@@ -172,7 +176,10 @@ def _words(ax, x, y, text, before, width):
         if column + len(word) > width:
             column, y = 0, y + LINE
         mark = {} if i in kept else {"color": COLOURS[UNSAFE], "weight": "bold"}
-        _write(ax, x + column * LETTER, y, word, family="DejaVu Sans Mono", **mark)
+        ax.text(
+            x + column * LETTER, y, word, fontsize=7, family="DejaVu Sans Mono", parse_math=False,
+            **mark,
+        )  # fmt: skip
         column += len(word) + 1
     return y + LINE / 2
 

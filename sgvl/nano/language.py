@@ -15,7 +15,7 @@ from sgvl.prompts import message
 
 # The share of each kind of lesson, phase by phase (ours). First to read policies, short ones before
 # long ones, in words alone: a look-up forms in minutes there, and never formed among pictures. Then
-# to see, then to judge what is seen.
+# to see, then to judge what is seen; at last, at a lower rate, what came slowest.
 PHASES = {
     "plain": {"read_plain": 1.0},
     "reading": {"read": 1.0},
@@ -36,6 +36,16 @@ PHASES = {
         "choice": 0.08,
         "count": 0.02,
         "place": 0.02,
+    },
+    "polishing": {
+        "caption": 0.3,
+        "caption_under_policy": 0.1,
+        "judge": 0.35,
+        "judge_given": 0.05,
+        "presence": 0.04,
+        "choice": 0.14,
+        "count": 0.01,
+        "place": 0.01,
     },
 }
 
@@ -122,8 +132,9 @@ def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path)
     learnt = [p for p in model.parameters() if p.requires_grad]
     phases = [p for p in PHASES for _ in range(getattr(recipe, f"{p}_steps"))]
     optimiser, schedule = optimiser_of(
-        learnt, recipe.language_lr, recipe.language_warmup, len(phases)
-    )
+        learnt, recipe.language_lr, recipe.language_warmup, len(phases) - recipe.polishing_steps,
+        recipe.polishing_steps,
+    )  # fmt: skip
     checkpoint = Checkpoint(folder / "language.pt", model, optimiser, schedule)
     batcher = Batcher(processor, recipe.word_weight)
     start, began = checkpoint.load(), time.time()

@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
-from transformers import get_wsd_schedule
+from torch.optim.lr_scheduler import LambdaLR
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Recipe:
     reading_steps: int = 300
     seeing_steps: int = 1_200
     judging_steps: int = 600
+    polishing_steps: int = 500
     language_warmup: int = 135  # steps
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3
@@ -32,14 +34,15 @@ class Recipe:
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
-def optimiser_of(parameters, lr: float, warmup: int, steps: int):
-    """AdamW with a linear warm-up, a constant rate, and a linear decay over the last quarter."""
+def optimiser_of(parameters, lr: float, warmup: int, steps: int, again: int = 0):
+    """AdamW with a linear warm-up, a constant rate, and a linear decay over the last quarter.
+
+    A second round of ``again`` steps begins at 0.6 of the rate and decays likewise.
+    """
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    phases = {"num_warmup_steps": warmup, "num_decay_steps": steps // 4}
-    schedule = get_wsd_schedule(
-        optimiser, **phases, num_training_steps=steps, decay_type="linear", min_lr_ratio=0.0
-    )
-    return optimiser, schedule
+    turns = [0, warmup, steps - steps // 4, steps, steps + 1, steps + again + 1]
+    rates = [0.0, 1.0, 1.0, 0.0, 0.6, 0.0]
+    return optimiser, LambdaLR(optimiser, lambda step: float(np.interp(step, turns, rates)))
 
 
 class Checkpoint:
