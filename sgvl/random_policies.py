@@ -44,6 +44,16 @@ def plain_skeleton(rng: np.random.Generator, longest: int, default: str | None =
     return Skeleton(default, (OPPOSITE[default],) * n, (0,) * n, (False,) * n)
 
 
+def mixed_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
+    """Up to eight clauses whose status is a coin's, half of them with exceptions: no majority of
+    the policy, and no word alone, tells what a clause says."""
+    default = default or str(rng.choice(["permitted", "prohibited"]))
+    n = int(rng.integers(1, min(8, longest) + 1))
+    statuses = tuple(str(s) for s in rng.choice(["permitted", "prohibited"], n))
+    exceptions = tuple(int(rng.integers(1, 4)) if rng.random() < 0.5 else 0 for _ in range(n))
+    return Skeleton(default, statuses, exceptions, tuple(bool(x) for x in rng.random(n) < 0.12))
+
+
 def fill(
     rng: np.random.Generator,
     skeleton: Skeleton,

@@ -48,6 +48,7 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         seeing_steps=1,
         judging_steps=1,
         polishing_steps=1,
+        mixing_steps=1,
         vision_warmup=1,
         language_warmup=1,
         language_batch=3,

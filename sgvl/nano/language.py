@@ -15,7 +15,8 @@ from sgvl.prompts import message
 
 # The share of each kind of lesson, phase by phase (ours). First to read policies, short ones before
 # long ones, in words alone: a look-up forms in minutes there, and never formed among pictures. Then
-# to see, then to judge what is seen; at last, at a lower rate, what came slowest.
+# to see, then to judge what is seen; at last, at lower rates, what came slowest:
+# the names, and clauses that go against the rest of their policy.
 PHASES = {
     "plain": {"read_plain": 1.0},
     "reading": {"read": 1.0},
@@ -44,6 +45,17 @@ PHASES = {
         "judge_given": 0.05,
         "presence": 0.04,
         "choice": 0.14,
+        "count": 0.01,
+        "place": 0.01,
+    },
+    "mixing": {
+        "caption": 0.14,
+        "caption_under_policy": 0.05,
+        "judge": 0.15,
+        "judge_mixed": 0.36,
+        "judge_given_mixed": 0.2,
+        "presence": 0.02,
+        "choice": 0.06,
         "count": 0.01,
         "place": 0.01,
     },
@@ -130,11 +142,12 @@ def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path)
     # Faster than sdpa at this size.
     model.model.language_model.config._attn_implementation = "eager"
     learnt = [p for p in model.parameters() if p.requires_grad]
-    phases = [p for p in PHASES for _ in range(getattr(recipe, f"{p}_steps"))]
+    steps = {phase: getattr(recipe, f"{phase}_steps") for phase in PHASES}
+    phases = [phase for phase, n in steps.items() for _ in range(n)]
+    later = steps["polishing"], steps["mixing"]
     optimiser, schedule = optimiser_of(
-        learnt, recipe.language_lr, recipe.language_warmup, len(phases) - recipe.polishing_steps,
-        recipe.polishing_steps,
-    )  # fmt: skip
+        learnt, recipe.language_lr, recipe.language_warmup, len(phases) - sum(later), later
+    )
     checkpoint = Checkpoint(folder / "language.pt", model, optimiser, schedule)
     batcher = Batcher(processor, recipe.word_weight)
     start, began = checkpoint.load(), time.time()

@@ -14,7 +14,13 @@ from sgvl import prompts, questions, sft
 from sgvl.concepts import CATEGORIES, PLACES, concepts, group, named
 from sgvl.policy import load_all
 from sgvl.questions import NUMBERS, SEEN
-from sgvl.random_policies import Skeleton, opposite_policies, plain_skeleton, sample_skeleton
+from sgvl.random_policies import (
+    Skeleton,
+    mixed_skeleton,
+    opposite_policies,
+    plain_skeleton,
+    sample_skeleton,
+)
 from sgvl.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
@@ -49,13 +55,18 @@ def caption_under_policy(rng: np.random.Generator, i: int, scene: Scene) -> Less
     return plain._replace(prompt=f"Policy: {policy.render('brief')}\n{plain.prompt}")
 
 
-def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
+def judge(
+    rng: np.random.Generator,
+    i: int,
+    scene: Scene,
+    form: Callable[..., Skeleton] = sample_skeleton,
+) -> list[Lesson]:
     """Judge the picture, as far as it can be named, under two policies of opposite label."""
     tags = scene.tags
     if not any(group(t) in SEEN for t in tags[:-1]):
         tags = (str(rng.choice(named(*SEEN))), scene.place)  # policies to draw from; label is moot
     lessons = []
-    for policy in opposite_policies(rng, tags, ALL if rng.random() < 0.5 else SEEN):
+    for policy in opposite_policies(rng, tags, ALL if rng.random() < 0.5 else SEEN, form=form):
         prompt = prompts.judge_prompt(policy.render("brief"))
         lessons.append(Lesson(i, prompt, "", justify(policy, scene.tags, whitewash=True)))
     return lessons
@@ -102,8 +113,12 @@ def sample(
             return [caption_under_policy(rng, i, scene)]
         case "judge":
             return judge(rng, i, scene)
+        case "judge_mixed":
+            return judge(rng, i, scene, mixed_skeleton)
         case "judge_given":
             return judge_given(rng, i)
+        case "judge_given_mixed":
+            return judge_given(rng, i, mixed_skeleton)
         case "read_plain":
             return judge_given(rng, None, plain_skeleton)
         case "read":

@@ -1,6 +1,7 @@
 """What both steps of the build share: the recipe, the optimiser, checkpoints, the log."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Recipe:
     seeing_steps: int = 1_200
     judging_steps: int = 600
     polishing_steps: int = 500
+    mixing_steps: int = 300
     language_warmup: int = 135  # steps
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3
@@ -34,14 +36,16 @@ class Recipe:
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
-def optimiser_of(parameters, lr: float, warmup: int, steps: int, again: int = 0):
+def optimiser_of(parameters, lr: float, warmup: int, steps: int, later: Sequence[int] = ()):
     """AdamW with a linear warm-up, a constant rate, and a linear decay over the last quarter.
 
-    A second round of ``again`` steps begins at 0.6 of the rate and decays likewise.
+    Each of the ``later`` rounds of steps begins at 0.6 of the rate and decays to its end.
     """
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    turns = [0, warmup, steps - steps // 4, steps, steps + 1, steps + again + 1]
-    rates = [0.0, 1.0, 1.0, 0.0, 0.6, 0.0]
+    turns, rates = [0, warmup, steps - steps // 4, steps], [0.0, 1.0, 1.0, 0.0]
+    for more in later:
+        turns += [turns[-1] + 1, turns[-1] + 1 + more]
+        rates += [0.6, 0.0]
     return optimiser, LambdaLR(optimiser, lambda step: float(np.interp(step, turns, rates)))
 
 
