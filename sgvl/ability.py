@@ -50,4 +50,4 @@ def shares(answers: pd.DataFrame, by: str) -> pd.DataFrame:
 def percent(share: float, n: int) -> dict:
     """A share of ``n`` cases as percent with its Wilson 95 % interval."""
     low, high = 100 * wilson(share, n)
-    return {"value": float(100 * share), "low": float(low), "high": float(high), "n": n}
+    return {"value": float(100 * share), "low": float(low), "high": float(high), "n": int(n)}
