@@ -37,7 +37,7 @@ def cells(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
 
     The column heads carry n; a combination that was not measured reads "n/a".
     """
-    heads = frame.groupby(columns, sort=False)["n"].agg(lambda n: f"n={_span(n)}")
+    heads = frame.groupby(columns, sort=False)["n"].agg(lambda n: f"n={_span(n.astype(int))}")
     shown = frame.assign(cell=[_cell(row) for row in frame.assign(missing="").itertuples()])
     table = shown.pivot(index=index, columns=columns, values="cell")
     table = table.loc[frame[index].unique(), frame[columns].unique()].fillna("n/a")
