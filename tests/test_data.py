@@ -334,9 +334,9 @@ def test_questions_of_general_ability_have_their_right_answers(no_pictures):
         elif row["category"] == "place":
             assert answer == place
         else:
-            options = dict(re.findall(r"([ABCD])\. (\w+)", question))
-            assert [letter for letter in options if options[letter] in names] == [answer]
-            assert len(set(options.values())) == 4
+            options = dict(re.findall(r"(\w+) ([ABCD])[;.]", question))
+            assert [options[name] for name in options if name in names] == [answer]
+            assert len(options) == len(set(options.values())) == 4
         tasks[row["category"], answer if row["category"] == "presence" else ""] += 1
     assert tasks == {
         ("presence", "yes"): 4, ("presence", "no"): 4,
