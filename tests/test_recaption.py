@@ -300,9 +300,9 @@ def test_trouble_that_passes_is_waited_out(server, path):
     server.script = {
         "caption 0": [(429, b"{}", 0), good],
         "caption 1": [(500, b"oops", 0), good],
-        "caption 2": [(200, b"{}", 3), good],  # a time-out
+        "caption 2": [(200, b"{}", 6), good],  # a time-out
     }
-    captioner = endpoint(server, timeout=1, concurrency=3, max_retries=3)
+    captioner = endpoint(server, timeout=4, concurrency=3, max_retries=3)
     rows = caption_all(captioner, some(3), path)
     assert statuses(rows) == {"i0": "ok", "i1": "ok", "i2": "ok"}
     first, second = (server.times[i] for i, c in enumerate(server.captions()) if c == "caption 0")
@@ -313,14 +313,14 @@ def test_trouble_that_stays_is_counted_left_out_and_asked_again(server, path):
     server.script = {
         "caption 0": [(429, b"{}", 0)],
         "caption 1": [(503, b"{}", 0)],
-        "caption 2": [(200, b"{}", 3)],
+        "caption 2": [(200, b"{}", 6)],
         "caption 3": [(400, b'{"error": {"message": "too large"}}', 0)],
         "caption 4": [(200, b"garbage {", 0)],
         "caption 5": [(200, b"[1]", 0)],
         "caption 6": [(200, b'{"choices": []}', 0)],
         "caption 7": [(200, says([1]), 0)],
     }
-    rows = caption_all(endpoint(server, timeout=1, max_retries=0), some(9), path)
+    rows = caption_all(endpoint(server, timeout=4, max_retries=0), some(9), path)
     assert [row["reason"] for row in rows] == [
         "HTTP 429", "HTTP 503", "time-out", "HTTP 400 (too large)", "the response is not JSON",
         *["the response holds no answer"] * 2, "the response holds no text", "",
