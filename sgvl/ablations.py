@@ -52,7 +52,9 @@ def examine(
     found = {
         "levels": asked.merge(store.cases(sets.bench, levels), on=["id", "policy"]),
         "unsafebench": one.assign(
-            policy=sets.unsafebench["category"], label=_labels(sets.unsafebench), pair=one["id"]
+            policy=sets.unsafebench["category"],
+            label=store.labels(sets.unsafebench),
+            pair=one["id"],
         ),
         "llavaguard": _own_policies(judge, sets.llavaguard),
         "following": _own_policies(judge, sets.following),
@@ -68,9 +70,5 @@ def _own_policies(judge: Judge, rows: Dataset) -> pd.DataFrame:
     verdicts = [j.verdict for j in judge.judge_cases(store.policy_cases(rows))]
     return pd.DataFrame(
         {"id": rows["id"], "pair": rows["pair"], "policy": rows["source"][0],
-         "label": _labels(rows), "verdict": verdicts}
+         "label": store.labels(rows), "verdict": verdicts}
     )  # fmt: skip
-
-
-def _labels(rows: Dataset) -> list[str]:
-    return [rows.features["label"].int2str(label) for label in rows["label"]]

@@ -12,8 +12,7 @@ import pandas as pd
 from datasets import Dataset
 from PIL import Image
 
-from sgvl.data import Sample
-from sgvl.data.store import cases, policy_cases, samples
+from sgvl.data import Sample, store
 from sgvl.judges import Judge
 from sgvl.metrics import balanced_accuracy_interval
 from sgvl.policy import Policy
@@ -86,16 +85,12 @@ def _reached(labels, predicted, pairs) -> dict:
     return {"n": len(labels), **reached._asdict(), "at_chance": inside}
 
 
-def _labels(dataset: Dataset, column: str) -> list[str]:
-    return [dataset.features[column].int2str(label) for label in dataset[column]]
-
-
 def of_levels(dataset: Dataset, other: Dataset, levels: Iterable[str]) -> pd.DataFrame:
     """Edit traces alone, within each level that has both labels. ``other``: from another seed."""
     traces, other_traces = edit_traces(dataset), edit_traces(other)
     rows = []
     for level in levels:
-        labels, other_labels = _labels(dataset, level), _labels(other, level)
+        labels, other_labels = store.labels(dataset, level), store.labels(other, level)
         if len(set(labels)) == 2:
             found = probe(traces, labels, other_traces, other_labels, dataset["pair"])
             rows.append({"policy": level, "control": "edit traces", **found})
@@ -104,11 +99,8 @@ def of_levels(dataset: Dataset, other: Dataset, levels: Iterable[str]) -> pd.Dat
 
 def of_policies(dataset: Dataset, other: Dataset) -> pd.DataFrame:
     """Controls of a set whose rows each have their own policy. ``other``: from another seed."""
-    labels, other_labels = _labels(dataset, "label"), _labels(other, "label")
-    own, others = (
-        [Policy.model_validate_json(text, strict=False) for text in rows["policy"]]
-        for rows in (dataset, other)
-    )
+    labels, other_labels = store.labels(dataset), store.labels(other)
+    own, others = store.policies(dataset), store.policies(other)
     halves = {
         "edit traces": (edit_traces(dataset), edit_traces(other)),
         "picture, no policy": (picture(dataset), picture(other)),
@@ -149,7 +141,7 @@ BLANK_PICTURE = Image.new("RGB", (224, 224), (128, 128, 128))
 
 def of_judges(judges: Iterable[Judge], dataset: Dataset, levels: list[Policy]) -> pd.DataFrame:
     """Judges on SafeEditBench with half of the input: a grey picture, or a blank policy."""
-    shown, truth = samples(dataset), cases(dataset, levels)
+    shown, truth = store.samples(dataset), store.cases(dataset, levels)
     rows = []
     for judge in judges:
         of_grey = judge.judge_cases([(Sample("blank", BLANK_PICTURE), p) for p in levels])
@@ -171,7 +163,7 @@ def of_judges(judges: Iterable[Judge], dataset: Dataset, levels: list[Policy]) -
 
 def follows(judge: Judge, dataset: Dataset) -> dict:
     """How well a judge follows the policies of a policy-following set: balanced accuracy."""
-    verdicts = [answer.verdict for answer in judge.judge_cases(policy_cases(dataset))]
-    reached = _reached(_labels(dataset, "label"), verdicts, dataset["pair"])
+    verdicts = [answer.verdict for answer in judge.judge_cases(store.policy_cases(dataset))]
+    reached = _reached(store.labels(dataset), verdicts, dataset["pair"])
     unread = 100 * float(np.mean([verdict == UNPARSEABLE for verdict in verdicts]))
     return {"judge": judge.name, "set": dataset[0]["source"], **reached, "unparseable": unread}

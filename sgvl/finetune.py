@@ -55,6 +55,29 @@ def lora_config(lora: dict | None):
         raise InputError(f"lora: {error}") from None
 
 
+def run(
+    trainer_class, config, rows, model: str, folder: Path, facts: dict, lora: dict | None,
+    dtype: str, **more,
+) -> pd.DataFrame:  # fmt: skip
+    """Train once, whatever the stage, and return the log: go on from this run's newest checkpoint,
+    or only read back what is finished. ``facts`` are what its identity has beside data and model;
+    ``more`` goes to the trainer."""
+    identify(folder, data=digest(rows), model=models.digest(model), lora=lora, dtype=dtype, **facts)
+    if not (folder / "model").exists():
+        network, processor, checkpoint = start(model, folder, lora, dtype)
+        trainer = watched(trainer_class)(
+            network,
+            args=config,
+            train_dataset=rows,
+            processing_class=processor,
+            peft_config=lora_config(lora),
+            **more,
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        finish(trainer, processor, folder)
+    return history(folder)
+
+
 def watched(trainer: type) -> type:
     """The trainer's class, stopping at a loss that is not a number: nothing after it can be mended.
 

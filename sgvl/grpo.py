@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from sgvl import finetune, models, prompts
+from sgvl import finetune, prompts
 from sgvl.data import store
 from sgvl.errors import InputError, nearest
+from sgvl.metrics import LEVELS
 from sgvl.policy import Policy, load_all
 from sgvl.reward import make_reward
 
@@ -25,7 +26,6 @@ def prompt_row(image, policy: Policy, label: str, id: str, form: str = "brief") 
             "label": label, "policy": policy.name, "id": id}  # fmt: skip
 
 
-LEVELS = ("L1", "L2", "L3", "L4", "L5")
 VARIANTS = ("full", "rl", "rl_safeedit", *LEVELS)
 
 
@@ -45,13 +45,9 @@ def rows_of(variant: str, data: Path, form: str = "brief") -> Dataset:
 
 def conditioned(rows: Dataset, form: str = "brief") -> Dataset:
     """Rows that bring their own policy and label; pictures with opposite labels stay together."""
-    names = rows.features["label"].names
-    policies = [Policy.model_validate_json(text, strict=False) for text in rows["policy"]]
+    known = zip(rows, store.policies(rows), store.labels(rows), strict=True)
     return Dataset.from_list(
-        [
-            prompt_row(row["image"], policy, names[row["label"]], row["id"], form)
-            for row, policy in zip(rows, policies, strict=True)
-        ]
+        [prompt_row(row["image"], policy, label, row["id"], form) for row, policy, label in known]
     )
 
 
@@ -88,23 +84,11 @@ def train(
 
     fixed = {"shuffle_dataset": False, "log_completions": True, "num_completions_to_print": 0}
     config = finetune.make_config("grpo", {**settings, **fixed}, folder)
-    finetune.identify(
-        folder, stage="grpo", data=finetune.digest(rows), model=models.digest(model),
-        settings=settings, reward=reward, parser=parser, lora=lora, dtype=dtype,
-    )  # fmt: skip
-    if not (folder / "model").exists():
-        network, processor, checkpoint = finetune.start(model, folder, lora, dtype)
-        trainer = finetune.watched(GRPOTrainer)(
-            network,
-            make_reward(reward, parser),
-            config,
-            train_dataset=rows,
-            processing_class=processor,
-            peft_config=finetune.lora_config(lora),
-        )
-        trainer.train(resume_from_checkpoint=checkpoint)
-        finetune.finish(trainer, processor, folder)
-    return finetune.history(folder)
+    facts = {"stage": "grpo", "settings": settings, "reward": reward, "parser": parser}
+    reward_function = make_reward(reward, parser)
+    return finetune.run(
+        GRPOTrainer, config, rows, model, folder, facts, lora, dtype, reward_funcs=reward_function
+    )
 
 
 def rollouts(folder: Path) -> pd.DataFrame:

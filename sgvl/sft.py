@@ -12,10 +12,11 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
-from sgvl import finetune, models, prompts
+from sgvl import finetune, prompts
 from sgvl.concepts import CATEGORIES
 from sgvl.data import store
 from sgvl.errors import InputError, nearest
+from sgvl.metrics import LEVELS
 from sgvl.policy import Policy, load
 
 
@@ -25,7 +26,6 @@ def turns(image, prompt: str, completion: str, **more) -> dict:
     return {"image": image, "prompt": [said[0]], "completion": [said[1]], **more}
 
 
-LEVELS = ("L1", "L2", "L3", "L4", "L5")
 VARIANTS = ("recap", "no_recap", "taxonomy", *LEVELS)
 
 
@@ -33,8 +33,8 @@ def rows_of(variant: str, data: Path, prompt: str = "minimal_edit") -> Dataset:
     """The training rows of a variant, from the folder of a run that has 01_data and 02_recaption.
 
     ``recap`` and ``no_recap``: captions after and before recaptioning with that ``prompt``.
-    ``taxonomy``: the pictures
-    and policies of stage 2, answered in JSON. ``L1`` .. ``L5``: edited pairs under that level.
+    ``taxonomy``: the pictures and policies of stage 2, answered in JSON. ``L1`` .. ``L5``: edited
+    pairs under that level.
     """
     if variant not in VARIANTS:
         raise InputError(f"variant {variant!r}: {nearest(variant, VARIANTS)}")
@@ -73,7 +73,6 @@ def taxonomy(rows: Dataset) -> Dataset:
 
     Each row brings its own policy: the nine categories with some declared as not violating.
     """
-    policies = [Policy.model_validate_json(text, strict=False) for text in rows["policy"]]
     return Dataset.from_list(
         [
             turns(
@@ -82,7 +81,7 @@ def taxonomy(rows: Dataset) -> Dataset:
                 rating(policy, row["tags"]),
                 id=row["id"],
             )
-            for row, policy in zip(rows, policies, strict=True)
+            for row, policy in zip(rows, store.policies(rows), strict=True)
         ]
     )
 
@@ -114,17 +113,5 @@ def train(
     from trl import SFTTrainer
 
     config = finetune.make_config("sft", settings, folder)
-    finetune.identify(folder, stage="sft", data=finetune.digest(rows), model=models.digest(model),
-                      settings=settings, lora=lora, dtype=dtype)  # fmt: skip
-    if not (folder / "model").exists():
-        network, processor, checkpoint = finetune.start(model, folder, lora, dtype)
-        trainer = finetune.watched(SFTTrainer)(
-            network,
-            config,
-            train_dataset=rows,
-            processing_class=processor,
-            peft_config=finetune.lora_config(lora),
-        )
-        trainer.train(resume_from_checkpoint=checkpoint)
-        finetune.finish(trainer, processor, folder)
-    return finetune.history(folder)
+    facts = {"stage": "sft", "settings": settings}
+    return finetune.run(SFTTrainer, config, rows, model, folder, facts, lora, dtype)

@@ -86,8 +86,17 @@ def samples(dataset: Dataset) -> list[Sample]:
 
 def policy_cases(dataset: Dataset) -> list[tuple[Sample, Policy]]:
     """Pictures with the policy of their own row, for sets in which every row has one."""
-    policies = [Policy.model_validate_json(text, strict=False) for text in dataset["policy"]]
-    return list(zip(samples(dataset), policies, strict=True))
+    return list(zip(samples(dataset), policies(dataset), strict=True))
+
+
+def policies(dataset: Dataset) -> list[Policy]:
+    """The policy that each row brings."""
+    return [Policy.model_validate_json(text, strict=False) for text in dataset["policy"]]
+
+
+def labels(dataset: Dataset, column: str = "label") -> list[str]:
+    """A column of labels in words, safe or unsafe."""
+    return [dataset.features[column].int2str(label) for label in dataset[column]]
 
 
 def cases(dataset: Dataset, policies: Iterable[Policy]) -> pd.DataFrame:

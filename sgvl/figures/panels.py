@@ -1,6 +1,5 @@
 """Panels: pictures with words beside them, laid out in inches from the top left corner."""
 
-import difflib
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -9,6 +8,7 @@ from matplotlib.patches import FancyArrow, FancyBboxPatch, Rectangle
 from PIL.Image import Image
 
 from sgvl.figures.charts import PAGE
+from sgvl.recaption.measuring import changes
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 MARGIN = 0.05
@@ -59,11 +59,7 @@ def show_verdicts(examples: list[dict]) -> plt.Figure:
     ax = _canvas()
     y = 0.0
     for example in examples:
-        title = _wrap(example["title"], 100)
-        _write(ax, 0, y + _tall(title) / 2, title, weight="bold")
-        y += _tall(title) + 0.08
-        bottom = y + _inches(example["image"], side)[1]
-        _picture(ax, example["image"], 0, y, side)
+        y, bottom = _titled(ax, example, y, side)
         for verdict in example["verdicts"]:
             label, rule = verdict["label"], _wrap(f"“{verdict['rule'].strip()}”", width)
             height = _tall(rule) + 0.16
@@ -112,11 +108,7 @@ def show_replies(examples: list[dict]) -> plt.Figure:
     ax = _canvas()
     y = 0.0
     for example in examples:
-        title = _wrap(example["title"], 100)
-        _write(ax, 0, y + _tall(title) / 2, title, weight="bold")
-        y += _tall(title) + 0.08
-        bottom = y + _inches(example["image"], side)[1]
-        _picture(ax, example["image"], 0, y, side)
+        y, bottom = _titled(ax, example, y, side)
         for reply in example["replies"]:
             text = _wrap(reply["reply"], width)
             height = max(_tall(text), 3 * LINE) + 0.12
@@ -168,14 +160,13 @@ def pipeline(stages: list[dict]) -> plt.Figure:
 
 def _words(ax, x, y, text, before, width):
     """Text in fixed-width letters, new words marked; returns the height of its last line."""
-    old, new = before.split(), text.split()
-    blocks = difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_matching_blocks()
-    kept = {block.b + i for block in blocks for i in range(block.size)}
     column = 0
-    for i, word in enumerate(new):
+    for word, change in changes(before, text):
+        if change == "removed":
+            continue
         if column + len(word) > width:
             column, y = 0, y + LINE
-        mark = {} if i in kept else {"color": COLOURS[UNSAFE], "weight": "bold"}
+        mark = {} if change == "kept" else {"color": COLOURS[UNSAFE], "weight": "bold"}
         ax.text(
             x + column * LETTER, y, word, fontsize=7, family="DejaVu Sans Mono", parse_math=False,
             **mark,
@@ -208,6 +199,15 @@ def _picture(ax, image: Image, left, top, side):
     width, height = _inches(image, side)
     ax.imshow(np.asarray(image.convert("RGB")), extent=(left, left + width, top + height, top))
     ax.add_patch(Rectangle((left, top), width, height, fill=False, ec="#999999", lw=0.5))
+
+
+def _titled(ax, example, y, side):
+    """The title and the picture of an example; returns where the picture begins and ends."""
+    title = _wrap(example["title"], 100)
+    _write(ax, 0, y + _tall(title) / 2, title, weight="bold")
+    y += _tall(title) + 0.08
+    _picture(ax, example["image"], 0, y, side)
+    return y, y + _inches(example["image"], side)[1]
 
 
 def _member(ax, pair, label, words, left, top, side):

@@ -11,7 +11,7 @@ from sgvl.ability import answering, naming, percent, shares
 from sgvl.concepts import named
 from sgvl.data import Sample
 from sgvl.data import scenes as sets
-from sgvl.data.store import policy_cases
+from sgvl.data.store import labels, policy_cases
 from sgvl.judges.chat import ChatJudge
 from sgvl.metrics import balanced_accuracy_interval
 from sgvl.questions import SEEN
@@ -75,8 +75,7 @@ def measure(judge: ChatJudge, n: int = 300, seed: int = 1) -> dict[str, dict]:
     for kind in ("neutral", "harmful"):
         rows = sets.following(seed, images=n // 2, kind=kind)
         verdicts = [j.verdict for j in judge.judge_cases(policy_cases(rows))]
-        labels = [rows.features["label"].int2str(label) for label in rows["label"]]
-        reached = balanced_accuracy_interval(labels, verdicts, rows["pair"])
+        reached = balanced_accuracy_interval(labels(rows), verdicts, rows["pair"])
         figures[f"policies over {kind} categories"] = reached._asdict() | {"n": len(rows)}
     return figures
 
