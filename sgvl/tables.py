@@ -77,9 +77,9 @@ def write_table(
     booktabs and, for wide tables, graphicx. Raises ``InputError`` as ``places`` does.
     """
     paths = places(folder, name, "md", "tex", "html", "csv")
-    printed = plain(frame).map(_text).rename(columns=str)
+    printed = _printed(frame)
     texts = (
-        _markdown(printed, caption, note),
+        markdown(frame, caption, note),
         _latex(printed, name, caption, note),
         _html(printed, caption, note),
         plain(frame).to_csv(index=False, lineterminator="\n"),
@@ -87,6 +87,19 @@ def write_table(
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text, encoding="utf-8", newline="\n")
     return paths
+
+
+def markdown(frame: pd.DataFrame, caption: str = "", note: str = "") -> str:
+    """The frame as a table of GitHub's Markdown, its caption above and its note below."""
+
+    def line(cells):
+        return "| " + " | ".join(" ".join(x.split()).replace("|", r"\|") for x in cells) + " |"
+
+    printed = _printed(frame)
+    rules = ["---:" if right else "---" for right in _numeric(printed)]
+    rows = [line(printed.columns), line(rules), *map(line, printed.to_numpy())]
+    above, below = [f"**{caption}**", ""] if caption else [], ["", note] if note else []
+    return "\n".join([*above, *rows, *below, ""])
 
 
 def places(folder: Path | str, name: str, *suffixes: str) -> list[Path]:
@@ -150,13 +163,8 @@ def _numeric(printed):
     return [printed[column].str.match(number).all() for column in printed]
 
 
-def _markdown(printed, caption, note):
-    def line(cells):
-        return "| " + " | ".join(" ".join(x.split()).replace("|", r"\|") for x in cells) + " |"
-
-    rules = ["---:" if right else "---" for right in _numeric(printed)]
-    rows = [line(printed.columns), line(rules), *map(line, printed.to_numpy())]
-    return "\n".join([f"**{caption}**", "", *rows, "", note, ""])
+def _printed(frame):
+    return plain(frame).map(_text).rename(columns=str)
 
 
 def _latex(printed, name, caption, note):

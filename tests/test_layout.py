@@ -50,6 +50,7 @@ ROOMS = [
     "figures",
     "parameters",
     "receipts",
+    "report",
     "run",
     "nano",
 ]

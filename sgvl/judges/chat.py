@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 from sgvl import models, prompts, verdict
 from sgvl.data import Sample
@@ -24,7 +25,7 @@ class ChatJudge(Judge):
     policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
     parser : name of a parser in ``sgvl.verdict.PARSERS``
     max_new_tokens : length limit of a reply, in tokens
-    score : whether P(unsafe) is computed, which takes two more forward passes
+    score : whether P(unsafe) is computed, at little cost where each of the words is one token
     batch_size : pictures times policies that are judged at once; does not change answers
     """
 
@@ -88,7 +89,8 @@ class ChatJudge(Judge):
         replies: list[str] = []
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
-            replies += self._reply(images[part], [self._turn(q) for q in questions[part]])
+            told = self._reply(images[part], [self._turn(q) for q in questions[part]])
+            replies += map(self._text, told)
         return replies
 
     def _turn(self, text: str) -> str:
@@ -100,32 +102,75 @@ class ChatJudge(Judge):
         batch = self.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
         return batch.to(self.model.device)
 
-    def _reply(self, images: Sequence, turns: list[str]) -> list[str]:
+    def _reply(self, images: Sequence, turns: list[str]) -> list[list[int]]:
+        """The token ids of each reply, up to the longest."""
         inputs = self._inputs(images, turns)
         out = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-        new = out[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+        return out[:, inputs["input_ids"].shape[1] :].tolist()
+
+    def _text(self, tokens: list[int]) -> str:
+        return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
     def _judge_some(self, cases: Sequence[tuple]) -> list[Judgement]:
         images = [sample.image for sample, _ in cases]
         texts = [policy.render(self.policy_form) for _, policy in cases]
         turns = [self._turn(prompts.judge_prompt(text, self.prompt)) for text in texts]
-        replies = self._reply(images, turns)
+        with self._listening() as log_odds:
+            tokens = self._reply(images, turns)
+        replies = [self._text(reply) for reply in tokens]
         p_unsafe = [None] * len(replies)
         if self.score:
-            p_unsafe = self._p_unsafe(images, turns, replies)
+            p_unsafe = self._p_unsafe(images, turns, tokens, log_odds)
         read = [verdict.parse(reply, self.parser) for reply in replies]
         return [
             Judgement(r.verdict, p, r.rationale, reply)
             for r, p, reply in zip(read, p_unsafe, replies, strict=True)
         ]
 
-    def _p_unsafe(self, images, turns: list[str], replies: list[str]) -> list[float]:
-        before = [turn + self._until_verdict(r) for turn, r in zip(turns, replies, strict=True)]
+    @property
+    def _words(self) -> tuple[str, str]:
+        """Safe and unsafe, as replies to this prompt write them."""
         words = {"reason": (" safe", " unsafe"), "taxonomy": ("Safe", "Unsafe")}
-        words = words.get(self.prompt, (verdict.SAFE, verdict.UNSAFE))
-        safe, unsafe = (self._log_probability(images, before, word) for word in words)
-        return (unsafe - safe).sigmoid().tolist()
+        return words.get(self.prompt, (verdict.SAFE, verdict.UNSAFE))
+
+    def _ids(self, word: str) -> list[int]:
+        return self.processor.tokenizer.encode(word, add_special_tokens=False)
+
+    @contextmanager
+    def _listening(self):
+        """Log-odds of unsafe over safe at each step while replies are written, of shape (rows,).
+
+        Nothing is heard of words of several tokens: the later ones are not asked for on the way.
+        """
+        safe, unsafe = map(self._ids, self._words)
+        heard = []
+
+        def listen(module, args, output):
+            last = output.logits[:, -1].float()
+            heard.append(last[:, unsafe[0]] - last[:, safe[0]])
+
+        single = len(safe) == len(unsafe) == 1
+        hook = self.model.register_forward_hook(listen) if self.score and single else None
+        try:
+            yield heard
+        finally:
+            if hook:
+                hook.remove()
+
+    def _p_unsafe(self, images, turns: list[str], replies: list[list[int]], log_odds) -> list:
+        """As heard where the verdict was written; replies without one are led there and asked."""
+        before = [self._until_verdict(self._text(tokens)) for tokens in replies]
+        words = {self._ids(word)[0] for word in self._words if log_odds}
+        found = {}
+        for i, tokens in enumerate(replies):
+            for step, token in enumerate(tokens):
+                if token in words and self._text(tokens[:step]) == before[i]:
+                    found[i] = log_odds[step][i]
+        if rest := [i for i in range(len(replies)) if i not in found]:
+            asked = [images[i] for i in rest], [turns[i] + before[i] for i in rest]
+            safe, unsafe = (self._log_probability(*asked, word) for word in self._words)
+            found |= zip(rest, unsafe - safe, strict=True)
+        return [float(found[i].sigmoid()) for i in range(len(replies))]
 
     def _until_verdict(self, reply: str) -> str:
         """The reply up to the place of its verdict; a reply without one is led there."""
@@ -138,7 +183,7 @@ class ChatJudge(Judge):
         """Log-probability of ``word`` right after each text, shape (rows,)."""
         import torch
 
-        ids = self.processor.tokenizer(word, add_special_tokens=False).input_ids
+        ids = self._ids(word)
         inputs = self._inputs(images, [text + word for text in before])
         with torch.no_grad():
             logits = self.model(**inputs, logits_to_keep=len(ids) + 1).logits[:, :-1]
