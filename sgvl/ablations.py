@@ -45,12 +45,10 @@ def examine(
     and ``naming`` come from ``sgvl.ability``, and only from judges that speak. Answers under fixed
     policies are kept in ``folder`` and not asked for again.
     """
-    bench, unsafebench = store.samples(sets.bench), store.samples(sets.unsafebench)
-    records = folder / f"{judge.name}.jsonl"
-    asked = pd.DataFrame(judge_all(judge, bench, levels, records))
-    one = pd.DataFrame(judge_all(judge, unsafebench, [load("openai_content")], records))
+    content = [load("openai_content")]
+    one = _judged(judge, store.samples(sets.unsafebench), content, folder)
     found = {
-        "levels": asked.merge(store.cases(sets.bench, levels), on=["id", "policy"]),
+        "levels": judge_levels(judge, sets.bench, levels, folder),
         "unsafebench": one.assign(
             policy=sets.unsafebench["category"],
             label=store.labels(sets.unsafebench),
@@ -61,8 +59,21 @@ def examine(
     }
     if hasattr(judge, "ask"):
         found["general"] = ability.answering(judge, sets.general)
-        found["naming"] = ability.naming(judge, bench)
+        found["naming"] = ability.naming(judge, store.samples(sets.bench))
     return {name: frame.assign(judge=judge.name) for name, frame in found.items()}
+
+
+def judge_levels(
+    judge: Judge, bench: Dataset, levels: Sequence[Policy], folder: Path
+) -> pd.DataFrame:
+    """A judge's answers on SafeEditBench under every level, with the labels."""
+    asked = _judged(judge, store.samples(bench), levels, folder)
+    return asked.merge(store.cases(bench, levels), on=["id", "policy"]).assign(judge=judge.name)
+
+
+def _judged(judge, samples, policies, folder) -> pd.DataFrame:
+    records = folder / f"{judge.name.replace('/', '_')}.jsonl"
+    return pd.DataFrame(judge_all(judge, samples, policies, records))
 
 
 def _own_policies(judge: Judge, rows: Dataset) -> pd.DataFrame:

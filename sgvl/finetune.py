@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from sgvl import models
+from sgvl.data import store
 from sgvl.errors import InputError, nearest
 
 # Linear layers of the language model only: the same names also stand in the vision tower.
@@ -118,11 +119,8 @@ def identify(folder: Path, **facts) -> None:
 
 def digest(rows) -> str:
     """sha256 of the texts and pictures of training rows (a ``datasets.Dataset``), in order."""
-    from datasets import Image
-
-    raw = rows.cast_column("image", Image(decode=False)) if "image" in rows.features else rows
     found = hashlib.sha256()
-    for row in raw:
+    for row in store.undecoded(rows) if "image" in rows.features else rows:
         picture = row.pop("image", None) or {}
         found.update(json.dumps(row, sort_keys=True, default=str).encode())
         found.update(picture.get("bytes") or str(picture.get("path")).encode())

@@ -45,20 +45,18 @@ def rows_of(variant: str, data: Path, form: str = "brief") -> Dataset:
 
 def conditioned(rows: Dataset, form: str = "brief") -> Dataset:
     """Rows that bring their own policy and label; pictures with opposite labels stay together."""
-    known = zip(rows, store.policies(rows), store.labels(rows), strict=True)
-    return Dataset.from_list(
-        [prompt_row(row["image"], policy, label, row["id"], form) for row, policy, label in known]
+    known = zip(store.undecoded(rows), store.policies(rows), store.labels(rows), strict=True)
+    return store.from_rows(
+        prompt_row(row["image"], policy, label, row["id"], form) for row, policy, label in known
     )
 
 
 def under(rows: Dataset, policies: list[Policy], form: str = "brief") -> Dataset:
     """Every drawn picture under each of the policies, labelled exactly."""
-    return Dataset.from_list(
-        [
-            prompt_row(row["image"], p, p.label(row["tags"]).label, f"{row['id']}-{p.name}", form)
-            for row in rows
-            for p in policies
-        ]
+    return store.from_rows(
+        prompt_row(row["image"], p, p.label(row["tags"]).label, f"{row['id']}-{p.name}", form)
+        for row in store.undecoded(rows)
+        for p in policies
     )
 
 

@@ -47,11 +47,12 @@ HEADS = {
     "table6": {**{f"L{k}": f"Policy L{k}" for k in range(1, 6)}, "macro": "Overall"},
 }
 STYLE = """
-body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
+body { max-width: 80rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
        color: #222; background: #fff; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: .3em .7em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+td[style*=right] { white-space: nowrap; }
 th { border-bottom: 2px solid #222; }
 img { max-width: 100%; height: auto; }
 .inside { color: #767676; }
@@ -160,9 +161,9 @@ def _paper(name, scores, same_models):
     table = reference.table(name)
     if same_models and name in scores:
         return [markdown(beside(name, scores[name]), "Ours, the paper's, the difference")]
-    head = "As printed" if name == "table1" else f"Another model: as printed for {MODEL}"
+    head = "As printed" if name == "table1" else "Other models, as printed"
     printed = table.map(lambda cell: cell or "–")
-    return [markdown(printed, f"{head}, arXiv 2603.01228v1")]
+    return [markdown(printed, f"{head} in arXiv 2603.01228v1")]
 
 
 def _figure(folder, name):

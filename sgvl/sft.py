@@ -49,22 +49,18 @@ def rows_of(variant: str, data: Path, prompt: str = "minimal_edit") -> Dataset:
 
 def captions(rows: Dataset, column: str, wordings: Sequence[str] = prompts.CAPTION) -> Dataset:
     """Rows that teach the captions in ``column``, asked for in each wording in turn."""
-    return Dataset.from_list(
-        [
-            turns(row["image"], wordings[i % len(wordings)], row[column], id=row["id"])
-            for i, row in enumerate(rows)
-        ],
+    return store.from_rows(
+        turns(row["image"], wordings[i % len(wordings)], row[column], id=row["id"])
+        for i, row in enumerate(store.undecoded(rows))
     )
 
 
 def classify(rows: Dataset, policy: Policy) -> Dataset:
     """Rows that teach the bare verdict of one policy, as guards trained on one taxonomy do."""
     text = prompts.judge_prompt(policy.render("brief"))
-    return Dataset.from_list(
-        [
-            turns(row["image"], text, f"Answer: {policy.label(row['tags']).label}", id=row["id"])
-            for row in rows
-        ]
+    return store.from_rows(
+        turns(row["image"], text, f"Answer: {policy.label(row['tags']).label}", id=row["id"])
+        for row in store.undecoded(rows)
     )
 
 
@@ -73,16 +69,14 @@ def taxonomy(rows: Dataset) -> Dataset:
 
     Each row brings its own policy: the nine categories with some declared as not violating.
     """
-    return Dataset.from_list(
-        [
-            turns(
-                row["image"],
-                prompts.judge_prompt(policy.render("brief"), "taxonomy"),
-                rating(policy, row["tags"]),
-                id=row["id"],
-            )
-            for row, policy in zip(rows, store.policies(rows), strict=True)
-        ]
+    return store.from_rows(
+        turns(
+            row["image"],
+            prompts.judge_prompt(policy.render("brief"), "taxonomy"),
+            rating(policy, row["tags"]),
+            id=row["id"],
+        )
+        for row, policy in zip(store.undecoded(rows), store.policies(rows), strict=True)
     )
 
 

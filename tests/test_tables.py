@@ -2,12 +2,15 @@
 
 import doctest
 import io
+import shutil
+import subprocess
 
 import pandas as pd
 import pytest
 
 from sgvl import metrics, tables
 from sgvl.errors import InputError
+from sgvl.paths import ROOT
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 
@@ -121,3 +124,17 @@ def test_a_name_is_a_file_name(name, tmp_path):
 
 def test_docstring_tells_the_truth():
     assert doctest.testmod(tables) == (0, 1)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs Debian's texlive-latex-recommended")
+def test_latex_compiles(tmp_path):
+    """Every table of the last run that was stored, in one document."""
+    files = sorted((ROOT / "figures" / "nano").glob("*.tex"))
+    parts = [rf"\input{{{file.as_posix()}}}" for file in files]
+    preamble = r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}"
+    text = [preamble, r"\begin{document}", *parts, r"\end{document}"]
+    (tmp_path / "tables.tex").write_text("\n".join(text), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert files and done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "tables.pdf").stat().st_size > 10_000

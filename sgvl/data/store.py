@@ -77,11 +77,21 @@ def samples(dataset: Dataset) -> list[Sample]:
 
     Pictures are decoded under the limits of ``sgvl.images``; a broken one raises ``ImageError``.
     """
-    rows = dataset.select_columns(["id", "image", "tags"]).cast_column("image", Image(decode=False))
+    rows = undecoded(dataset.select_columns(["id", "image", "tags"]))
     return [
         Sample(row["id"], load_image(row["image"]["bytes"], name=row["id"]), frozenset(row["tags"]))
         for row in rows
     ]
+
+
+def undecoded(dataset: Dataset) -> Dataset:
+    """The rows with their pictures as files in memory: to look at the rest, or to pass them on."""
+    return dataset.cast_column("image", Image(decode=False))
+
+
+def from_rows(rows: Iterable[dict]) -> Dataset:
+    """Rows made from those of another data set, with its pictures as they came."""
+    return Dataset.from_list(list(rows)).cast_column("image", Image())
 
 
 def policy_cases(dataset: Dataset) -> list[tuple[Sample, Policy]]:

@@ -91,7 +91,9 @@ def write_card(recipe, folder: Path, output: Path) -> None:
     card = {"recipe": asdict(recipe), "figures": figures, "curve": log, "versions": versions()}
     (output / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     rows = [
-        "| {} | {value:.1f} | {low:.1f} to {high:.1f} | {n} | {} |".format(name, _bound(name), **f)
+        "| {} | {value:.1f} | {low:.1f} to {high:.1f} | {n:.0f} | {} |".format(
+            name, _bound(name), **f
+        )
         for name, f in figures.items()
     ]
     (output / "README.md").write_text(CARD.format(rows="\n".join(rows)), encoding="utf-8")
