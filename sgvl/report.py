@@ -204,6 +204,7 @@ def _document(text, folder, profile):
         return f'src="data:image/png;base64,{data}"'
 
     body = re.sub(r'src="([\w.-]+\.png)"', inlined, body)
+    body = re.sub(r'<p><a href="[\w.-]+\.pdf">.*</p>\n', "", body)  # they stay behind
     head = f'<meta charset="utf-8"><title>sgvl: {html.escape(profile)}</title>'
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>'
