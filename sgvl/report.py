@@ -17,7 +17,7 @@ import pandas as pd
 from sgvl import grpo, reference, sft
 from sgvl.audit import audit
 from sgvl.paths import PARAMS, runs
-from sgvl.tables import markdown, places
+from sgvl.tables import cell, cells, markdown, places
 
 TABLES = {
     "table1": "Table 1: guards, and how they take a policy",
@@ -36,7 +36,7 @@ FIGURES = {
     "figure6": "Figure 6: safety against general ability",
     "figure7": "Figure 7: one picture, two policies",
 }
-MODEL = "Qwen2.5-VL-7B"  # the paper's base, named otherwise in some of its tables
+BASE = ("Qwen2.5-VL-7B", "Qwen2.5-7B")  # the paper's base has two names in its tables
 ROWS = {"Ours (RL+SafeEdit)": "Ours (RL+SafeEditTrain)"}
 # Our columns by the paper's heads, where they differ. Its "Overall" is beside our mean over columns
 # (its words); the audit says what its values fit.
@@ -93,36 +93,30 @@ def write(
 HEAD = {
     True: "Each cell: ours [95 % interval], the paper's value, the difference in points. The last "
     "two are grey while the paper's value lies inside our interval.\n",
-    False: f"Ours with 95 % intervals. The paper's values are those of another model ({MODEL} and "
-    "what was trained from it): they stand in blocks of their own and are not subtracted.\n",
+    False: f"Ours with 95 % intervals. The paper's values are those of another model ({BASE[0]} "
+    "and what was trained from it): they stand in blocks of their own and are not subtracted.\n",
 }
 
 
 def beside(name: str, scores: pd.DataFrame) -> pd.DataFrame:
     """Our scores with the paper's value and the difference in each cell that both have."""
     published = reference.paper().cells.query("table == @name").set_index(["row", "column"])
-    first = published.index.levels[0]
-    rows = {**ROWS, "base": MODEL if MODEL in first else MODEL.replace("-VL", "")}
-    heads = HEADS.get(name, {})
+    base = next(name for name in BASE if name in published.index.levels[0])
+    rows, heads = {**ROWS, "base": base}, HEADS.get(name, {})
     columns = "policy" if "policy" in scores else "set"
 
-    def cell(row):
-        ours = f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
+    def text(row):
         column = getattr(row, columns)
         key = rows.get(row.judge, row.judge), heads.get(column, column)
         if key not in published.index or pd.isna(row.value):
-            return "n/a" if pd.isna(row.value) else ours
+            return cell(row)
         printed = published.loc[key]
         theirs = f"paper {printed['printed']}, {row.value - printed['value']:+.1f}"
         if row.low <= printed["value"] <= row.high:
             theirs = f'<span class="inside">{theirs}</span>'
-        return f"{ours}<br>{theirs}"
+        return f"{cell(row)}<br>{theirs}"
 
-    cells = scores.assign(cell=[cell(row) for row in scores.itertuples()])
-    table = cells.pivot(index="judge", columns=columns, values="cell").fillna("n/a")
-    counts = scores.groupby(columns)["n"].max()
-    table = table.loc[scores["judge"].unique(), scores[columns].unique()]
-    return table.rename(columns=lambda column: f"{column} n={counts[column]:.0f}")
+    return cells(scores, "judge", columns, text)
 
 
 def not_run(profile: str, scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -133,7 +127,7 @@ def not_run(profile: str, scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         if name not in scores:
             continue
         known = {ROWS.get(judge, judge) for judge in scores[name]["judge"]}
-        known |= {MODEL, MODEL.replace("-VL", "")} if "base" in known else set()
+        known |= set(BASE) if "base" in known else set()
         published = reference.table(name).iloc[:, 0]
         if lacking := [row for row in published if row not in known]:
             gaps.append((f"{name}: {', '.join(lacking)}", "no judge of this name was asked"))

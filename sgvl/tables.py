@@ -3,6 +3,7 @@
 import html
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -27,21 +28,33 @@ def judge_table(scores: pd.DataFrame) -> pd.DataFrame:
     Where there is no value, "n/a (no L3)" says which policy is missing.
     """
     policies, judges = scores["policy"].unique(), scores["judge"].unique()
-    cells = scores.assign(cell=[_cell(row) for row in scores.fillna({"missing": ""}).itertuples()])
+    cells = scores.assign(cell=[cell(row) for row in scores.fillna({"missing": ""}).itertuples()])
     table = cells.pivot(index="judge", columns="policy", values="cell").loc[judges, policies]
     return table.set_axis([_head(policy, scores) for policy in policies], axis="columns")
 
 
-def cells(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
+def cells(
+    frame: pd.DataFrame, index: str, columns: str, text: Callable | None = None
+) -> pd.DataFrame:
     """Rows with value, low and high (percent) as a table of cells "73.4 [65.0, 81.2]".
 
-    The column heads carry n; a combination that was not measured reads "n/a".
+    The column heads carry n; a combination that was not measured reads "n/a". ``text`` writes the
+    cell of a row, if not ``cell``.
     """
-    heads = frame.groupby(columns, sort=False)["n"].agg(lambda n: f"n={_span(n.astype(int))}")
-    shown = frame.assign(cell=[_cell(row) for row in frame.assign(missing="").itertuples()])
+    counts = frame.dropna(subset="n").groupby(columns, sort=False)["n"]
+    heads = counts.agg(lambda n: f"n={_span(n.astype(int))}")
+    rows = frame.assign(missing="").itertuples()
+    shown = frame.assign(cell=[(text or cell)(row) for row in rows])
     table = shown.pivot(index=index, columns=columns, values="cell")
     table = table.loc[frame[index].unique(), frame[columns].unique()].fillna("n/a")
     return table.set_axis([f"{name} {heads[name]}" for name in table], axis="columns")
+
+
+def cell(row) -> str:
+    """A row with value, low, high and missing as "73.4 [65.0, 81.2]", or "n/a (no L3)"."""
+    if pd.isna(row.value):
+        return f"n/a (no {row.missing})" if row.missing else "n/a"
+    return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
 
 
 def score_note(
@@ -126,12 +139,6 @@ def latex(text: str) -> str:
     """
     # A cell that opens with a bracket would be read as the argument of the line break before it.
     return ("{}" if text.startswith("[") else "") + " ".join(text.split()).translate(LATEX)
-
-
-def _cell(row):
-    if pd.isna(row.value):
-        return f"n/a (no {row.missing})" if row.missing else "n/a"
-    return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
 
 
 def _head(policy, scores):

@@ -61,10 +61,10 @@ def items(dataset) -> list[Item]:
 
     Each is decoded once for its digest. Raises ``ImageError``, naming it, for one that cannot be.
     """
-    from datasets import Image
+    from sgvl.data import store
 
     tags = dataset["tags"] if "tags" in dataset.column_names else [()] * len(dataset)
-    raw = dataset.select_columns(["id", "image"]).cast_column("image", Image(decode=False))
+    raw = store.undecoded(dataset.select_columns(["id", "image"]))
 
     def picture(row: int) -> "Image":
         record = raw[row]
