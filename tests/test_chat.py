@@ -50,6 +50,60 @@ def test_batches_do_not_change_answers(judge):
             assert math.isclose(alone.p_unsafe, answer.p_unsafe, abs_tol=1e-4)
 
 
+def first_words(judge, pictures, then=lambda model: None) -> torch.Tensor:
+    """Logits of the first word of the replies under every level, (levels, pictures, words), when
+    pictures are read once. ``then`` happens to the model between the pictures and the policies."""
+    turns = [judge._judge_turn(level) for level in load_all()]
+    head = judge._head(turns)
+    heard = []
+
+    def listen(module, args, output):
+        heard.append(output.logits[:, -1])
+        if len(heard) == 1:
+            then(judge.model.model)
+
+    hook = judge.model.register_forward_hook(listen)
+    limit, judge.max_new_tokens = judge.max_new_tokens, 1
+    judge._continued(pictures, head, [turn.removeprefix(head) for turn in turns])
+    judge.max_new_tokens = limit
+    hook.remove()
+    return torch.stack(heard[1:])
+
+
+def moved(model) -> None:
+    model.rope_deltas = model.rope_deltas + 100
+
+
+def in_one_dimension(model) -> None:
+    model.rope_deltas = torch.zeros_like(model.rope_deltas)
+
+
+def test_a_shared_picture_changes_no_logit(judge):
+    other = render(Scene("street", 13, (Thing("car", 1),)))
+    turns = [judge._judge_turn(level) for level in load_all()]
+    whole = []
+    for turn in turns:
+        with torch.no_grad():
+            out = judge.model(**judge._inputs([PICTURE, other], [turn] * 2))
+        whole.append(out.logits[:, -1])
+    whole = torch.stack(whole)
+    assert (first_words(judge, [PICTURE, other]) - whole).abs().max() < 1e-4
+    # and the comparison would notice: another picture, other positions
+    assert (first_words(judge, [other, PICTURE]) - whole).abs().max() > 1e-2
+    for wrong in (moved, in_one_dimension):
+        assert (first_words(judge, [PICTURE, other], wrong) - whole).abs().max() > 1e-2
+
+
+def test_a_picture_is_looked_at_once_whatever_the_number_of_policies(judge):
+    seen = []
+    hook = judge.model.model.visual.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(kwargs["grid_thw"])), with_kwargs=True
+    )
+    judge.judge_batch([Sample("a", PICTURE), Sample("b", PICTURE)], load_all())
+    hook.remove()
+    assert sum(seen) == 2
+
+
 def test_p_unsafe_is_the_share_of_the_two_verdict_words(judge):
     """Against a calculation by hand: one forward pass, the two words' probabilities."""
     rules = policy(prohibit=["fruit"])

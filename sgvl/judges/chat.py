@@ -1,5 +1,6 @@
 """The chat judge: any vision-language model of transformers, asked in its own chat template."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -72,11 +73,26 @@ class ChatJudge(Judge):
         }
 
     def judge(self, image, policies, tags=()) -> list[Judgement]:
-        return self.judge_cases([(Sample("", image, tags), policy) for policy in policies])
+        return self.judge_batch([Sample("", image, tags)], policies)[0]
 
     def judge_batch(self, samples: Sequence[Sample], policies) -> list[list[Judgement]]:
-        done = self.judge_cases([(sample, policy) for sample in samples for policy in policies])
-        return [done[k : k + len(policies)] for k in range(0, len(done), len(policies))]
+        """A picture is read once, and each policy goes on from there, where the model's own prompt
+        begins with the picture; otherwise every case is asked whole."""
+        turns = [self._judge_turn(policy) for policy in policies]
+        head = self._head(turns)
+        if not head or len(policies) < 2:
+            done = self.judge_cases([(sample, policy) for sample in samples for policy in policies])
+            return [done[k : k + len(policies)] for k in range(0, len(done), len(policies))]
+        rows: list[tuple[Judgement, ...]] = []
+        for start in range(0, len(samples), self.batch_size):
+            images = [sample.image for sample in samples[start : start + self.batch_size]]
+            told = self._continued(images, head, [turn.removeprefix(head) for turn in turns])
+            columns = [
+                self._judgements(images, [turn] * len(images), *replies)
+                for turn, replies in zip(turns, told, strict=True)
+            ]
+            rows += zip(*columns, strict=True)
+        return [list(row) for row in rows]
 
     def judge_cases(self, cases: Sequence[tuple]) -> list[Judgement]:
         done: list[Judgement] = []
@@ -92,6 +108,9 @@ class ChatJudge(Judge):
             told = self._reply(images[part], [self._turn(q) for q in questions[part]])
             replies += map(self._text, told)
         return replies
+
+    def _judge_turn(self, policy) -> str:
+        return self._turn(prompts.judge_prompt(policy.render(self.policy_form), self.prompt))
 
     def _turn(self, text: str) -> str:
         return self.processor.apply_chat_template(
@@ -111,12 +130,47 @@ class ChatJudge(Judge):
     def _text(self, tokens: list[int]) -> str:
         return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
+    def _head(self, turns: Sequence[str]) -> str:
+        """What all turns open with, up to the end of the picture; empty if nothing can be shared.
+
+        The mark that ends a picture is one token, so a text may be cut there without a change.
+        """
+        end = getattr(self.model.config, "vision_end_token_id", None)
+        mark = self.processor.tokenizer.convert_ids_to_tokens(end) if end is not None else ""
+        heads = {turn[: turn.find(mark) + len(mark)] for turn in turns if mark and mark in turn}
+        return heads.pop() if len(heads) == 1 else ""
+
+    def _continued(self, images: Sequence, head: str, tails: list[str]) -> list[tuple]:
+        """Token ids of the replies and their log-odds, for each way to go on after the pictures."""
+        import torch
+
+        read = self._inputs(images, [head] * len(images))
+        with torch.no_grad():
+            cache = self.model(**read, use_cache=True, logits_to_keep=1).past_key_values
+        told = []
+        for tail in tails:
+            more = read["input_ids"].new_tensor([self._ids(tail)]).expand(len(images), -1)
+            ids = torch.cat([read["input_ids"], more], 1)
+            mask = torch.cat([read["attention_mask"], torch.ones_like(more)], 1)
+            with self._listening() as log_odds:
+                out = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    past_key_values=copy.deepcopy(cache),
+                    max_new_tokens=self.max_new_tokens,
+                    do_sample=False,
+                )
+            told.append((out[:, ids.shape[1] :].tolist(), log_odds))
+        return told
+
     def _judge_some(self, cases: Sequence[tuple]) -> list[Judgement]:
         images = [sample.image for sample, _ in cases]
-        texts = [policy.render(self.policy_form) for _, policy in cases]
-        turns = [self._turn(prompts.judge_prompt(text, self.prompt)) for text in texts]
+        turns = [self._judge_turn(policy) for _, policy in cases]
         with self._listening() as log_odds:
             tokens = self._reply(images, turns)
+        return self._judgements(images, turns, tokens, log_odds)
+
+    def _judgements(self, images, turns: list[str], tokens, log_odds) -> list[Judgement]:
         replies = [self._text(reply) for reply in tokens]
         p_unsafe = [None] * len(replies)
         if self.score:

@@ -1,0 +1,233 @@
+"""``make bench``: four ways to ask one model about k policies, raced in one process.
+
+The same weights, pictures, policies and threads for all; their replies are compared before any
+clock runs. The model is nano's, shown pictures of 256 tokens, as large models see them; policies
+have about 75 tokens. Times are CPU seconds of this process, the least of some rounds in which the
+ways take turns. Ratios carry over to other machines better than seconds do.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from sgvl import prompts
+from sgvl.concepts import CATEGORIES, named
+from sgvl.data import Sample
+from sgvl.judges.base import Judge, Judgement
+from sgvl.judges.chat import ChatJudge
+from sgvl.paths import NANO_MODEL
+from sgvl.policy import Policy
+from sgvl.questions import SEEN
+from sgvl.random_policies import fill, mixed_skeleton
+from sgvl.records import judge_all
+from sgvl.scenes import render, sample_names, sample_scene
+
+PIXELS = 448 * 448  # 256 tokens
+LENGTHS = range(65, 86)  # tokens of a policy
+BATCHES = (1, 2, 4, 8)  # of the pipeline: the best counts
+
+
+def make_judge(folder: Path, **options) -> ChatJudge:
+    """Nano's weights behind a processor that keeps pictures large."""
+    shutil.copytree(NANO_MODEL, folder, dirs_exist_ok=True)
+    judge = ChatJudge(model=str(folder), score=False, **options)
+    judge.processor.image_processor.size = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
+    return judge
+
+
+def make_samples(n: int) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    scenes = [
+        sample_scene(rng, "test", sample_names(rng, named(*SEEN), 3, "test")) for _ in range(n)
+    ]
+    return [Sample(str(i), render(scene)) for i, scene in enumerate(scenes)]
+
+
+def make_policies(n: int, tokenizer) -> list[Policy]:
+    """Random policies of about 75 tokens."""
+    rng, found = np.random.default_rng(0), []
+    while len(found) < n:
+        policy = fill(rng, mixed_skeleton(rng, 14), list(CATEGORIES))
+        if len(tokenizer.encode(policy.render("brief"))) in LENGTHS:
+            found.append(policy)
+    return found
+
+
+def engine(judge: ChatJudge, samples, policies) -> list[str]:
+    """Each picture read once, each policy from there."""
+    return [found.reply for row in judge.judge_batch(samples, policies) for found in row]
+
+
+def plain(judge: ChatJudge, samples, policies) -> list[str]:
+    """The same judge without sharing: every pair whole, in batches."""
+    cases = [(sample, policy) for sample in samples for policy in policies]
+    return [found.reply for found in judge.judge_cases(cases)]
+
+
+def loop(judge: ChatJudge, samples, policies) -> list[str]:
+    """One ``generate`` a pair, as public harnesses run their models."""
+    return [
+        judge.judge_cases([(sample, policy)])[0].reply for sample in samples for policy in policies
+    ]
+
+
+def make_pipeline(judge: ChatJudge, batch_size: int) -> Callable:
+    """transformers' own pipeline for pictures and text."""
+    from transformers import pipeline
+
+    pipe = pipeline("image-text-to-text", model=judge.model, processor=judge.processor)
+
+    def ask(judge, samples, policies) -> list[str]:
+        chats = [
+            [{"role": "user", "content": [
+                {"type": "image", "image": sample.image},
+                {"type": "text", "text": prompts.judge_prompt(p.render("brief"), judge.prompt)},
+            ]}]
+            for sample in samples for p in policies
+        ]  # fmt: skip
+        found = pipe(
+            text=chats, batch_size=batch_size, return_full_text=False,
+            generate_kwargs={"max_new_tokens": judge.max_new_tokens, "do_sample": False},
+        )  # fmt: skip
+        return [reply[0]["generated_text"].strip() for reply in found]
+
+    return ask
+
+
+def race(ways: dict[str, Callable], judge, samples, policies, rounds: int) -> dict[str, float]:
+    """Least CPU seconds of each way; the ways take turns, after one round that compares replies."""
+    replies = {name: way(judge, samples, policies) for name, way in ways.items()}
+    expected = replies["engine"]
+    for name, found in replies.items():
+        if found != expected:
+            different = sum(a != b for a, b in zip(found, expected, strict=True))
+            raise SystemExit(f"{name} gives {different} other replies than the engine")
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.process_time()
+            way(judge, samples, policies)
+            best[name] = min(best[name], time.process_time() - start)
+    return best
+
+
+def table(best: dict[str, float], pairs: int) -> pd.DataFrame:
+    """Pairs a CPU second, and how many times as many the engine judges."""
+    speed = pd.Series(best, name="s")
+    return pd.DataFrame(
+        {"CPU s": speed, "pairs a CPU s": pairs / speed, "engine over it": speed / best["engine"]}
+    ).round(2)
+
+
+def split(judge: ChatJudge, way: Callable, samples, policies) -> dict[str, float]:
+    """CPU seconds of one run by part, and how many pictures the vision tower saw."""
+    spent = dict.fromkeys(("preprocessing", "vision", "prefill", "decode"), 0.0)
+    vision, text = judge.model.model.visual, judge.model.model.language_model
+    pictures = 0
+
+    def timed(owner, name: str, part: Callable[..., str]) -> None:
+        function = getattr(owner, name)
+
+        def run(*args, **kwargs):
+            start = time.process_time()
+            found = function(*args, **kwargs)
+            spent[part(**kwargs)] += time.process_time() - start
+            return found
+
+        setattr(owner, name, run)
+
+    def count(module, args, kwargs):
+        nonlocal pictures
+        pictures += len(kwargs["grid_thw"])
+
+    hook = vision.register_forward_pre_hook(count, with_kwargs=True)
+    timed(judge, "_inputs", lambda **_: "preprocessing")
+    timed(vision, "forward", lambda **_: "vision")
+    timed(text, "forward", lambda inputs_embeds, **_: (
+        "decode" if inputs_embeds.shape[1] == 1 else "prefill"
+    ))  # fmt: skip
+    start = time.process_time()
+    way(judge, samples, policies)
+    total = time.process_time() - start
+    hook.remove()
+    del judge._inputs, vision.forward, text.forward  # what they hid is back
+    return {**spent, "rest": total - sum(spent.values()), "pictures seen": pictures}
+
+
+class Instant(Judge):
+    """Answers at once: what is left is the harness."""
+
+    name = "instant"
+
+    def identity(self) -> dict:
+        return {"kind": "instant"}
+
+    def judge(self, image, policies, tags=()) -> list[Judgement]:
+        return [Judgement("safe")] * len(policies)
+
+
+def harness(policies: list[Policy], sizes: list[int]) -> pd.DataFrame:
+    """Milliseconds and peak KiB a judgement of storing alone, each batch flushed to the disk."""
+    rows = []
+    for n in sizes:
+        pixels = np.random.default_rng(n).integers(0, 256, (n // len(policies), 8, 8, 3), np.uint8)
+        samples = (Sample(str(i), Image.fromarray(p)) for i, p in enumerate(pixels))
+        with tempfile.TemporaryDirectory() as folder:
+            tracemalloc.start()
+            start = time.process_time()
+            judge_all(Instant(), samples, policies, Path(folder) / "instant.jsonl")
+            seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        rows.append(
+            {"judgements": n, "ms each": 1e3 * seconds / n, "peak KiB each": peak / n / 1024}
+        )
+    return pd.DataFrame(rows).set_index("judgements").round(3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    samples = make_samples(options.pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        for title, asked in {
+            "one word asked": {"prompt": "word", "parser": "word", "max_new_tokens": 1},
+            "a reason, then a verdict": {},
+        }.items():
+            judge = make_judge(Path(folder), **asked)
+            policies = make_policies(20, judge.processor.tokenizer)
+            ways = {"engine": engine, "plain, in batches": plain, "one generate a pair": loop}
+            ways |= {f"pipeline, batch {b}": make_pipeline(judge, b) for b in BATCHES}
+            best = race(ways, judge, samples, policies[:5], options.rounds)
+            print(f"\n{title}: k = 5, {len(samples)} pictures")
+            print(table(best, 5 * len(samples)).to_string())
+            parts = {w: split(judge, ways[w], samples, policies[:5]) for w in list(ways)[:3]}
+            print("\nwhere the CPU seconds go")
+            print(pd.DataFrame(parts).T.round(2).to_string())
+            curve = {}
+            for k in (1, 2, 5, 10, 20):
+                sharing = {"engine": engine, "plain, in batches": plain}
+                curve[k] = race(sharing, judge, samples, policies[:k], options.rounds)
+            seconds = pd.DataFrame(curve).T.rename_axis("k")
+            print("\nCPU seconds in k")
+            print(seconds.assign(ratio=seconds.iloc[:, 1] / seconds["engine"]).round(2).to_string())
+            more = (seconds["engine"][20] - seconds["engine"][1]) / (19 * seconds["engine"][1])
+            print(f"\none more policy costs {more:.2f} of the first")
+    print("\nstoring alone, five policies")
+    print(harness(policies[:5], [1_000, 4_000, 16_000, 32_000]).to_string())
+
+
+if __name__ == "__main__":
+    main()
