@@ -20,6 +20,7 @@ ROOMS = [
     "errors",
     "paths",
     "strict_yaml",
+    "kinds",
     "concepts",
     "policy",
     "verdict",
