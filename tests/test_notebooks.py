@@ -7,8 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from sgvl.scenes import render, sample_scene
+
+# The smallest drawn sets that the blind controls of 01_data can be fitted on.
+SMALL = (
+    "unsafebench_per_category: 1\nllavaguard_images: 11\nllavaguard_test_images: 2\n"
+    "following_images: 14\nsft_images: 2\ngeneral_per_task: 1\n"
+)
 ROOT = Path(__file__).parents[1]
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
@@ -49,6 +58,36 @@ def test_a_misspelt_parameter_stops_plain_papermill(checkout):
     done = papermill(checkout, "00_start_here", "-p", "plase", "beach")
     assert done.returncode != 0
     assert "plase" in done.stderr and "place" in done.stderr
+
+
+def test_pictures_of_ones_own_go_from_disk_to_a_table(checkout, tmp_path):
+    """A folder, a CSV of labels, a policy of text alone, and one parameter file."""
+    rng = np.random.default_rng(0)
+    names = ["knife", "dog", "gun", "tree"] * 2
+    for k, name in enumerate(names):
+        render(sample_scene(rng, "test", [name])).save(tmp_path / f"{k}.jpg")
+    labels = "".join(f"{k}.jpg,{'safe' if k % 2 else 'unsafe'}\n" for k in range(len(names)))
+    (tmp_path / "labels.csv").write_text("image,label\n" + labels)
+    (tmp_path / "house.md").write_text("---\nname: house\ntitle: House\n---\nNo weapons.\n")
+    (checkout / "01.yaml").write_text(
+        f"profile: mine\n{SMALL}sources:\n  photos:\n    kind: folder\n    path: {tmp_path}\n"
+        f"    labels: {tmp_path}/labels.csv\n    policies: [{tmp_path}/house.md]\n"
+    )
+    judges = "[{kind: always_safe}, {kind: always_unsafe}]"
+    own = ["-p", "profile", "mine", "-p", "data", "mine", "-p", "dataset", "photos"]
+    for name, options in {
+        "01_data": ["-f", "01.yaml"],
+        "05_benchmark": [*own, "-y", f"judges: {judges}", "-p", "pairs", "0"],
+    }.items():
+        done = papermill(checkout, name, *options)
+        assert done.returncode == 0, done.stderr[-3000:]
+    scores = pd.read_csv(checkout / "runs" / "mine" / "benchmark" / "scores.csv")
+    found = scores[scores["policy"] == "house"].set_index("judge")
+    assert found["n"].tolist() == [8, 8] and found["positives"].tolist() == [4, 4]
+    assert found["accuracy"].tolist() == [50, 50]
+    assert found["value"].round(1).tolist() == [0, 66.7]  # F1 of the unsafe class
+    shown = (checkout / "01_data.out.ipynb").read_text()
+    assert shown.count('"image/png"') == 3  # pairs, one drawn scene, and the blurred gallery
 
 
 def test_an_unseen_policy_is_judged_tabled_and_plotted(checkout, tmp_path):

@@ -10,6 +10,7 @@ from datasets import Dataset, Image, disable_progress_bars
 
 from sgvl import __version__
 from sgvl.data import Sample
+from sgvl.data.labelled import OK
 from sgvl.errors import InputError, nearest
 from sgvl.images import load_image
 from sgvl.policy import Policy
@@ -70,6 +71,20 @@ def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
         )
     first = [k * groups // take * group for k in range(take)]
     return [start + i for start in first for i in range(group)]
+
+
+def usable(dataset: Dataset) -> Dataset:
+    """The rows whose picture can be judged, which are all rows of a drawn set."""
+    if "status" not in dataset.column_names:
+        return dataset
+    return dataset.select([i for i, status in enumerate(dataset["status"]) if status == OK])
+
+
+def some_pairs(dataset: Dataset, wanted: int) -> Dataset:
+    """The rows of ``wanted`` pairs, evenly spread over the set; 0 wants all of them."""
+    pairs = list(dict.fromkeys(dataset["pair"]))
+    chosen = {pairs[k] for k in spread(len(pairs), wanted)}
+    return dataset.select([i for i, pair in enumerate(dataset["pair"]) if pair in chosen])
 
 
 def samples(dataset: Dataset) -> list[Sample]:
