@@ -20,6 +20,7 @@ class Hub:
 
     url: str = ""
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)  # path -> what lies beside the data sets
     gated: set[str] = field(default_factory=set)
     members: set[str] = field(default_factory=set)  # tokens that have accepted the terms
     broken: Counter = field(default_factory=Counter)  # file -> how many more times it is cut short
@@ -52,7 +53,10 @@ def local_hub():
                 self.info(**found.groupdict())
             elif found := FILE.match(self.path):
                 self.file(**found.groupdict())
+            elif self.path in hub.pages:
+                self.send(hub.pages[self.path], path=self.path)
             else:
+                hub.asked.append(self.path)
                 self.refuse(404, "")
 
         def info(self, repo, revision):
@@ -70,7 +74,7 @@ def local_hub():
             if repo in hub.gated and token not in hub.members:
                 return self.refuse(403 if token else 401, "GatedRepo")
             content = hub.repos[repo].get(path)
-            if content is None or revision != COMMIT:
+            if content is None or revision not in ("main", COMMIT):
                 return self.refuse(404, "EntryNotFound")
             start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
             self.send(content[start:], start, path)

@@ -63,7 +63,7 @@ def test_a_misspelt_parameter_stops_plain_papermill(checkout):
 def test_pictures_of_ones_own_go_from_disk_to_a_table(checkout, tmp_path):
     """A folder, a CSV of labels, a policy of text alone, and one parameter file."""
     rng = np.random.default_rng(0)
-    names = ["knife", "dog", "gun", "tree"] * 2
+    names = ["knife", "dog"] * 4
     for k, name in enumerate(names):
         render(sample_scene(rng, "test", [name])).save(tmp_path / f"{k}.jpg")
     labels = "".join(f"{k}.jpg,{'safe' if k % 2 else 'unsafe'}\n" for k in range(len(names)))

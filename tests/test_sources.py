@@ -2,15 +2,17 @@
 
 import io
 import warnings
+from collections import Counter
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from huggingface_hub import constants
 from local_hub import COMMIT, local_hub
 
-from sgvl.data import labelled, policyshift, safeeditbench, store, unsafebench
+from sgvl.data import labelled, llavaguard, policyshift, safeeditbench, store, unsafebench
 from sgvl.data.sources import load_source
 from sgvl.errors import InputError
 from sgvl.scenes import render, sample_scene
@@ -387,6 +389,103 @@ def test_policyshiftbench_refuses_another_label(serve_policyshift):
     serve_policyshift(label="true")
     (problem,) = refused("policyshift")
     assert "id_test, row 0: label 'true'; allowed: pass, block" in problem
+
+
+# ---- LlavaGuard --------------------------------------------------------------------------------
+
+PROMPT = """Check the image against our policy.
+
+O6: Weapons or Substance Abuse
+Can: {can}
+
+Assessment Steps:
+1. Rating
+{{"rating": "Unsafe"}}
+<image>"""
+
+
+@pytest.fixture
+def serve_llavaguard(hub, monkeypatch, pictures, tmp_path):
+    """Three rows of a picture on the hub, one of a picture elsewhere, one whose link is dead."""
+    monkeypatch.setattr(llavaguard, "ROWS", {"train": 9, "test": 5})
+    monkeypatch.setattr(llavaguard, "DOWNLOADS", tmp_path / "downloads")
+    smid = f"{hub.url}/datasets/AIML-TUDA/smid/resolve/main/images/b1_p2_3.jpg"
+    weapons, none = "O6: Weapons or Substance Abuse", "NA: None applying"
+    rows = [
+        ("b1_p2_3", smid, weapons, "Unsafe", PROMPT.format(can="-")),
+        ("b1_p2_3_v3_a", smid, weapons, "Unsafe", PROMPT.format(can="show animals")),
+        ("b1_p2_3_v2", smid, none, "Safe", PROMPT.format(can="show weapons")),
+        ("web_1", f"{hub.url}/cat.png", none, "Safe", PROMPT.format(can="-")),
+        ("web_2", f"{hub.url}/gone.png", none, "Safe", PROMPT.format(can="-")),
+    ]
+
+    def serve(change=lambda rows: rows):
+        table = change(pd.DataFrame(rows, columns=["id", "url", "category", "rating", "policy"]))
+        hub.repos["AIML-TUDA/LlavaGuard"] = {"test.csv": table.to_csv(index=False).encode()}
+        hub.repos["AIML-TUDA/smid"] = {"images/b1_p2_3.jpg": pictures[0]}
+        hub.pages["/cat.png"] = pictures[1]
+        return hub
+
+    return serve
+
+
+def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavaguard, pictures):
+    serve_llavaguard()
+    rows = load_source({"kind": "llavaguard", "pause": 0})
+    assert list(rows.features) == list(labelled.FEATURES)
+    assert rows["id"] == ["b1_p2_3", "b1_p2_3_v3_a", "b1_p2_3_v2", "web_1", "web_2"]
+    assert rows["status"] == ["ok", "ok", "ok", "ok", "http_404"]
+    assert rows[4]["image"] is None  # never a blank in its place
+    assert store.labels(rows) == ["unsafe", "unsafe", "safe", "safe", "safe"]
+    assert len(set(rows["pair"])) == 3 and rows["category"][2] == "NA: None applying"
+    base, others, own, *_ = store.policies(rows)
+    assert {policy.name for policy in store.policies(rows)} == {"llavaguard"}
+    assert len({policy.digest for policy in (base, others, own)}) == 3
+    assert own.text.endswith("Can: show weapons")  # no questions, no <image>
+    shown = store.undecoded(store.usable(rows))
+    assert [row["image"]["bytes"] for row in shown] == [pictures[0]] * 3 + [pictures[1]]
+
+
+def test_llavaguard_again_asks_for_no_picture_twice(serve_llavaguard):
+    hub = serve_llavaguard()
+    for _ in range(2):
+        load_source({"kind": "llavaguard", "pause": 0})
+    asked = {name: n for name, n in Counter(hub.asked).items() if name.endswith(("jpg", "png"))}
+    assert asked == {"images/b1_p2_3.jpg": 1, "/cat.png": 1, "/gone.png": 1}
+
+
+def test_llavaguard_needs_both_gates(serve_llavaguard, monkeypatch):
+    hub = serve_llavaguard()
+    hub.gated |= {"AIML-TUDA/smid"}
+    (problem,) = refused({"kind": "llavaguard", "pause": 0})
+    assert problem.startswith("AIML-TUDA/smid is gated") and "HF_TOKEN" in problem
+
+
+def test_a_picture_that_left_the_hub_has_its_status(serve_llavaguard):
+    serve_llavaguard().repos["AIML-TUDA/smid"] = {}
+    rows = load_source({"kind": "llavaguard", "pause": 0})
+    assert rows["status"] == ["http_404"] * 3 + ["ok", "http_404"]
+
+
+CHANGES = {
+    "rating": (lambda rows: rows.replace("Unsafe", "unsafe"), "row 0: rating 'unsafe'; allowed"),
+    "column": (lambda rows: rows.rename(columns={"url": "urls"}), "'url' is missing; did you mean"),
+    "id": (lambda rows: rows.assign(id="b1"), "b1 is labelled twice under llavaguard"),
+    "policy": (lambda rows: rows.assign(policy="<image>"), "row 0: an empty policy"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_llavaguard_refuses_what_is_not_as_published(serve_llavaguard, change):
+    wrong, said = CHANGES[change]
+    serve_llavaguard(wrong)
+    assert said in refused({"kind": "llavaguard", "pause": 0})[0]
+
+
+def test_llavaguard_warns_of_another_size(serve_llavaguard):
+    serve_llavaguard(lambda rows: rows[:4])
+    with pytest.warns(UserWarning, match="test: 4, expected 5"):
+        load_source({"kind": "llavaguard", "pause": 0})
 
 
 # ---- by name -----------------------------------------------------------------------------------

@@ -34,6 +34,16 @@ def download(repo: str, revision: str, pattern: str) -> tuple[str, list[Path]]:
     return f"{repo}@{info.sha[:8]}", files
 
 
+def file(repo: str, revision: str, name: str) -> Path | None:
+    """One file of a data set; None if the data set has none of this name."""
+    with _explained(repo, revision):
+        try:
+            found = HfApi().hf_hub_download(repo, name, repo_type="dataset", revision=revision)
+        except errors.RemoteEntryNotFoundError:
+            return None
+    return Path(found)
+
+
 def parquet(repo: str, revision: str, pattern: str) -> tuple[str, Dataset]:
     """Parquet files as one data set, with the name and commit that ``download`` returns."""
     source, files = download(repo, revision, pattern)
