@@ -8,9 +8,11 @@ from sgvl.errors import InputError, nearest
 
 
 def build(noun: str, kinds: Mapping[str, str], spec: str | dict):
-    """What a spec names, made: ``kinds`` maps each kind to its class, as ``"module:name"``.
+    """What a spec names, made: ``kinds`` maps each kind to its class or function, "module:name".
 
-    Raises InputError as ``make_judge`` does; ``noun`` says in it what was to be made.
+    A spec is a kind, or a dict of its ``kind`` and options. Raises InputError with the nearest
+    valid name for an unknown kind or option, and for a missing option, all problems at once;
+    ``noun`` says in it what was to be made.
     """
     options = dict(spec) if isinstance(spec, dict) else {"kind": spec}
     kind = str(options.pop("kind", None))

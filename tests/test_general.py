@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 from datasets import Image, List
-from test_sources import TEXT, hub, parquet, pictures  # noqa: F401, fixtures
+from published import TEXT, parquet
 
 from sgvl.data import general
 from sgvl.errors import InputError
@@ -28,7 +28,7 @@ MMT = ("index", "question", *"ABCDEFGHI", "answer", "category", "l2-category", "
 
 
 @pytest.fixture
-def serve(hub, monkeypatch, pictures):  # noqa: F811
+def serve(hub, monkeypatch, pictures):
     """Two questions of MMMU, two of RealWorldQA, one of each other set."""
     one, two = ({"bytes": file, "path": None} for file in pictures[:2])
     monkeypatch.setattr(general, "ROWS", {"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1})
