@@ -5,7 +5,7 @@ half to a judge, or fits a linear probe on it (the traces of edits, the picture,
 the policy's form) in another draw of the set. At chance means that 50 % lies inside its interval.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from datasets import Dataset
 from PIL import Image
 
 from sgvl.data import Sample, store
+from sgvl.data.asked import Asked
 from sgvl.judges import Judge
 from sgvl.metrics import balanced_accuracy_interval
 from sgvl.policy import Policy
@@ -139,23 +140,28 @@ BLANK_POLICY = BlankPolicy(name="blank", title="Blank", default="permitted", rul
 BLANK_PICTURE = Image.new("RGB", (224, 224), (128, 128, 128))
 
 
-def of_judges(judges: Iterable[Judge], dataset: Dataset, levels: list[Policy]) -> pd.DataFrame:
-    """Judges on SafeEditBench with half of the input: a grey picture, or a blank policy."""
-    shown, truth = store.samples(dataset), store.cases(dataset, levels)
+def of_judges(judges: Iterable[Judge], samples: Sequence[Sample], asked: Asked) -> pd.DataFrame:
+    """Judges with half of the input, a grey picture or a blank policy, within each policy."""
     rows = []
     for judge in judges:
-        of_grey = judge.judge_cases([(Sample("blank", BLANK_PICTURE), p) for p in levels])
-        of_blank = judge.judge_cases([(sample, BLANK_POLICY) for sample in shown])
-        for level, grey in zip(levels, of_grey, strict=True):
-            labels = truth[truth["policy"] == level.name]
-            if labels["label"].nunique() == 2:
+        policies = asked.distinct()
+        grey = judge.judge_cases([(Sample("blank", BLANK_PICTURE), p) for p in policies])
+        blank = judge.judge_cases([(sample, BLANK_POLICY) for sample in samples])
+        of_grey = {p.digest: answer.verdict for p, answer in zip(policies, grey, strict=True)}
+        of_blank = {s.id: answer.verdict for s, answer in zip(samples, blank, strict=True)}
+        cases = asked.cases.assign(
+            no_picture=[of_grey[policy.digest] for policy in asked.policies],
+            no_policy=asked.cases["id"].map(of_blank),
+        )
+        for name, own in cases.groupby("policy", sort=False):
+            if own["label"].nunique() == 2:
                 halves = {
-                    "policy, no picture": [grey.verdict] * len(labels),
-                    "picture, no policy": [answer.verdict for answer in of_blank],
+                    "policy, no picture": own["no_picture"],
+                    "picture, no policy": own["no_policy"],
                 }
                 rows += [
-                    {"judge": judge.name, "policy": level.name, "control": control}
-                    | _reached(labels["label"], verdicts, labels["pair"])
+                    {"judge": judge.name, "policy": name, "control": control}
+                    | _reached(own["label"], verdicts, own["pair"])
                     for control, verdicts in halves.items()
                 ]
     return pd.DataFrame(rows)

@@ -23,6 +23,7 @@ ROOT = _root()
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
 FIGURES = ROOT / "figures"
+DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; a run asks for each only once
 
 
 def runs(profile: str) -> Path:

@@ -19,6 +19,9 @@ policy everywhere, without code.
 A rule speaks about concepts or categories of ``sgvl.concepts``; ``except`` names the places where
 it does not apply. A rule about a concept beats a rule about its category; what no rule mentions
 follows ``default``.
+
+A header of name and title alone is a policy of text alone: a judge can read it, but it labels no
+scene. Policies that come with published data, and most people's own, are of this kind.
 """
 
 import hashlib
@@ -120,8 +123,8 @@ class Policy(BaseModel):
     title: Annotated[str, Field(min_length=1)]
     use: Literal["levels", "reference"] = "levels"  # levels: part of the benchmark
     origin: str = "own"  # who wrote the text, or what it paraphrases
-    default: Status
-    rules: list[Rule]
+    default: Status | None = None  # None: text alone
+    rules: list[Rule] = []
     text: str = ""
 
     @model_validator(mode="after")
@@ -130,6 +133,12 @@ class Policy(BaseModel):
         twice = sorted({tag for tag in tags if tags.count(tag) > 1})
         if twice:
             raise ValueError(f"rules: tag in two rules: {', '.join(twice)}; merge them")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_have_a_default(self):
+        if self.rules and self.default is None:
+            raise ValueError("default: is missing; it says what holds where no rule applies")
         return self
 
     @cached_property
@@ -142,6 +151,7 @@ class Policy(BaseModel):
             return f"{self.title}\n\n{self.text.strip()}"
         if form != "brief":
             raise InputError(f"policy form {form!r}: use 'full' or 'brief'")
+        self._need_rules("judge it with policy_form: full")
         clauses = [rule.clause(tag) for rule in self.rules for tag in rule.tags]
         return "; ".join([*clauses, f"all else {self.default}"]) + "."
 
@@ -150,8 +160,13 @@ class Policy(BaseModel):
         """sha256 of everything that can change a label or a prompt."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
 
+    def _need_rules(self, instead: str) -> None:
+        if self.default is None:
+            raise InputError(f"policy {self.name} is text alone, without rules; {instead}")
+
     def item(self, concept: str, place: str | None = None) -> ItemRuling:
         """What the policy says of one concept at one place."""
+        self._need_rules("its labels must come with the data")
         category = concepts()[concept].category
         tag = concept if concept in self._rule_of else category
         rule = self._rule_of.get(tag)
@@ -168,6 +183,7 @@ class Policy(BaseModel):
         >>> load("L2").label({"knife", "museum"}).label
         'safe'
         """
+        self._need_rules("its labels must come with the data")
         tags = list(tags) if isinstance(tags, list | tuple) else sorted(tags)
         try:
             for tag in tags:

@@ -57,6 +57,13 @@ COUNT = "How many things are there? Answer with one word."
 PLACE = "Where is this? Answer with one word."
 CHOICE = "Which of these is in the image? {options} Answer with the letter."
 
+# Questions of published benchmarks, after the forms of two harnesses and in our words.
+GENERAL = {
+    "vlmevalkit": "Question: {question}\nOptions:\n{options}\nSelect the right option.",
+    "lmms_eval": "{question}\n{options}\n\nAnswer with the letter of the option alone.",
+}
+OPEN = "{question}\n\nAnswer with one word or a short phrase."
+
 RATING = '{"rating": "'  # opens a reply to the prompt ``taxonomy``
 SLOT = "Answer:"  # opens the answer of a reply that reasons first, a verdict or another
 

@@ -9,10 +9,12 @@ from PIL import Image
 from sgvl import controls
 from sgvl.concepts import PLACES, group, named
 from sgvl.data import scenes as sets
+from sgvl.data import store
+from sgvl.data.asked import asked
 from sgvl.data.pairs import safeeditbench
 from sgvl.errors import InputError
 from sgvl.judges import Judge, Judgement, make_judge
-from sgvl.policy import Policy, load_all
+from sgvl.policy import Policy
 from sgvl.random_policies import opposite_policies
 from sgvl.scenes import sample_names
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
@@ -254,15 +256,19 @@ class Mute(Judge):
         return [Judgement(UNPARSEABLE)] * len(policies)
 
 
+def halves(judge, dataset, levels=()):
+    return controls.of_judges([judge], store.samples(dataset), asked(dataset, levels))
+
+
 def test_a_constant_judge_is_at_chance_with_either_half(pairs):
-    table = controls.of_judges([make_judge("always_safe")], pairs[0], load_all())
+    table = halves(make_judge("always_safe"), pairs[0])
     assert table["policy"].tolist() == [level for level in ("L2", "L3", "L4", "L5") for _ in "12"]
     assert set(table["control"]) == {"policy, no picture", "picture, no policy"}
     assert set(table["n"]) == {28} and set(table["value"]) == {50.0} and table["at_chance"].all()
 
 
 def test_a_judge_that_needs_no_policy_is_found_out(pairs):
-    table = controls.of_judges([SeesHarm()], pairs[0], load_all(["L4"])).set_index("control")
+    table = halves(SeesHarm(), pairs[0], ["L4"]).set_index("control")
     blank_policy = table.loc["picture, no policy"]
     assert blank_policy["value"] == 100 and not blank_policy["at_chance"]
     assert table.loc["policy, no picture", "value"] == 50
@@ -270,7 +276,7 @@ def test_a_judge_that_needs_no_policy_is_found_out(pairs):
 
 def test_a_judge_of_tags_has_no_blank_picture(pairs):
     with pytest.raises(InputError, match="blank: judge 'rule' .*no tags"):
-        controls.of_judges([make_judge("rule")], pairs[0], load_all(["L4"]))
+        halves(make_judge("rule"), pairs[0], ["L4"])
 
 
 def test_a_blank_policy_has_no_words_and_prohibits_nothing():

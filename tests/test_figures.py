@@ -55,7 +55,16 @@ def examples():
     return [{"image": picture, "title": "An embrace", "verdicts": verdicts}] * 2
 
 
+def pictures():
+    sizes = [(64, 48), (32, 64)] * 4
+    return [
+        {"image": Image.new("RGB", size, "tan"), "title": f"mine: a/long/path/to/picture_{k}.jpeg"}
+        for k, size in enumerate(sizes)
+    ]
+
+
 DRAWN = {
+    "show_gallery": lambda: figures.show_gallery(pictures()),
     "unsafe_share": lambda: figures.unsafe_share(SHARES, {"L1": 0, "L4": 51}),
     "score_heatmap": lambda: figures.score_heatmap(scores()),
     "show_pairs": lambda: figures.show_pairs(pairs()),
@@ -123,6 +132,13 @@ def test_pairs_are_outlined_and_named():
     assert first[0] == pytest.approx(8 * inch) and first[3] == pytest.approx(16 * inch)
 
 
+def test_a_gallery_shows_every_picture_under_its_whole_name():
+    fig = DRAWN["show_gallery"]()
+    assert len(fig.axes[0].images) == 8
+    named = {"".join(text.split()) for text in words(fig)}
+    assert named == {"".join(picture["title"].split()) for picture in pictures()}
+
+
 def test_verdicts_are_worded_and_rules_quoted_in_full():
     fig = DRAWN["show_verdicts"]()
     found = words(fig)
@@ -134,7 +150,7 @@ def test_verdicts_are_worded_and_rules_quoted_in_full():
 
 
 def test_everything_drawn_stays_on_the_page():
-    for name in ("show_pairs", "show_verdicts"):
+    for name in ("show_gallery", "show_pairs", "show_verdicts"):
         fig = DRAWN[name]()
         fig.canvas.draw()
         page = fig.bbox

@@ -342,6 +342,24 @@ def test_a_broken_file_is_one_clear_error(write, case):
     assert [part for part in said if part not in problem] == [], problem
 
 
+def test_a_policy_of_text_alone_is_read_and_labels_nothing(write):
+    policy = load(write("---\nname: house\ntitle: House rules\n---\nNo weapons.\n"))
+    assert policy.render() == "House rules\n\nNo weapons."
+    for wrong in (
+        lambda: policy.label({"knife"}),
+        lambda: policy.label({"park"}),
+        lambda: policy.compare(load("L2")),
+        lambda: policy.render("brief"),
+    ):
+        with pytest.raises(InputError, match="policy house is text alone"):
+            wrong()
+
+
+def test_rules_without_a_default_are_refused(write):
+    with pytest.raises(InputError, match="default: is missing"):
+        load(write(FILE.replace("default: permitted\n", "")))
+
+
 def test_all_problems_of_a_file_come_at_once(write):
     text = FILE.replace("default: permitted", "default: maybe").replace("[weapons]", "[wepons]")
     with pytest.raises(InputError) as caught:

@@ -2,7 +2,8 @@
 
 Every record has an ``image``, an ``id``, a ``source``, a ``split``, a ``category``, and, for drawn
 scenes, its ``tags``: what is in it, exactly. Sets about one policy per row carry ``policy`` and
-``label``; SafeEditBench has one ``label`` column a level instead.
+``label``; the drawn SafeEditBench has one ``label`` column a level instead. Real pictures have
+labels that people gave, and a ``status``: see ``labelled``; ``sources`` loads them by name.
 """
 
 from __future__ import annotations

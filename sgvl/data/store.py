@@ -10,6 +10,7 @@ from datasets import Dataset, Image, disable_progress_bars
 
 from sgvl import __version__
 from sgvl.data import Sample
+from sgvl.data.labelled import OK
 from sgvl.errors import InputError, nearest
 from sgvl.images import load_image
 from sgvl.policy import Policy
@@ -72,15 +73,30 @@ def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
     return [start + i for start in first for i in range(group)]
 
 
+def usable(dataset: Dataset) -> Dataset:
+    """The rows whose picture can be judged, which are all rows of a drawn set."""
+    if "status" not in dataset.column_names:
+        return dataset
+    return dataset.select([i for i, status in enumerate(dataset["status"]) if status == OK])
+
+
+def some_pairs(dataset: Dataset, wanted: int) -> Dataset:
+    """The rows of ``wanted`` pairs, evenly spread over the set; 0 wants all of them."""
+    pairs = list(dict.fromkeys(dataset["pair"]))
+    chosen = {pairs[k] for k in spread(len(pairs), wanted)}
+    return dataset.select([i for i, pair in enumerate(dataset["pair"]) if pair in chosen])
+
+
 def samples(dataset: Dataset) -> list[Sample]:
-    """The pictures of a data set as judges take them; drawn scenes bring their tags along.
+    """The pictures of a data set as judges take them, each once; drawn scenes bring their tags.
 
     Pictures are decoded under the limits of ``sgvl.images``; a broken one raises ``ImageError``.
     """
-    rows = undecoded(dataset.select_columns(["id", "image", "tags"]))
+    known = [name for name in ("id", "image", "tags") if name in dataset.column_names]
+    files = {row["id"]: row for row in undecoded(dataset.select_columns(known))}
     return [
-        Sample(row["id"], load_image(row["image"]["bytes"], name=row["id"]), frozenset(row["tags"]))
-        for row in rows
+        Sample(id_, load_image(row["image"]["bytes"], name=id_), frozenset(row.get("tags", ())))
+        for id_, row in files.items()
     ]
 
 
@@ -96,7 +112,8 @@ def from_rows(rows: Iterable[dict]) -> Dataset:
 
 def policy_cases(dataset: Dataset) -> list[tuple[Sample, Policy]]:
     """Pictures with the policy of their own row, for sets in which every row has one."""
-    return list(zip(samples(dataset), policies(dataset), strict=True))
+    shown = {sample.id: sample for sample in samples(dataset)}
+    return [(shown[id_], p) for id_, p in zip(dataset["id"], policies(dataset), strict=True)]
 
 
 def policies(dataset: Dataset) -> list[Policy]:

@@ -12,6 +12,7 @@ import pandas as pd
 from sgvl.figures.charts import curves, score_heatmap, trade_off, unsafe_share
 from sgvl.figures.panels import (
     pipeline,
+    show_gallery,
     show_pairs,
     show_recaptions,
     show_replies,
@@ -24,6 +25,7 @@ __all__ = [
     "pipeline",
     "save",
     "score_heatmap",
+    "show_gallery",
     "show_pairs",
     "show_recaptions",
     "show_replies",

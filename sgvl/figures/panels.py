@@ -47,6 +47,26 @@ def show_pairs(pairs: list[dict], columns: int = 2) -> plt.Figure:
     return ax.figure
 
 
+def show_gallery(shown: list[dict], columns: int = 6) -> plt.Figure:
+    """Small pictures in rows of ``columns``, each ``{"image": PIL image, "title": str}``.
+
+    Pictures are drawn as they come: real ones must already be blurred.
+    """
+    side = (PAGE + 0.15) / columns - 0.15
+    ax = _canvas()
+    y = 0.0
+    for first in range(0, len(shown), columns):
+        row = shown[first : first + columns]
+        titles = [textwrap.fill(picture["title"], int(15 * side)) for picture in row]
+        y += max(map(_tall, titles)) + 0.05
+        for k, (picture, title) in enumerate(zip(row, titles, strict=True)):
+            _write(ax, k * (side + 0.15), y - 0.05 - _tall(title) / 2, title)
+            _picture(ax, picture["image"], k * (side + 0.15), y, side)
+        y += max(_inches(picture["image"], side)[1] for picture in row) + 0.15
+    _set_height(ax, y)
+    return ax.figure
+
+
 def show_verdicts(examples: list[dict]) -> plt.Figure:
     """Figure 5: one picture under several policies, verdict and rule beside it; one row an example.
 

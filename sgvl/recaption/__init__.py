@@ -9,7 +9,7 @@ Both steps are captioners behind one interface, so both are kept, resumed and pr
 recaptioner refused, cut short or garbled is counted and left out; ``departure`` measures the rest.
 """
 
-from sgvl.judges import build
+from sgvl.kinds import build
 from sgvl.recaption.asking import caption_all, counts, estimate, report
 from sgvl.recaption.base import Captioner, Item, Reply, items, read, with_captions
 from sgvl.recaption.measuring import changes, departure, measure

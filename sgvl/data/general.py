@@ -1,0 +1,148 @@
+"""Four benchmarks of general ability: MMMU, RealWorldQA, BLINK and MMT-Bench, with their answers.
+
+=============  =================================================================================
+column         what it holds
+=============  =================================================================================
+id, source     as in ``sgvl.data.labelled``
+set            mmmu, realworldqa, blink or mmt
+category       subject, or subtask
+images         one or more pictures
+question       with marks such as ``<image 1>`` where its authors put them
+options        their texts, in the order of their letters; none for an open question
+answer         a letter, or the words of an open question
+=============  =================================================================================
+"""
+
+import ast
+import base64
+import csv
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from string import ascii_uppercase
+
+from datasets import Dataset, Features, Image, List, Value
+
+from sgvl.data import hub
+from sgvl.data.labelled import complain, need_columns, warn_of_counts
+from sgvl.errors import InputError, nearest
+
+TEXT = Value("string")
+FEATURES = Features(
+    {"id": TEXT, "source": TEXT, "set": TEXT, "category": TEXT, "images": List(Image())}
+    | {"question": TEXT, "options": List(TEXT), "answer": TEXT}
+)
+REPOS = {
+    "mmmu": ("MMMU/MMMU", "*validation-*.parquet"),
+    "realworldqa": ("xai-org/RealworldQA", "*test-*.parquet"),
+    "blink": ("BLINK-Benchmark/BLINK", "*/val-*.parquet"),
+    # One file of four: those of all questions have seven gigabytes each.
+    "mmt": ("OpenGVLab/MMT-Bench", "*MMT-Bench_VAL.tsv"),
+}
+# The paper's percentages are whole numbers of these questions.
+ROWS = {"mmmu": 900, "realworldqa": 765, "blink": 1901, "mmt": 3127}
+_OPTION = re.compile(r"^([A-Z])\.[ \t]+(.+)$", re.MULTILINE)  # RealWorldQA has them in the question
+
+
+def load(name: str, revision: str = "main") -> Dataset:
+    """The questions of one benchmark (mmmu, realworldqa, blink, mmt), with answers.
+
+    Warns where it is not of its published size. Raises InputError as ``hub.download`` does, and for
+    columns or answers that are not as published, naming each row.
+    """
+    if name not in REPOS:
+        raise InputError(f"general: benchmark {name!r}; {nearest(name, REPOS)}")
+    repo, pattern = REPOS[name]
+    if name == "mmt":
+        source, files = hub.download(repo, revision, pattern)
+        published = [row for file in files for row in _tsv(file, source)]
+        found = list(published[0]) if published else []
+    else:
+        source, published = hub.parquet(repo, revision, pattern)
+        found = published.column_names
+        for column in found:
+            if column.startswith("image"):
+                published = published.cast_column(column, Image(decode=False))
+    needed, read = READERS[name]
+    need_columns(found, needed, source)
+    rows = []
+    for k, row in enumerate(published):
+        try:
+            rows.append({"id": str(k), "category": "", "source": source, "set": name} | read(row))
+        except (ValueError, SyntaxError, TypeError, AttributeError) as error:
+            raise InputError(f"{source}, row {k}: not as published: {error}") from None
+    complain(
+        f"{source}, row {k}: answer {row['answer']!r}; allowed: "
+        f"{', '.join(ascii_uppercase[: len(row['options'])])}"
+        for k, row in enumerate(rows)
+        if row["options"] and row["answer"] not in ascii_uppercase[: len(row["options"])]
+    )
+    warn_of_counts(source, {name: len(rows)}, {name: ROWS[name]})
+    return Dataset.from_list(rows, features=FEATURES)
+
+
+def _mmmu(row: dict) -> dict:
+    options = ast.literal_eval(row["options"])  # published as the text of a Python list
+    return {
+        "id": row["id"],
+        "category": re.sub(r"^validation_|_\d+$", "", row["id"]),
+        "images": _images(row, 7),
+        "question": row["question"],
+        "options": [str(option) for option in options],
+        "answer": row["answer"],
+    }
+
+
+def _realworldqa(row: dict) -> dict:
+    options = dict(_OPTION.findall(row["question"]))
+    return {
+        "images": [row["image"]],
+        "question": row["question"],
+        "options": list(options.values()),
+        "answer": row["answer"],
+    }
+
+
+def _blink(row: dict) -> dict:
+    return {
+        "id": row["idx"],
+        "category": row["sub_task"],
+        "images": _images(row, 4),
+        "question": row["question"],
+        "options": list(row["choices"]),
+        "answer": row["answer"].strip("()"),
+    }
+
+
+def _mmt(row: dict) -> dict:
+    options = [row[letter] for letter in "ABCDEFGHI" if row.get(letter)]
+    return {
+        "id": row["index"],
+        "category": row["category"],
+        "images": [{"bytes": base64.b64decode(row["image"], validate=True), "path": None}],
+        "question": row["question"],
+        "options": options,
+        "answer": row["answer"],
+    }
+
+
+def _images(row: dict, most: int) -> list[dict]:
+    return [row[f"image_{k}"] for k in range(1, most + 1) if row.get(f"image_{k}")]
+
+
+def _tsv(file: Path, source: str) -> Iterator[dict]:
+    """Rows of a table with pictures in base64, which are longer than csv's own limit of a cell."""
+    csv.field_size_limit(2**31 - 1)
+    try:
+        with file.open(encoding="utf-8", newline="") as text:
+            yield from csv.DictReader(text, delimiter="\t")
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: {file.name} is no table: {error}") from None
+
+
+READERS: dict[str, tuple[tuple[str, ...], Callable]] = {
+    "mmmu": (("id", "question", "options", "image_1", "answer"), _mmmu),
+    "realworldqa": (("image", "question", "answer"), _realworldqa),
+    "blink": (("idx", "question", "sub_task", "image_1", "choices", "answer"), _blink),
+    "mmt": (("index", "question", "A", "B", "answer", "category", "image"), _mmt),
+}

@@ -1,0 +1,1 @@
+pytest_plugins = ["published"]  # its fixtures serve several test files

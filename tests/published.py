@@ -1,0 +1,214 @@
+"""Published data sets as files in their exact schema, made of drawn scenes, on a local hub."""
+
+import io
+
+import datasets
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from huggingface_hub import constants
+from local_hub import local_hub
+
+from sgvl.data import llavaguard, policyshift, safeeditbench, unsafebench
+from sgvl.scenes import render, sample_scene
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Drawn scenes as files: every data set here is made of them."""
+    rng = np.random.default_rng(0)
+    return [as_file(render(sample_scene(rng, "test", [name]))) for name in ("knife", "dog", "tree")]
+
+
+def as_file(image, kind="PNG"):
+    file = io.BytesIO()
+    image.save(file, format=kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that the hub's own client talks to; nothing of it is replaced but the address."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
+    with local_hub() as server:
+        moved_to(monkeypatch, server.url)
+        yield server
+
+
+def moved_to(monkeypatch, url):
+    """The client made both of these from HF_ENDPOINT when it was imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def parquet(features, rows):
+    file = io.BytesIO()
+    Dataset.from_list(rows, features=Features(features)).to_parquet(file)
+    return file.getvalue()
+
+
+TEXT = Value("string")
+
+
+SAFEEDIT = {
+    "image": Image(),
+    "image_path": TEXT,
+    "safety_label": ClassLabel(names=["safe", "unsafe"]),
+    "policy_name": ClassLabel(names=[f"Policy L{k}" for k in range(1, 6)]),
+    "policy": TEXT,
+}
+
+
+SAFEEDIT_FILE = "data/test-00000-of-00001.parquet"
+
+
+@pytest.fixture
+def safeedit_rows(pictures):
+    """One pair under L1 and L5, and its original under L2 as well: five rows."""
+    labels = {"L1": "safe", "L5": "unsafe", "L2": "safe"}
+    rows = []
+    for stem, file in zip(("b7", "b7_edited"), pictures, strict=False):
+        for level in list(labels)[: 2 if stem.endswith("edited") else 3]:
+            rows.append(
+                {
+                    "image": {"bytes": file, "path": None},
+                    "image_path": f"test_images/{stem}.jpg",
+                    "safety_label": "safe" if stem.endswith("edited") else labels[level],
+                    "policy_name": f"Policy {level}",
+                    "policy": f"The text of {level}.",
+                }
+            )
+    return rows
+
+
+@pytest.fixture
+def serve_safeedit(hub, monkeypatch):
+    monkeypatch.setattr(safeeditbench, "ROWS", {"L1": 2, "L2": 1, "L5": 2})
+
+    def serve(rows, **features):
+        schema = {name: features.get(name, SAFEEDIT.get(name, TEXT)) for name in rows[0]}
+        hub.repos["tyodd/SafeEditBench"] = {SAFEEDIT_FILE: parquet(schema, rows)}
+        return hub
+
+    return serve
+
+
+UNSAFEBENCH = {"image": Image(), "safety_label": TEXT, "category": TEXT, "source": TEXT}
+
+
+@pytest.fixture
+def unsafebench_rows(pictures):
+    palette = PIL.Image.open(io.BytesIO(pictures[0])).convert("P")
+    files = [as_file(palette), as_file(palette.convert("CMYK"), "JPEG"), pictures[2]]
+    told = [("Safe", "Violence"), ("Unsafe", "Harassment"), ("Unsafe", "Self-harm")]
+    return [
+        {
+            "image": {"bytes": file, "path": None},
+            "safety_label": label,
+            "category": category,
+            "source": "Lexica",
+        }
+        for file, (label, category) in zip(files, told, strict=True)
+    ]
+
+
+@pytest.fixture
+def serve_unsafebench(hub, monkeypatch):
+    monkeypatch.setattr(unsafebench, "ROWS", {"train": 2, "test": 3})
+
+    def serve(test, train=None, schema=UNSAFEBENCH):
+        files = {"data/test-00000-of-00001.parquet": parquet(schema, test)}
+        if train:
+            files["data/train-00000-of-00002.parquet"] = parquet(schema, train[:1])
+            files["data/train-00001-of-00002.parquet"] = parquet(schema, train[1:])
+        hub.repos["yiting/UnsafeBench"] = files
+
+    return serve
+
+
+POLICYSHIFT = {
+    **{"question": TEXT, "image": Image(), "answer": TEXT, "image_idx": Value("int64")},
+    **{"section_id": Value("int64"), "section_title": TEXT, "policy_name": TEXT, "tier": TEXT},
+    **{"discrimination_score": Value("float64"), "policy_description": TEXT, "label": TEXT},
+    **{"split_type": TEXT, "violated_categories": List(Value("int64"))},
+}
+
+
+def policyshift_row(file, label, rule, split):
+    return {
+        "question": f"Moderate the image.\n\n**POLICIES:**\n\nWeapons: {rule}\n",
+        "image": {"bytes": file, "path": None},
+        "answer": "true | 02" if label == "block" else "false",
+        "image_idx": 17,
+        "section_id": 2,
+        "section_title": "Weapons",
+        "policy_name": "Policy A",
+        "tier": "flip",
+        "discrimination_score": 0.5,
+        "policy_description": rule,
+        "label": label,
+        "split_type": split,
+        "violated_categories": [2] if label == "block" else [],
+    }
+
+
+@pytest.fixture
+def serve_policyshift(hub, monkeypatch, pictures):
+    monkeypatch.setattr(policyshift, "CASES", {"cases of both splits": 3, "pictures": 1})
+
+    def serve(label="block"):
+        id_test = [
+            policyshift_row(pictures[0], label, "none at all", "id_test"),
+            policyshift_row(pictures[0], "pass", "in museums", "id_test"),
+        ]
+        ood = [policyshift_row(pictures[0], "pass", "in museums", "ood_test")]
+        files = {"id_test": id_test, "ood_test": ood, "id_test_mini": id_test[:1], "sft": ood}
+        hub.repos["PolicyShiftGuard/PolicyShiftBench"] = {
+            f"data/{name}-00000-of-00001.parquet": parquet(POLICYSHIFT, rows)
+            for name, rows in files.items()
+        } | {"data/id_test.jsonl": b"{}"}
+
+    return serve
+
+
+PROMPT = """Check the image against our policy.
+
+O6: Weapons or Substance Abuse
+Can: {can}
+
+Assessment Steps:
+1. Rating
+{{"rating": "Unsafe"}}
+<image>"""
+
+
+@pytest.fixture
+def serve_llavaguard(hub, monkeypatch, pictures, tmp_path):
+    """Three rows of a picture on the hub, one of a picture elsewhere, one whose link is dead."""
+    monkeypatch.setattr(llavaguard, "ROWS", {"train": 9, "test": 5})
+    monkeypatch.setattr(llavaguard, "DOWNLOADS", tmp_path / "downloads")
+    smid = f"{hub.url}/datasets/AIML-TUDA/smid/resolve/main/images/b1_p2_3.jpg"
+    weapons, none = "O6: Weapons or Substance Abuse", "NA: None applying"
+    rows = [
+        ("b1_p2_3", smid, weapons, "Unsafe", PROMPT.format(can="-")),
+        ("b1_p2_3_v3_a", smid, weapons, "Unsafe", PROMPT.format(can="show animals")),
+        ("b1_p2_3_v2", smid, none, "Safe", PROMPT.format(can="show weapons")),
+        ("web_1", f"{hub.url}/cat.png", none, "Safe", PROMPT.format(can="-")),
+        ("web_2", f"{hub.url}/gone.png", none, "Safe", PROMPT.format(can="-")),
+    ]
+
+    def serve(change=lambda rows: rows):
+        table = change(pd.DataFrame(rows, columns=["id", "url", "category", "rating", "policy"]))
+        hub.repos["AIML-TUDA/LlavaGuard"] = {"test.csv": table.to_csv(index=False).encode()}
+        hub.repos["AIML-TUDA/smid"] = {"images/b1_p2_3.jpg": pictures[0]}
+        hub.pages["/cat.png"] = pictures[1]
+        return hub
+
+    return serve

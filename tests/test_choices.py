@@ -1,0 +1,79 @@
+"""Multiple choice under two conventions, by hand: awkward replies, and how they are scored."""
+
+import pandas as pd
+import pytest
+
+from sgvl.choices import ask, chosen, lettered, right, scores
+from sgvl.errors import InputError
+
+PETS = {"A": "a cat", "B": "a dog", "C": "a long-haired guinea pig"}
+
+# reply: what VLMEvalKit reads, what lmms-eval reads (MMMU's rule, BLINK's, RealWorldQA's)
+REPLIES = {
+    "B": ("B", "B", "B", "B"),
+    "B.": ("B", "B", "B", "B"),
+    "(B)": ("B", "B", "B", "B"),
+    " B. a dog ": ("B", "B", "B", "B"),
+    "The answer is (B).": ("B", "B", None, "B"),
+    "The answer is B because a dog has such ears": ("B", "B", None, "B"),
+    "**B**": ("B", None, None, None),
+    "a dog": ("B", None, None, None),
+    "It is a dog": ("B", None, None, None),
+    "What I can see here is a dog": ("B", "B", None, None),
+    "a cat or a dog": (None, None, None, None),
+    "It may be a cat, or else a dog": (None, "B", None, None),
+    "A or B": (None, "B", "A", "A"),
+    "(A) is wrong, so (B)": (None, "B", "A", "A"),
+    "b": (None, None, None, None),
+    "D": (None, None, None, None),
+    "I cannot tell.": (None, None, None, None),
+    "": (None, None, None, None),
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_replies_by_hand(reply):
+    found = (
+        chosen(reply, PETS, "vlmevalkit"),
+        *(chosen(reply, PETS, "lmms_eval", name) for name in ("mmmu", "blink", "realworldqa")),
+    )
+    assert found == REPLIES[reply]
+
+
+def test_a_letter_far_from_the_end_is_not_an_answer_for_vlmevalkit():
+    reply = "A look at the ears and the tail shows me a dog"
+    assert chosen(reply, PETS, "vlmevalkit") == "B"  # by its text; "A" is no answer here
+    assert chosen(reply * 3, PETS, "vlmevalkit") is None  # too long to be an option's text
+
+
+def test_open_questions():
+    assert right("Paris.", {}, "paris", "lmms_eval") is True
+    assert right("It is Paris", {}, "paris", "lmms_eval") is False
+    assert right(" ", {}, "paris", "lmms_eval") is None
+    assert ask("Where?", {}, "Paris", "lmms_eval").startswith("Where?\n\nAnswer with one word")
+    # VLMEvalKit shows the answer beside "Other Answers"
+    assert "A. Paris\nB. Other Answers" in ask("Where?", {}, "Paris", "vlmevalkit")
+    assert right("A", {}, "Paris", "vlmevalkit") is True
+    assert right("B", {}, "Paris", "vlmevalkit") is False
+    assert right("Who knows", {}, "Paris", "vlmevalkit") is None
+
+
+def test_questions_list_their_options():
+    for convention in ("vlmevalkit", "lmms_eval"):
+        text = ask("Which pet?", lettered(["a cat", "a dog"]), "A", convention)
+        assert "Which pet?" in text and "A. a cat\nB. a dog\n" in text
+
+
+def test_scores_by_hand():
+    """Three of four right in one subtask, none of one in another; one reply unread."""
+    told = [("x", True), ("x", True), ("x", True), ("x", None), ("y", False)]
+    frame = pd.DataFrame(
+        [{"set": "blink", "category": category, "right": hit} for category, hit in told]
+    )
+    (row,) = scores(frame).to_dict("records")
+    assert row == {"set": "blink", "n": 5, "micro": 60.0, "macro": 37.5, "unread": 20.0}
+
+
+def test_an_unknown_convention():
+    with pytest.raises(InputError, match="did you mean lmms_eval?"):
+        chosen("A", PETS, "lmms-eval")

@@ -1,0 +1,171 @@
+"""Pictures from the web: a server with the faults that dead links have."""
+
+import io
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler
+
+import PIL.Image
+import pytest
+from local_hub import serving
+
+from sgvl.data import fetch
+from sgvl.data.fetch import Fetched, fetch_all
+
+
+def png(colour="teal"):
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (32, 24), colour).save(file, format="PNG")
+    return file.getvalue()
+
+
+class Web:
+    """What the server was asked, when, and how often at the same time."""
+
+    def __init__(self):
+        self.url, self.asked, self.times, self.agents = "", Counter(), [], set()
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+
+
+@pytest.fixture
+def web():
+    web = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            with web.lock:
+                web.asked[self.path] += 1
+                web.at_once += 1
+                web.most_at_once = max(web.most_at_once, web.at_once)
+                web.times.append(time.monotonic())
+                web.agents.add(self.headers["User-Agent"])
+            try:
+                getattr(self, self.path.partition("?")[0].strip("/"))()
+            finally:
+                with web.lock:
+                    web.at_once -= 1
+
+        def send(self, content, status=200, length=None, **headers):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(length or len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def picture(self):
+            self.send(png())
+
+        def gone(self):
+            self.send(b"", 404)
+
+        def page(self):
+            self.send(b"<html>This picture has moved</html>", Content_Type="image/png")
+
+        def cut(self):
+            self.send(png()[:40], length=len(png()))
+
+        def slow(self):
+            threading.Event().wait(1)
+            self.send(png())
+
+        def busy(self):
+            first = web.asked["/busy"] == 1
+            self.send(
+                *((b"", 503) if first else (png(),)), **({"Retry_After": "0"} if first else {})
+            )
+
+        def moved(self):
+            self.send(b"", 302, Location="/picture")
+
+        def round(self):
+            self.send(b"", 302, Location="/round")
+
+        def refused(self):
+            self.send(b"", 403)
+
+        def large(self):
+            self.send(b"0" * 5000)
+
+        def log_message(self, *args):
+            pass
+
+    with serving(Handler) as web.url:
+        yield web
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Waits between tries, shortened to what a test can wait; and a small limit of size."""
+    real = time.sleep
+    monkeypatch.setattr(fetch, "LARGEST", 4000)
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: real(min(seconds, 0.05)))
+
+
+def fetched(web, *names, folder, **options):
+    urls = list(dict.fromkeys(f"{web.url}/{name}" for name in names))
+    found = fetch_all(urls, folder, **{"pause": 0} | options)
+    assert list(found) == urls
+    return list(found.values())
+
+
+FAULTS = {
+    "gone": "http_404",
+    "refused": "http_403",
+    "page": "image_decode",
+    "cut": "unreachable",
+    "slow": "timeout",
+    "round": "unreachable",
+    "large": "too_large",
+}
+
+
+def test_every_fault_has_its_status_and_leaves_no_picture(web, tmp_path):
+    found = fetched(web, *FAULTS, folder=tmp_path, timeout=0.3)
+    assert [one.status for one in found] == list(FAULTS.values())
+    assert {one.path for one in found} == {None}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+
+
+def test_pictures_come_byte_for_byte_after_a_redirect_or_a_wait(web, tmp_path):
+    found = fetched(web, "picture", "moved", "busy", folder=tmp_path)
+    assert [one.status for one in found] == ["ok"] * 3
+    assert [one.path.read_bytes() for one in found] == [png()] * 3
+    assert web.asked["/busy"] == 2
+
+
+def test_what_is_no_web_address_is_not_asked_for(tmp_path):
+    urls = ["file:///etc/passwd", "ftp://x/a.png", "a.png", "http://[", "", "http://127.0.0.1:1/a"]
+    found = fetch_all(urls, tmp_path, pause=0)
+    statuses = ["bad_url"] * 5 + ["unreachable"]
+    assert [found[url] for url in urls] == [Fetched(status) for status in statuses]
+
+
+def test_a_second_run_asks_only_for_what_may_still_come(web, tmp_path):
+    names = ["picture", "gone", "page", "refused", "busy"]
+    first = fetched(web, *names, folder=tmp_path)
+    before = web.asked.copy()
+    assert fetched(web, *names, folder=tmp_path) == first
+    assert web.asked - before == {"/refused": 1}
+
+
+def test_an_interrupted_write_is_not_taken_for_the_picture(web, tmp_path, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch.os, "replace", killed)
+        fetched(web, "picture", folder=tmp_path)
+    (one,) = fetched(web, "picture", folder=tmp_path)
+    assert one.path.read_bytes() == png() and web.asked["/picture"] == 2
+
+
+def test_one_request_at_a_time_to_a_host_with_a_pause_and_a_name(web, tmp_path):
+    names = [f"picture?{k}" for k in range(5)]
+    fetched(web, *names, *names, folder=tmp_path, pause=0.05)
+    assert web.most_at_once == 1 and sum(web.asked.values()) == 5
+    assert min(b - a for a, b in zip(web.times, web.times[1:], strict=False)) >= 0.05
+    (agent,) = web.agents
+    assert agent.startswith("sgvl/")

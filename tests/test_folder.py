@@ -1,0 +1,180 @@
+"""Pictures of one's own: a folder and a file of labels, from disk to the record shape."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from sgvl.data import labelled, store
+from sgvl.data.sources import load_source
+from sgvl.errors import InputError
+from sgvl.scenes import render, sample_scene
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures in three formats, two policies of text alone."""
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for path, name in {"a.jpg": "knife", "sub/b b.png": "dog", "ç.webp": "tree"}.items():
+        render(sample_scene(rng, "test", [name])).save(tmp_path / "photos" / path)
+    for name in ("house", "law"):
+        (tmp_path / f"{name}.md").write_text(f"---\nname: {name}\ntitle: The {name}\n---\nRules.\n")
+    return tmp_path
+
+
+def spec(folder, content, name="labels.csv", policies=("house",)):
+    (folder / name).write_text(content, encoding="utf-8")
+    files = [str(folder / f"{policy}.md") for policy in policies]
+    return {
+        "kind": "folder",
+        "path": str(folder / "photos"),
+        "labels": str(folder / name),
+        "policies": files,
+    }
+
+
+def test_a_csv_of_two_columns_will_do(folder):
+    rows = load_source(spec(folder, "image,label\na.jpg,unsafe\nsub/b b.png,safe\nç.webp,safe\n"))
+    assert list(rows.features) == list(labelled.FEATURES)
+    assert rows["id"] == rows["pair"] == ["a.jpg", "sub/b b.png", "ç.webp"]
+    assert store.labels(rows) == ["unsafe", "safe", "safe"]
+    assert set(rows["split"]) == {"test"} and set(rows["source"]) == {"photos"}
+    assert [policy.render() for policy in store.policies(rows)] == ["The house\n\nRules."] * 3
+    assert set(rows["status"]) == {"ok"}
+    shown = {sample.id: sample.image for sample in store.samples(rows)}
+    assert shown["sub/b b.png"] == PIL.Image.open(folder / "photos/sub/b b.png").convert("RGB")
+
+
+def test_every_column_of_json_lines(folder):
+    full = {"id": "7", "image": "a.jpg", "label": "safe", "policy": "law", "pair": "p1"}
+    lines = [
+        full | {"category": "knives", "split": "train"},
+        {"image": "a.jpg", "label": "unsafe", "policy": "house"},
+    ]
+    content = "".join(json.dumps(line) + "\n" for line in lines)
+    rows = load_source(spec(folder, content, "labels.jsonl", ("house", "law")))
+    columns = ("id", "pair", "category", "split")
+    assert [tuple(row[name] for name in columns) for row in rows] == [
+        ("7", "p1", "knives", "train"),
+        ("a.jpg", "a.jpg", "", "test"),
+    ]
+    assert [policy.name for policy in store.policies(rows)] == ["law", "house"]
+
+
+def test_excels_csv_and_windows_lines(folder):
+    rows = load_source(spec(folder, '\ufeffimage,label\r\n"a.jpg",safe\r\n'))
+    assert rows["id"] == ["a.jpg"]
+
+
+def test_one_picture_under_two_policies_is_two_rows_and_one_sample(folder):
+    content = "image,label,policy\na.jpg,safe,law\na.jpg,unsafe,house\n"
+    rows = load_source(spec(folder, content, policies=("house", "law")))
+    assert [sample.id for sample in store.samples(rows)] == ["a.jpg"]
+    asked = [(sample.id, policy.name) for sample, policy in store.policy_cases(rows)]
+    assert asked == [("a.jpg", "law"), ("a.jpg", "house")]
+
+
+def test_it_comes_back_from_disk_as_it_was(folder):
+    rows = load_source(spec(folder, "image,label\na.jpg,unsafe\n"))
+    store.save({"house": rows}, folder / "data", seed=0)
+    again = store.read("house", folder / "data")
+    assert again.features == rows.features and again[0] == rows[0]
+
+
+WRONG = {
+    "label spelt otherwise": (
+        "image,label\na.jpg,UnSafe \n",
+        ["line 2: label 'UnSafe '; allowed: safe, unsafe"],
+    ),
+    "no label": ("image,label\na.jpg,\n", ["line 2: label None; allowed: safe, unsafe"]),
+    "missing column": ("image,lable\na.jpg,safe\n", ["column 'label' is missing; did you mean la"]),
+    "unknown column": (
+        "image,label,catgory\na.jpg,safe,x\n",
+        ["line 2: no such column 'catgory'; did you mean category?"],
+    ),
+    "unknown policy": (
+        "image,label,policy\na.jpg,safe,hause\n",
+        ["line 2: policy 'hause'; allowed: house"],
+    ),
+    "no such picture": (
+        "image,label\na.jpg,safe\nz.jpg,safe\n",
+        ["line 3: z.jpg: no such file in"],
+    ),
+    "out of the folder": ("image,label\n../house.md,safe\n", ["line 2: ../house.md: not a plain"]),
+    "a URL": ("image,label\nhttp://x/a.jpg,safe\n", ["http://x/a.jpg: a URL; pictures are read"]),
+    "labelled twice": (
+        "image,label\na.jpg,safe\na.jpg,unsafe\n",
+        ["a.jpg is labelled twice under house"],
+    ),
+    "a comma too many": ("image,label\na,b.jpg,safe\n", ["line 2: expected 2 cells"]),
+    "a cell too few": ("image,label\na.jpg\n", ["line 2: expected 2 cells"]),
+    "nothing": ("image,label\n", ["0 rows; there is nothing to judge"]),
+    "all at once": (
+        "image,label\na.jpg,bad\nz.jpg,worse\n",
+        ["line 2: label 'bad'", "line 3: label 'worse'", "line 3: z.jpg: no such"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_told_with_its_line(folder, case):
+    content, said = WRONG[case]
+    with pytest.raises(InputError) as caught:
+        load_source(spec(folder, content))
+    problems = caught.value.problems
+    assert len(problems) == len(said)
+    for problem, part in zip(problems, said, strict=True):
+        assert problem.startswith(str(folder / "labels.csv")) and part in problem
+
+
+def test_a_file_that_is_no_picture_is_told_with_its_line(folder):
+    (folder / "photos" / "page.jpg").write_text("<html>Not found</html>")
+    with pytest.raises(InputError, match="line 2: page.jpg: not a PNG, JPEG"):
+        load_source(spec(folder, "image,label\npage.jpg,safe\n"))
+
+
+def test_of_a_thousand_problems_the_first_are_told(folder):
+    with pytest.raises(InputError) as caught:
+        load_source(spec(folder, "image,label\n" + "a.jpg,yes\n" * 1000))
+    assert len(caught.value.problems) == 11 and caught.value.problems[-1] == "and 990 more"
+
+
+@pytest.mark.parametrize(
+    "name, content, said",
+    [
+        (
+            "labels.jsonl",
+            '{"image": "a.jpg", "label": 1}\n',
+            "line 1: label is 1; write it as text",
+        ),
+        ("labels.jsonl", '{"image": "a.jpg"\n', "line 1: not JSON"),
+        ("labels.jsonl", '["a.jpg", "safe"]\n', 'line 1: expected {"image": .., "label": ..}'),
+        ("labels.xlsx", "", "labels are a file that ends in .csv or .jsonl"),
+    ],
+)
+def test_files_that_cannot_be_read(folder, name, content, said):
+    with pytest.raises(InputError) as caught:
+        load_source(spec(folder, content, name))
+    assert said in caught.value.problems[0]
+
+
+def test_a_file_in_another_encoding_says_so(folder):
+    wrong = spec(folder, "")
+    (folder / "labels.csv").write_bytes("image,label\nç.webp,safe\n".encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8 text; save it as UTF-8"):
+        load_source(wrong)
+
+
+def test_settings_that_lead_nowhere(folder):
+    right = spec(folder, "image,label\na.jpg,safe\n")
+    for change, said in {
+        "path": "nowhere: no such folder",
+        "labels": "nowhere.csv: No such file",
+    }.items():
+        value = said.partition(":")[0]
+        with pytest.raises(InputError, match=said):
+            load_source(right | {change: value})
+    with pytest.raises(InputError, match="name the policies of the labels under `policies`"):
+        load_source(right | {"policies": []})

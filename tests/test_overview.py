@@ -1,0 +1,179 @@
+"""What 01_data shows of real data, and which rows later notebooks judge."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+from datasets import Dataset
+
+from sgvl.data import overview, store
+from sgvl.data import scenes as drawn
+from sgvl.data.asked import asked
+from sgvl.data.labelled import FEATURES, labelled
+from sgvl.data.pairs import safeeditbench
+from sgvl.data.sources import DRAWN, load_sources
+from sgvl.errors import InputError
+from sgvl.policy import Policy
+from sgvl.scenes import render, sample_scene
+
+HOUSE, LAW = (Policy(name=name, title=name, text="Rules.") for name in ("house", "law"))
+
+
+def scene(seed, split="test"):
+    rng = np.random.default_rng(seed)
+    return render(sample_scene(rng, split, ["dog"] if seed % 2 else ["tree"]))
+
+
+def made(images, split="test", **columns):
+    """A set of these pictures, named a, b, c, .."""
+    files = []
+    for image in images:
+        file = io.BytesIO()
+        image.save(file, format="PNG")
+        files.append({"image": {"bytes": file.getvalue(), "path": None}})
+    n = len(files)
+    known = {"ids": list("abcdef"[:n]), "policies": [HOUSE] * n, "labels": ["safe"] * n}
+    pictures = Dataset.from_list(files, features=FEATURES.__class__(image=FEATURES["image"]))
+    return labelled(pictures, "made", source="made", split=split, **known | columns)
+
+
+@pytest.fixture(scope="module")
+def mine():
+    """One pair under two policies, and a picture that is not there."""
+    images = [scene(0), scene(0), scene(1), scene(2)]
+    rows = made(
+        images,
+        ids=["a", "a", "a2", "x"],
+        pairs=["a", "a", "a", "x"],
+        policies=[HOUSE, LAW, HOUSE, HOUSE],
+        labels=["unsafe", "safe", "safe", "safe"],
+        categories=["dogs", "dogs", "dogs", ""],
+        status=["ok", "ok", "ok", "http_404"],
+    )
+    return rows
+
+
+def test_rows_and_their_summary_by_hand(mine):
+    told = overview.rows({"mine": mine, "more": made([scene(3)])})
+    assert list(told) == overview.COLUMNS and len(told) == 5
+    assert told["policy"].tolist() == ["house", "law", "house", "house", "house"]
+    assert told["label"].tolist() == ["unsafe", "safe", "safe", "safe", "safe"]
+    counts = overview.summary(told).to_dict("index")
+    assert counts["mine"] == {
+        **{"rows": 4, "pictures": 3, "pairs": 2, "policies": 2, "unsafe": 25.0, "usable": 75.0}
+    }
+    assert counts["more"]["usable"] == 100
+
+
+def test_without_real_data_every_table_is_empty():
+    told = overview.rows({})
+    assert list(told) == overview.COLUMNS
+    assert overview.summary(told).empty and overview.leaks({}).empty
+    assert pd.crosstab([told["set"], told["category"]], told["status"]).empty
+
+
+def copy(image, side, quality):
+    file = io.BytesIO()
+    image.resize((side, side)).save(file, format="JPEG", quality=quality)
+    return PIL.Image.open(file).convert("RGB")
+
+
+def test_a_planted_copy_is_found_and_nothing_else():
+    """A training picture stands in a test set: smaller, and compressed anew."""
+    train = made([scene(seed) for seed in (10, 11, 12)], split="train")
+    test = made([scene(13), copy(scene(11), 150, 60), scene(14)])
+    found = overview.leaks({"train": train, "other": test})
+    assert found.drop(columns="distance").values.tolist() == [["train", "b", "other", "b"]]
+    assert overview.leaks({"test only": test}).empty
+
+
+def test_different_scenes_are_far_apart():
+    hashes = [overview.perceptual_hash(scene(seed)) for seed in range(12)]
+    distances = [(a != b).sum() for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert min(distances) > overview.NEAR
+    turned = overview.perceptual_hash(scene(0).rotate(90))
+    assert (turned != hashes[0]).sum() > overview.NEAR
+
+
+def test_the_gallery_is_small_and_blurred(mine):
+    blurred, plain = (overview.gallery({"mine": mine}, blur) for blur in (True, False))
+    assert [picture["title"] for picture in blurred] == ["mine: a", "mine: a2"]
+    edges = [np.abs(np.diff(np.asarray(p[0]["image"], float), axis=1)) for p in (blurred, plain)]
+    assert edges[0].max() < 0.2 * edges[1].max()
+    assert max(blurred[0]["image"].size) == overview.SIDE
+
+
+def test_usable_rows_and_some_pairs(mine):
+    assert store.usable(mine)["id"] == ["a", "a", "a2"]
+    assert store.some_pairs(mine, 1)["id"] == ["a", "a", "a2"]
+    assert store.some_pairs(mine, 0)["id"] == mine["id"]
+    scenes = drawn.following(0, 2)
+    assert store.usable(scenes) is scenes
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return safeeditbench(0, per_category=1)
+
+
+def test_pairs_of_a_drawn_set_are_spread_as_its_rows_are(bench):
+    rows = bench.select(store.spread(len(bench), 2 * 5, group=2))
+    assert store.some_pairs(bench, 5)["id"] == rows["id"]
+
+
+def test_real_data_is_asked_about_under_its_own_policies(mine):
+    found = asked(store.usable(mine))
+    assert found.distinct() == [HOUSE, LAW] and found.policies == [HOUSE, LAW, HOUSE]
+    assert found.cases.values.tolist() == [
+        ["a", "a", "house", "unsafe"],
+        ["a", "a", "law", "safe"],
+        ["a2", "a", "house", "safe"],
+    ]
+    blocks = found.blocks(store.samples(store.usable(mine)))
+    assert [([s.id for s in shown], own) for shown, own in blocks] == [
+        (["a"], [HOUSE, LAW]),
+        (["a2"], [HOUSE]),
+    ]
+    assert asked(mine, ["law"]).cases["id"].tolist() == ["a"]
+    with pytest.raises(InputError, match="no policy 'hose' in this data set; did you mean house?"):
+        asked(mine, ["hose"])
+
+
+def test_policies_of_one_name_are_told_apart_by_their_text():
+    other = HOUSE.model_copy(update={"text": "Other rules."})
+    rows = made([scene(0), scene(1)], ids=["x", "x_v2"], policies=[HOUSE, other])
+    found = asked(rows)
+    assert found.distinct() == [HOUSE, other]
+    blocks = found.blocks(store.samples(rows))
+    assert [([s.id for s in shown], own) for shown, own in blocks] == [
+        (["x"], [HOUSE]),
+        (["x_v2"], [other]),
+    ]
+
+
+def test_drawn_data_is_asked_about_under_the_levels(bench):
+    found = asked(bench.select([0, 1]))
+    assert [policy.name for policy in found.distinct()] == ["L1", "L2", "L3", "L4", "L5"]
+    assert [p.name for p in found.policies] == found.cases["policy"].tolist()
+    ((shown, own),) = found.blocks(store.samples(bench.select([0, 1])))
+    assert len(shown) == 2 and own == found.distinct()
+
+
+def test_names_of_sources_are_names_of_files_and_of_no_drawn_set():
+    spec = {"kind": "folder"}
+    with pytest.raises(InputError) as caught:
+        load_sources({"safeeditbench": spec, "../mine": spec})
+    assert caught.value.problems == [
+        "sources: safeeditbench: the drawn set has this name",
+        "sources: '../mine': a name is made of letters, digits, - and _",
+    ]
+
+
+def test_the_drawn_sets_are_those_of_the_notebook():
+    notebook = Path(__file__).parents[1] / "notebooks" / "01_data.ipynb"
+    gives = json.loads(notebook.read_text())["metadata"]["sgvl"]["gives"]
+    assert set(DRAWN) == {Path(name).stem for name in gives if name.endswith(".parquet")}
