@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from sgvl.errors import InputError
+from sgvl.errors import Busy, InputError
 from sgvl.images import image_digest
 from sgvl.judges.base import Judge, Judgement, Sample
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
@@ -88,7 +88,7 @@ class Records:
             answer = records.get(image_digest(picture), policy.digest)
 
     Answers of another identity (other weights, another prompt) in the same file are kept and never
-    returned. Raises InputError if another run holds the file, and for a damaged line or two
+    returned. Raises Busy if another run holds the file, and InputError for a damaged line or two
     conflicting answers to one question, naming the line.
 
     What is asked about a picture need not be a policy: captions are kept in the same way, under the
@@ -158,7 +158,7 @@ class Records:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"{self.path}: another run holds it; wait for that run") from None
+                raise Busy(f"{self.path}: another run holds it; wait for that run") from None
 
     def _read(self) -> None:
         self._file.seek(0)
