@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow lint lock nano-model clean
+.PHONY: help env run test test-slow test-faults lint lock nano-model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: env  ## run the tests
 
 test-slow: env  ## run the tests that train a model
 	$(BIN)/python -m pytest -m slow
+
+test-faults: env  ## run the tests of faults, the long ones too, and write docs/RELIABILITY.md
+	$(BIN)/python -m pytest -m fault --write-faults
 
 lint: env  ## check style, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check

@@ -104,8 +104,12 @@ class Records:
         self._answers: dict[str, dict] = {}
 
     def __enter__(self) -> "Records":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115, closed in __exit__
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: after a write that failed, nothing waits to be written when it is closed.
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115, closed in __exit__
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
         try:
             self._lock()
             self._read()
@@ -127,12 +131,13 @@ class Records:
         return self._answers.get(self.key(image_digest, policy_digest))
 
     def append(self, rows: Iterable[dict]) -> None:
-        """Store rows as made by ``judge_all``: one write, flushed to the disk before this returns.
+        """Store rows as made by ``judge_all``: one write, on the disk before this returns.
 
         A row is a dict with key, id, policy or prompt (a name) and the answer's fields. One whose
         answer is already there is skipped. Raises InputError for a conflicting one (nothing is
         written) and for rows with an "error". Those are written too, so that the file tells what
-        happened, but they answer nothing: the next run asks again.
+        happened, but they answer nothing: the next run asks again. Raises OSError that names the
+        file for a full disk; what was stored before is kept.
         """
         new = {}
         for row in rows:
@@ -144,13 +149,20 @@ class Records:
                 )
             if known is None:
                 new[row["key"]] = row
-        self._file.write("".join(_line(row) for row in new.values()).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._write("".join(_line(row) for row in new.values()).encode())
         self._answers |= {k: self._answer(row) for k, row in new.items() if "error" not in row}
         errors = [row for row in new.values() if "error" in row]
         if errors:
             raise InputError(f"{_name(row)}: {row['error']}" for row in errors)
+
+    def _write(self, content: bytes) -> None:
+        try:
+            while content:  # a nearly full disk takes a part and says so
+                content = content[self._file.write(content) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            told = f"{error.strerror}; earlier answers are kept, so mend this and run again"
+            raise OSError(error.errno, told, str(self.path)) from None
 
     def _lock(self) -> None:
         """Hold the file until it is closed. The system drops the lock of a process that dies."""
