@@ -109,7 +109,9 @@ class Records:
             # Unbuffered: after a write that failed, nothing waits to be written when it is closed.
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115, closed in __exit__
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); choose a folder that can be"
+            ) from None
         try:
             self._lock()
             self._read()

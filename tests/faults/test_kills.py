@@ -104,6 +104,15 @@ def test_killed_before_lines_of_a_resume_and_once_more(every, whole, tmp_path, r
     record_property("measured", f"{told} of {len(QUESTIONS)} questions")
 
 
+UNIT = receipts.Unit("01_data", "nano", {}, {}, "code", {}, (), (), "key")
+
+
+def write_receipt(folder):
+    paths.ROOT = folder
+    UNIT.receipt.parent.mkdir(parents=True, exist_ok=True)
+    receipts.write_receipt(UNIT, {}, "ok", sgvl="digest")
+
+
 @EVERY
 def test_killed_while_a_receipt_is_written(every, tmp_path, monkeypatch, record_property):
     """A receipt is the old one or the new one, whole."""
@@ -118,15 +127,6 @@ def test_killed_while_a_receipt_is_written(every, tmp_path, monkeypatch, record_
     record_property("measured", f"{len(points)} kills")
 
 
-UNIT = receipts.Unit("01_data", "nano", {}, {}, "code", {}, (), (), "key")
-
-
-def write_receipt(folder):
-    paths.ROOT = folder
-    UNIT.receipt.parent.mkdir(parents=True, exist_ok=True)
-    receipts.write_receipt(UNIT, {}, "ok", sgvl="digest")
-
-
 @pytest.mark.slow
 def test_killed_at_seeded_instants_of_runs_and_of_their_resumes(whole, tmp_path, record_property):
     dice, kills, most = random.Random(3), 0, 0
@@ -135,7 +135,7 @@ def test_killed_at_seeded_instants_of_runs_and_of_their_resumes(whole, tmp_path,
         folder.mkdir()
         of_this = 0
         for _ in range(3):
-            process = start(judge, folder, 0.01)
+            process = start(judge, folder, 0.02)
             time.sleep(dice.uniform(0.02, 0.15))
             process.kill()
             process.join()
