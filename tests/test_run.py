@@ -76,7 +76,7 @@ class Project:
     def run(self, *arguments):
         """Exit code, standard output, standard error."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     def newly_run(self):
@@ -95,7 +95,7 @@ class Project:
         return json.loads((self.root / f"runs/nano/{unit}.json").read_text())
 
     def wait_for(self, file):
-        for _ in range(300):
+        for _ in range(1200):
             if (self.root / file).exists():
                 return (self.root / file).read_text()
             time.sleep(0.1)
@@ -235,7 +235,7 @@ def test_one_run_at_a_time_and_a_signal_reaches_the_kernel(project):
     assert project.status(3)["01_sleeps"] == f"running      by process {first.pid}"
 
     first.send_signal(signal.SIGTERM)
-    out, err = first.communicate(timeout=30)
+    out, err = first.communicate(timeout=120)
     assert first.returncode == 4, out + err
     assert "1 of 2 units were not reached" in err
     assert (project.root / "tidied").exists()
@@ -344,11 +344,11 @@ def test_status_tells_why_at_once_and_loads_nothing_heavy(project):
 
     look = "import sys; from sgvl.run import main; main(['nano', '--status']); print(*sys.modules)"
     environment = os.environ | {"SGVL_ROOT": str(project.root), "PYTHONPATH": str(PACKAGE_PARENT)}
-    times = []
-    for _ in range(3):  # the best of three: other work on the machine is not what is measured
-        began = time.perf_counter()
-        out = subprocess.check_output([sys.executable, "-c", look], env=environment, text=True)
-        times.append(time.perf_counter() - began)
-    assert min(times) < 1, times
+    before = os.times()
+    out = subprocess.check_output([sys.executable, "-c", look], env=environment, text=True)
+    after = os.times()
+    spent = after.children_user + after.children_system
+    spent -= before.children_user + before.children_system
+    assert spent < 1, "seconds at the processor, whatever else the machine does"
     heavy = {"torch", "transformers", "datasets", "pandas", "numpy", "papermill", "nbformat"}
     assert not heavy & set(out.split())
