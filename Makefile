@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow bench lint lock nano-model clean
+.PHONY: help env run test test-slow test-faults bench lint lock nano-model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-slow: env  ## run the tests that train a model
 
 bench: env  ## race the judging engine against three other ways to ask
 	$(BIN)/python benchmarks/judging.py
+
+test-faults: env  ## run the tests of faults, the long ones too, and write docs/RELIABILITY.md
+	$(BIN)/python -m pytest -m fault --write-faults
 
 lint: env  ## check style, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check

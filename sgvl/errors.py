@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and the hint that goes with it."""
+"""The errors that are the user's to mend, and the hint that goes with them."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,6 +13,10 @@ class InputError(ValueError):
     def __init__(self, problems: str | Iterable[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class Busy(InputError):
+    """Another run holds what this one would write; wait for it. The exit code is 3."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -134,9 +135,7 @@ def start(model: str, folder: Path, lora: dict | None, dtype: str = "float32"):
     that Qwen2.5-VL's files do not have, and would go on from the first weights without a word.
     The vision tower is frozen, as in the released recipe.
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
-    checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
+    checkpoint = newest_checkpoint(folder)
     source = checkpoint if checkpoint and lora is None else model
     network, processor = models.load(source, dtype=dtype)
     network.train()
@@ -144,6 +143,16 @@ def start(model: str, folder: Path, lora: dict | None, dtype: str = "float32"):
     network.config._name_or_path = models.resolve(model)
     network.model.visual.requires_grad_(False)
     return network, processor, checkpoint
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that is whole. A kill while one is saved leaves a part of it, which the
+    trainer would take for the newest; its own state is what it saves last."""
+    whole = []
+    for file in folder.glob("checkpoint-*/trainer_state.json"):
+        with suppress(ValueError):
+            whole.append((json.loads(file.read_text(encoding="utf-8"))["global_step"], file.parent))
+    return str(max(whole)[1]) if whole else None
 
 
 def finish(trainer, processor, folder: Path) -> None:

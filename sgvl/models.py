@@ -7,6 +7,10 @@ from typing import NamedTuple
 from sgvl.errors import InputError
 from sgvl.paths import NANO_MODEL, ROOT
 
+# What a model's folder holds beside what is only told of the model.
+SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+REMARKS = {"card.json", "trainer_state.json"}
+
 
 class Loaded(NamedTuple):
     """A model ready to judge, with its processor."""
@@ -45,7 +49,10 @@ def load(
     model: str | Path, revision: str | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> Loaded:
     """Load a model and its processor by name: ``"nano"``, a local folder, or a hub id such as
-    ``"Qwen/Qwen2.5-VL-7B-Instruct"``. Weights are safetensors; no remote code is run."""
+    ``"Qwen/Qwen2.5-VL-7B-Instruct"``. Weights are safetensors; no remote code is run.
+
+    Raises InputError for a model that is not there, and for one that is there in part."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     from transformers.utils.logging import disable_progress_bar
 
@@ -59,18 +66,26 @@ def load(
             f"({str(error).splitlines()[0]}); `nano` ships with the package and needs no network"
         ) from None
     processor_class = image_only_processor() if config.model_type == "qwen2_5_vl" else AutoProcessor
-    processor = processor_class.from_pretrained(name, revision=revision)
+    try:
+        processor = processor_class.from_pretrained(name, revision=revision)
+        network = AutoModelForImageTextToText.from_pretrained(
+            name, revision=revision, dtype=dtype, use_safetensors=True
+        )
+    except (OSError, SafetensorError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"model {str(model)!r} is not whole ({why}); get it again") from None
     processor.tokenizer.padding_side = "left"  # generation and TRL both need it
-    network = AutoModelForImageTextToText.from_pretrained(
-        name, revision=revision, dtype=dtype, use_safetensors=True
-    )
     return Loaded(network.to(device).eval(), processor)
 
 
 def digest(model: str | Path) -> str | None:
-    """sha256 over a local model's safetensors files; None for a hub id, which has a revision."""
+    """sha256 over what can decide an answer in a local model's folder: weights, tokenizer,
+    processor, settings. None for a hub id, which has a revision."""
+    folder = Path(resolve(model))
+    if not folder.is_dir():
+        return None
     found = hashlib.sha256()
-    files = sorted(Path(resolve(model)).glob("*.safetensors"))
-    for file in files:
-        found.update(file.read_bytes())
-    return found.hexdigest() if files else None
+    for file in sorted(folder.iterdir()):
+        if file.suffix in SUFFIXES and file.name not in REMARKS:
+            found.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+    return found.hexdigest()

@@ -131,6 +131,10 @@ def write_receipt(unit: Unit, units: dict[str, Unit], status: str, **facts) -> N
         file.flush()
         os.fsync(file.fileno())
     partial.replace(unit.receipt)
+    if os.name == "posix":  # the new name is on the disk when its folder is
+        folder = os.open(unit.receipt.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def environment() -> dict:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from sgvl.errors import InputError
+from sgvl.errors import Busy, InputError
 from sgvl.images import image_digest
 from sgvl.judges.base import Judge, Judgement, Sample
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
@@ -88,7 +88,7 @@ class Records:
             answer = records.get(image_digest(picture), policy.digest)
 
     Answers of another identity (other weights, another prompt) in the same file are kept and never
-    returned. Raises InputError if another run holds the file, and for a damaged line or two
+    returned. Raises Busy if another run holds the file, and InputError for a damaged line or two
     conflicting answers to one question, naming the line.
 
     What is asked about a picture need not be a policy: captions are kept in the same way, under the
@@ -104,8 +104,14 @@ class Records:
         self._answers: dict[str, dict] = {}
 
     def __enter__(self) -> "Records":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115, closed in __exit__
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: after a write that failed, nothing waits to be written when it is closed.
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115, closed in __exit__
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); choose a folder that can be"
+            ) from None
         try:
             self._lock()
             self._read()
@@ -127,12 +133,13 @@ class Records:
         return self._answers.get(self.key(image_digest, policy_digest))
 
     def append(self, rows: Iterable[dict]) -> None:
-        """Store rows as made by ``judge_all``: one write, flushed to the disk before this returns.
+        """Store rows as made by ``judge_all``: one write, on the disk before this returns.
 
         A row is a dict with key, id, policy or prompt (a name) and the answer's fields. One whose
         answer is already there is skipped. Raises InputError for a conflicting one (nothing is
         written) and for rows with an "error". Those are written too, so that the file tells what
-        happened, but they answer nothing: the next run asks again.
+        happened, but they answer nothing: the next run asks again. Raises OSError that names the
+        file for a full disk; what was stored before is kept.
         """
         new = {}
         for row in rows:
@@ -144,13 +151,20 @@ class Records:
                 )
             if known is None:
                 new[row["key"]] = row
-        self._file.write("".join(_line(row) for row in new.values()).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._write("".join(_line(row) for row in new.values()).encode())
         self._answers |= {k: self._answer(row) for k, row in new.items() if "error" not in row}
         errors = [row for row in new.values() if "error" in row]
         if errors:
             raise InputError(f"{_name(row)}: {row['error']}" for row in errors)
+
+    def _write(self, content: bytes) -> None:
+        try:
+            while content:  # a nearly full disk takes a part and says so
+                content = content[self._file.write(content) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            told = f"{error.strerror}; earlier answers are kept, so mend this and run again"
+            raise OSError(error.errno, told, str(self.path)) from None
 
     def _lock(self) -> None:
         """Hold the file until it is closed. The system drops the lock of a process that dies."""
@@ -158,7 +172,7 @@ class Records:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"{self.path}: another run holds it; wait for that run") from None
+                raise Busy(f"{self.path}: another run holds it; wait for that run") from None
 
     def _read(self) -> None:
         self._file.seek(0)

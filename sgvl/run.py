@@ -5,7 +5,8 @@
     python -m sgvl.run nano --status            how each unit stands
 
 Sequential and small on purpose: each unit is one papermill command (--dry-run prints them), which a
-cluster's own scheduler can run. Exit codes: 0 done, 2 bad input, 3 busy, 4 incomplete, 5 internal.
+cluster's own scheduler can run. Exit codes, of --status too: 0 done, 2 bad input, 3 busy (another
+run is at it), 4 incomplete (run again to go on), 5 internal.
 """
 
 import argparse
@@ -28,20 +29,17 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from sgvl import receipts
-from sgvl.errors import InputError
+from sgvl.errors import Busy, InputError
 from sgvl.paths import PACKAGE, ROOT, runs
 from sgvl.receipts import Unit
 
 DONE, BAD_INPUT, BUSY, INCOMPLETE, INTERNAL = 0, 2, 3, 4, 5
 HOLDS = {"ok", "fresh", "old-code"}  # states in which a unit need not run
+MENDABLE = {"InputError", "ImageError"}  # of all errors, those that only new input can mend
 PATIENCE = 30  # seconds for a stopped notebook to shut its kernel down
 
 # jsonschema would import it, which takes papermill three more seconds; None is "not installed".
 sys.modules.setdefault("rfc3987_syntax", None)
-
-
-class Busy(Exception):
-    """Another run holds the profile's folder."""
 
 
 class Row(NamedTuple):
@@ -65,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _main(options)
-    except (InputError, Busy) as error:
+    except InputError as error:
         print(error, file=sys.stderr)
         return BUSY if isinstance(error, Busy) else BAD_INPUT
     except KeyboardInterrupt:
@@ -82,8 +80,7 @@ def _main(options: argparse.Namespace) -> int:
     plan = receipts.with_needs(chosen, units)
     forced = chosen if options.force else set()
     if options.status:
-        _print_status(plan, units)
-        return DONE
+        return _exit_code(_print_status(plan, units))
     if options.dry_run:
         _print_commands(plan, units, forced)
         return DONE
@@ -92,9 +89,16 @@ def _main(options: argparse.Namespace) -> int:
     _print_rows(rows, units)
     if unreached := len(plan) - len(rows):
         print(f"interrupted: {unreached} of {len(plan)} units were not reached", file=sys.stderr)
-    if any(row.status == "bad-input" for row in rows):
+    return _exit_code([row.status for row in rows] + ["missing"] * unreached)
+
+
+def _exit_code(statuses: list[str]) -> int:
+    """The code of a run whose units stand so; what needs a hand is told before what needs time."""
+    if "bad-input" in statuses:
         return BAD_INPUT
-    return DONE if all(row.status in HOLDS for row in rows) and not unreached else INCOMPLETE
+    if "running" in statuses:
+        return BUSY
+    return DONE if HOLDS.issuperset(statuses) else INCOMPLETE
 
 
 def run(plan: list[str], units: dict[str, Unit], forced: set[str]) -> list[Row]:
@@ -149,14 +153,17 @@ def locked(profile: str):
         lock.acquire()
         (folder / ".pid").write_text(str(os.getpid()))
     except Timeout:
-        pid = (folder / ".pid").read_text()
-        raise Busy(f"profile {profile} is being run by process {pid}") from None
+        raise Busy(f"profile {profile} is being run by {_holder(profile)}") from None
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _holder(profile: str) -> str:
+    return f"process {(runs(profile) / '.pid').read_text()}"
 
 
 def _is_locked(profile: str) -> bool:
@@ -220,7 +227,7 @@ def _papermill(unit: Unit) -> tuple[str, str]:
                 path, path, unit.parameters, progress_bar=False, config=Config(KernelManager=unix)
             )
         except PapermillExecutionError as error:
-            if error.ename == "InputError":
+            if error.ename in MENDABLE:
                 return "bad-input", error.evalue
             return "failed", f"{error.ename}: {error.evalue}"
         except DeadKernelError:
@@ -262,13 +269,20 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-def _print_status(plan: list[str], units: dict[str, Unit]) -> None:
+def _print_status(plan: list[str], units: dict[str, Unit]) -> list[str]:
+    """Print how each planned unit stands, and return it."""
+    statuses = []
     for name in plan:
         status, note = receipts.state(units[name], units)
-        if status == "running" and not _is_locked(units[name].profile):
-            status, note = "interrupted", "its run was killed"
+        if status == "running":
+            profile = units[name].profile
+            locked = _is_locked(profile)
+            status = "running" if locked else "interrupted"
+            note = f"by {_holder(profile)}" if locked else "its run was killed"
         first_line = note.partition("\n")[0]
         print(f"{name:<24} {status:<12} {first_line}".rstrip())
+        statuses.append(status)
+    return statuses
 
 
 def _print_commands(plan: list[str], units: dict[str, Unit], forced: set[str]) -> None:

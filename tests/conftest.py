@@ -1,1 +1,40 @@
+"""Marks the tests that ``faults/faults.yaml`` names, and writes the table of how they went."""
+
+import pytest
+import table
+
 pytest_plugins = ["published"]  # its fixtures serve several test files
+
+went: dict[str, list[table.Outcome]] = {}  # test -> one outcome a case
+
+
+def name_of(nodeid: str) -> str:
+    """A test as the registry names it: ``test_records::test_resume``, whatever its cases."""
+    path, _, name = nodeid.partition("[")[0].partition("::")
+    return f"{path.rpartition('/')[2].removesuffix('.py')}::{name}"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-faults", action="store_true", help=f"write {table.PAGE.name}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m fault` chooses
+def pytest_collection_modifyitems(items):
+    named = {test for fault in table.FAULTS.values() for test in fault.get("tests", [])}
+    for item in items:
+        if name_of(item.nodeid) in named:
+            item.add_marker(pytest.mark.fault)
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" or report.outcome != "passed":
+        why = report.longrepr[2] if report.skipped else ""
+        measured = dict(report.user_properties).get("measured", "")
+        outcome = table.Outcome(report.outcome, measured or why.removeprefix("Skipped: "))
+        went.setdefault(name_of(report.nodeid), []).append(outcome)
+
+
+def pytest_sessionfinish(session):
+    if session.config.getoption("write_faults"):
+        table.PAGE.parent.mkdir(exist_ok=True)
+        table.PAGE.write_text(table.page(went), encoding="utf-8")

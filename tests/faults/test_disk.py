@@ -1,0 +1,129 @@
+"""A disk that is full or cannot be written, and runs that want the same file at the same time."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import evaluation
+import pytest
+from evaluation import QUESTIONS, asked, attempt, evaluate, start, stored
+from test_run import Project
+
+from sgvl import paths, run
+from sgvl.errors import InputError
+from sgvl.records import judge_all
+
+
+def errors(folder: Path) -> list[str]:
+    return [file.read_text() for file in folder.glob("*.error")]
+
+
+def same_as_undisturbed(folder: Path) -> bool:
+    evaluate(folder)
+    whole = folder / "whole"
+    whole.mkdir()
+    evaluate(whole)
+    return all(
+        (folder / name).read_bytes() == (whole / name).read_bytes()
+        for name in ("noting.jsonl", "scores.csv")
+    )
+
+
+@pytest.mark.parametrize("most", [500, 2345, 3456, 7000])
+def test_a_write_that_stops_half_way_names_the_file_and_loses_nothing(most, tmp_path):
+    """A limit on the size of files, kept by the system, stops a write where a full disk would."""
+    start(attempt, tmp_path, 0.0, most).join()
+    (said,) = errors(tmp_path)
+    assert said.startswith(f"OSError: [Errno {errno.EFBIG}]") and "earlier answers are kept" in said
+    assert "noting.jsonl" in said
+    assert (tmp_path / "noting.jsonl").stat().st_size == most
+    before, notes = stored(tmp_path), len(asked(tmp_path))
+    assert same_as_undisturbed(tmp_path)
+    assert not set(before) & set(asked(tmp_path)[notes:])
+    assert len(asked(tmp_path)) - len(QUESTIONS) <= evaluation.ONE_BATCH
+
+
+MOUNT = """\
+mount -t tmpfs -o size=128k none "$1" && head -c 126976 /dev/zero > "$1/filler" && "${@:2}"
+"""
+IN_IT = """\
+import shutil, sys
+from pathlib import Path
+from evaluation import judge
+disk, out = map(Path, sys.argv[1:])
+run = disk / "run"
+run.mkdir()
+(run / "notes.txt").symlink_to(out / "notes.txt")
+try:
+    judge(run)
+except OSError as error:
+    (out / "said.txt").write_text(str(error))
+shutil.copy(run / "noting.jsonl", out / "when_full.jsonl")
+(disk / "filler").unlink()
+judge(run)
+shutil.copytree(run, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("notes.txt"))
+"""
+
+
+def test_a_full_disk(tmp_path):
+    """A file system of 128 KiB, mounted for this test alone, with 4 KiB left."""
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
+    out.mkdir()
+    mounting = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", MOUNT, "bash"]
+    if not shutil.which("unshare") or subprocess.run([*mounting, disk, "true"]).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    python = [sys.executable, "-c", IN_IT, disk, out]
+    subprocess.run([*mounting, disk, *python], check=True, env=environment)
+    said = (out / "said.txt").read_text()
+    assert "No space left on device; earlier answers are kept" in said and "noting.jsonl" in said
+    kept = (out / "when_full.jsonl").read_bytes()
+    kept = kept[: kept.rfind(b"\n") + 1]
+    assert kept and (out / "noting.jsonl").read_bytes().startswith(kept)
+    assert len(QUESTIONS) < len(asked(out)) <= len(QUESTIONS) + evaluation.ONE_BATCH
+    assert same_as_undisturbed(out)
+
+
+def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path):
+    """A file stands where the folder should be: not even root can write there."""
+    (tmp_path / "runs").write_text("not a folder")
+    noting = evaluation.NotingJudge(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match=r"runs/noting\.jsonl: cannot be written \("):
+        judge_all(noting, evaluation.SAMPLES, evaluation.POLICIES, tmp_path / "runs/noting.jsonl")
+    assert asked(tmp_path) == []
+
+    project = Project(tmp_path)
+    project.notebook("01_data")
+    project.parameters("01_data")
+    code, out, err = project.run("nano")
+    assert (code, out) == (2, "") and re.fullmatch(r".*/runs/nano: .+\n", err)
+
+
+def test_runs_that_want_the_same_file_take_turns(tmp_path):
+    first = start(attempt, tmp_path, 0.1)
+    while not asked(tmp_path):
+        time.sleep(0.01)
+    rivals = [start(attempt, tmp_path) for _ in range(3)]
+    for process in [*rivals, first]:
+        process.join()
+    said = errors(tmp_path)
+    assert len(said) == 3 and all("another run holds it; wait" in line for line in said)
+    assert {line.partition(":")[0] for line in said} == {"Busy"}
+    assert asked(tmp_path) == QUESTIONS and same_as_undisturbed(tmp_path)
+
+
+def test_a_lock_that_a_dead_run_left_is_no_lock(tmp_path, monkeypatch):
+    """Even where its process number belongs to another process by now: this one."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    folder = paths.runs("nano")
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / ".pid").write_text(str(os.getpid()))
+    with run.locked("nano"):
+        assert (folder / ".pid").read_text() == str(os.getpid())

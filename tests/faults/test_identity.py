@@ -1,0 +1,105 @@
+"""What decides an answer is in the identity of who gives it, and nothing else is.
+
+The list is closed: an option that is not classified here fails, and so does a file of a model.
+"""
+
+import inspect
+import shutil
+from pkgutil import resolve_name
+
+import pytest
+
+from sgvl import finetune, judges, models, recaption
+from sgvl.errors import InputError
+from sgvl.paths import NANO_MODEL
+
+# Options that name a thing or decide its speed and price, with another value for each.
+RUNTIME = {
+    "name": "another",
+    "batch_size": 2,
+    "device": "cpu:0",
+    "url": "http://127.0.0.1:9/v1",
+    "concurrency": 1,
+    "timeout": 1.0,
+    "max_retries": 1,
+    "key_variable": "HOME",
+    "image_tokens": 1,  # for the estimate of a price
+}
+# Options that decide answers, likewise. "model" is another folder with the same files, see below.
+DECIDES = {
+    "threshold": 0.8,
+    "revision": "v2",
+    "prompt": {"judge": "word", "captioner": "rewrite"},
+    "policy_form": "full",
+    "parser": "word",
+    "max_new_tokens": 5,
+    "max_tokens": 5,
+    "score": False,
+    "dtype": "bfloat16",
+    "image": False,
+    "image_format": "PNG",
+    "max_side": 512,
+    "temperature": 0.5,
+    "seed": 1,
+}
+NEEDED = {"endpoint": {"model": "a"}}  # options without a default
+
+OPTIONS = [
+    (noun, kind, option)
+    for noun, kinds in (("judge", judges.KINDS), ("captioner", recaption.KINDS))
+    for kind, made_by in kinds.items()
+    for option in inspect.signature(resolve_name(made_by)).parameters
+]
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory):
+    return str(shutil.copytree(NANO_MODEL, tmp_path_factory.mktemp("models") / "other"))
+
+
+@pytest.mark.parametrize(("noun", "kind", "option"), OPTIONS, ids=map("-".join, OPTIONS))
+def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_model):
+    make = {"judge": judges.make_judge, "captioner": recaption.make_captioner}[noun]
+    spec = {"kind": kind} | NEEDED.get(kind, {})
+    decides = {**DECIDES, "model": other_model}
+    assert (option in RUNTIME) != (option in decides), f"classify {option} of {noun} {kind}"
+    value = (RUNTIME | decides)[option]
+    value = value[noun] if isinstance(value, dict) else value
+    before, after = (make(s).identity() for s in (spec, spec | {option: value}))
+    assert (before != after) == (option in decides)
+
+
+def changed(folder, name):
+    """A copy of the shipped model in which one character of one file differs."""
+    shutil.copytree(NANO_MODEL, folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-3] ^= 1
+    (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in NANO_MODEL.iterdir()))
+def test_a_change_in_any_file_of_a_model_is_another_model(name, tmp_path):
+    told_of_it = name in {"README.md", "card.json"}
+    assert (models.digest(changed(tmp_path / "m", name)) == models.digest("nano")) == told_of_it
+
+
+def test_a_model_that_came_in_part_is_named(tmp_path):
+    shutil.copytree(NANO_MODEL, tmp_path / "m")
+    weights = tmp_path / "m" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"m' is not whole \(.*; get it again"):
+        models.load(tmp_path / "m")
+    weights.unlink()
+    with pytest.raises(InputError, match="is not whole .*safetensors"):
+        models.load(tmp_path / "m")
+
+
+def test_a_checkpoint_that_was_killed_while_saved_is_passed_over(tmp_path):
+    assert finetune.newest_checkpoint(tmp_path) is None
+    for step, state in {2: '{"global_step": 2}', 10: '{"global_step": 10}', 12: '{"glob'}.items():
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-14").mkdir()
+    (tmp_path / "checkpoint-14" / "model.safetensors").write_bytes(b"half")
+    assert finetune.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

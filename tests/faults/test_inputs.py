@@ -1,0 +1,128 @@
+"""Pictures, replies and policies that nobody has vouched for, on their way through a whole run."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluation import POLICIES, SAMPLES, NotingJudge, asked
+from PIL import Image
+from tokenizers import Tokenizer
+
+from sgvl import metrics, policy, prompts
+from sgvl.images import ImageError, image_digest, load_image
+from sgvl.judges import Judgement, Sample
+from sgvl.paths import NANO_MODEL
+from sgvl.paths import POLICIES as POLICY_FILES
+from sgvl.records import judge_all
+from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE, parse
+
+
+def noise(size=(64, 48)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def file_of(image, form="PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+BROKEN = {
+    "empty.png": b"",
+    "truncated.png": file_of(noise())[:-500],
+    "truncated.jpg": file_of(noise(), "JPEG")[:-500],
+    "page.png": b"<html>404</html>",
+    "film.gif": file_of(noise(), "GIF", save_all=True, append_images=[noise((32, 32))]),
+    "ribbon.png": file_of(noise((402, 2))),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_picture_ends_a_run_by_its_name_and_costs_no_answer(name, tmp_path):
+    """What was judged before it is kept; without it, the run goes on from there."""
+    files = {f"good{i}.png": file_of(sample.image) for i, sample in enumerate(SAMPLES[:3])}
+    files |= {name: BROKEN[name], "last.png": file_of(SAMPLES[3].image)}
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content)
+    judge, store = NotingJudge(tmp_path / "notes.txt"), tmp_path / "noting.jsonl"
+
+    def pictures():
+        return (Sample(file, load_image(file, tmp_path)) for file in files)
+
+    with pytest.raises(ImageError, match=f"^{name}: "):
+        judge_all(judge, pictures(), POLICIES, store, batch_size=2)
+    assert len(asked(tmp_path)) == 2 * len(POLICIES)
+    del files[name]
+    assert len(judge_all(judge, pictures(), POLICIES, store, batch_size=2)) == 4 * len(POLICIES)
+    assert len(asked(tmp_path)) == 4 * len(POLICIES)
+
+
+def test_a_flipped_bit_that_still_decodes_is_another_picture(tmp_path):
+    """No decoder notices; the digest of the pixels does, so the old answer is not served."""
+    whole = file_of(noise(), "JPEG")
+    flipped = bytearray(whole)
+    flipped[-400] ^= 4
+    before, after = load_image(whole), load_image(bytes(flipped))
+    assert before.size == after.size and image_digest(before) != image_digest(after)
+    judge = NotingJudge(tmp_path / "notes.txt")
+    for image in (before, after):
+        judge_all(judge, [Sample("s", image)], POLICIES, tmp_path / "noting.jsonl")
+    assert len(asked(tmp_path)) == 2 * len(POLICIES)
+
+
+UNREADABLE = {
+    "empty": "",
+    "blank": " \n\t",
+    "refusal": "I'm sorry, but I can't help with that.",
+    "both labels": "Answer: safe or unsafe",
+    "negated": "Answer: not unsafe",
+    "a question": "unsafe? no",
+    "two answers": "Answer: safe. Answer: unsafe",
+    "cut by the token limit": "I see a knife. Answer: unsa",
+    "JSON": '{"rating": "Unsafe", "rationale": "a knife',
+    "fenced": "```\nunsafe, because of the knife\n```",
+    "another language": "答案：不安全 \x00 \u2028 Die Antwort: unsicher",
+    "a loop of 50 kB": "Answer: unsafe " * 3400,
+}
+
+
+def test_unreadable_replies_of_twelve_kinds_are_kept_counted_and_not_asked_again(tmp_path):
+    class Says(NotingJudge):
+        def answer(self, image, policy):
+            reply = list(UNREADABLE.values())[image.getpixel((0, 0))[0]]
+            read = parse(reply)
+            return Judgement(read.verdict, None, read.rationale, reply)
+
+    pictures = [
+        Sample(kind, Image.new("RGB", (2, 2), (k, 0, 0))) for k, kind in enumerate(UNREADABLE)
+    ]
+    judge, store = Says(tmp_path / "notes.txt"), tmp_path / "says.jsonl"
+    rows = judge_all(judge, pictures, POLICIES[:1], store)
+    assert len(rows) == 12 and {row["verdict"] for row in rows} == {UNPARSEABLE}
+    assert [row["reply"] for row in rows] == list(UNREADABLE.values())
+    assert judge_all(judge, pictures, POLICIES[:1], store) == rows and len(asked(tmp_path)) == 12
+    assert len(store.read_bytes().splitlines()) == 12
+
+    frame = pd.DataFrame(rows).assign(judge="says", label=[SAFE, UNSAFE] * 6)
+    scored = metrics.score(frame.assign(pair=frame["id"]))
+    assert (scored.n, scored.accuracy, scored.unparseable) == (12, 0, 100), "never dropped"
+
+
+def test_no_control_token_of_the_shipped_model_gets_through_a_policy():
+    """Each of them, at the beginning of a text, at its end and inside a word."""
+    tokenizer = Tokenizer.from_file(str(NANO_MODEL / "tokenizer.json"))
+    control = {token.content: id_ for id_, token in tokenizer.get_added_tokens_decoder().items()}
+    assert {"<|im_start|>", "<|im_end|>", "<|image_pad|>"} <= control.keys()
+    for token in control:
+        asked_for = prompts.judge_prompt(f"{token} Be ni{token}ce. {token}{token}")
+        assert not set(control.values()) & set(tokenizer.encode(asked_for).ids), token
+
+
+def test_line_ends_and_names_of_folders_change_no_policy(tmp_path):
+    text = (POLICY_FILES / "L3.md").read_text(encoding="utf-8")
+    folder = tmp_path / "Règles du jeu {1} 規則"
+    folder.mkdir()
+    (folder / "L3.md").write_bytes(text.replace("\n", "\r\n").encode())
+    assert policy.load(folder / "L3.md").digest == policy.load("L3").digest
