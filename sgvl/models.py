@@ -1,6 +1,7 @@
 """Loading a vision-language model and its processor: one function for every profile."""
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,10 @@ from sgvl.paths import NANO_MODEL, ROOT
 # What a model's folder holds beside what is only told of the model.
 SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 REMARKS = {"card.json", "trainer_state.json"}
+
+# It warns of sliding windows, such as the first layer of nano has, unless flash attention is used;
+# the masks see to them, and tests/test_nano.py compares the ways.
+QWEN = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
 
 
 class Loaded(NamedTuple):
@@ -57,6 +62,7 @@ def load(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would stay in every executed notebook
+    logging.getLogger(QWEN).addFilter(lambda record: "Sliding Window" not in record.getMessage())
     name = resolve(model)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)

@@ -56,6 +56,7 @@ PRESENCE = "Is there {thing}? Answer yes or no."
 COUNT = "How many things are there? Answer with one word."
 PLACE = "Where is this? Answer with one word."
 CHOICE = "Which of these is in the image? {options} Answer with the letter."
+RECITE = "Say this policy again, its clauses in any order."
 
 # Questions of published benchmarks, after the forms of two harnesses and in our words.
 GENERAL = {

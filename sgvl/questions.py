@@ -4,6 +4,7 @@ Four tasks: presence, counting, place, and multiple choice with four options. Al
 that the base model can name; none is about safety.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,17 +46,24 @@ def place(scene: Scene) -> Question:
 
 
 def choice(rng: np.random.Generator, scene: Scene) -> Question:
-    """Four options, one of them in the picture; the answer is its letter.
-
-    A letter follows its option, as a status follows its category in a policy: one look-up for both.
-    """
+    """Four options, one of them in the picture; the answer is its letter."""
     here, away = _here_and_away(scene)
     right = int(rng.integers(4))
     options = [str(n) for n in rng.choice(away, 4, replace=False)]
     options[right] = str(rng.choice(here))
-    listed = "; ".join(f"{name} {letter}" for letter, name in zip("ABCD", options, strict=True))
-    seen = f"I see {in_words([options[right]])} {'ABCD'[right]}."
-    return Question(prompts.CHOICE.format(options=f"{listed}."), "ABCD"[right], seen)
+    text, seen = offer(options)
+    return Question(text, "ABCD"[right], seen[right])
+
+
+def offer(options: Sequence[str], letters: Sequence[str] = "ABCD") -> tuple[str, list[str]]:
+    """The question that offers these options, and for each the sentence that says it is seen.
+
+    A letter follows its option, as a status follows its category in a policy: one look-up for both.
+    """
+    lettered = list(zip(options, letters, strict=True))
+    listed = "; ".join(f"{name} {letter}" for name, letter in lettered)
+    seen = [f"I see {in_words([name])} {letter}." for name, letter in lettered]
+    return prompts.CHOICE.format(options=f"{listed}."), seen
 
 
 def answer_in(reply: str) -> str:

@@ -29,7 +29,7 @@ class Skeleton(NamedTuple):
 def sample_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
     """Mostly one to six clauses, sometimes up to ``longest``; one at least against the default."""
     default = default or str(rng.choice(["permitted", "prohibited"], p=[0.7, 0.3]))
-    n = int(rng.integers(1, longest + 1 if rng.random() < 0.2 else min(6, longest) + 1))
+    n = _clauses(rng, longest)
     against = rng.random(n) < 0.85
     against[rng.integers(n)] = True
     statuses = tuple(OPPOSITE[default] if x else default for x in against)
@@ -37,21 +37,22 @@ def sample_skeleton(rng: np.random.Generator, longest: int, default: str | None 
     return Skeleton(default, statuses, exceptions, tuple(bool(x) for x in rng.random(n) < 0.12))
 
 
-def plain_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
-    """One to three clauses against the default, without exceptions: the form to learn first."""
-    default = default or str(rng.choice(["permitted", "prohibited"], p=[0.7, 0.3]))
-    n = int(rng.integers(1, min(3, longest) + 1))
-    return Skeleton(default, (OPPOSITE[default],) * n, (0,) * n, (False,) * n)
-
-
 def mixed_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
-    """Up to eight clauses whose status is a coin's, half of them with exceptions: no majority of
-    the policy, and no word alone, tells what a clause says."""
-    default = default or str(rng.choice(["permitted", "prohibited"]))
-    n = int(rng.integers(1, min(8, longest) + 1))
-    statuses = tuple(str(s) for s in rng.choice(["permitted", "prohibited"], n))
+    """As long as ``sample_skeleton``, each status a coin's and half of the clauses with exceptions:
+    neither the rest of a policy nor its default tells what a clause says."""
+    n = _clauses(rng, longest)
+    statuses = tuple(_coin(rng) for _ in range(n))
     exceptions = tuple(int(rng.integers(1, 4)) if rng.random() < 0.5 else 0 for _ in range(n))
-    return Skeleton(default, statuses, exceptions, tuple(bool(x) for x in rng.random(n) < 0.12))
+    about_concept = tuple(bool(x) for x in rng.random(n) < 0.12)
+    return Skeleton(default or _coin(rng), statuses, exceptions, about_concept)
+
+
+def _clauses(rng: np.random.Generator, longest: int) -> int:
+    return int(rng.integers(1, longest + 1 if rng.random() < 0.2 else min(6, longest) + 1))
+
+
+def _coin(rng: np.random.Generator) -> str:
+    return str(rng.choice(["permitted", "prohibited"]))
 
 
 def fill(
@@ -88,6 +89,8 @@ def opposite_policies(
     seen = sorted({concepts()[t].category for t in tags[:-1]} & set(pool))
     for _ in range(100):  # far more than any scene needs that has something to name
         skeleton = form(rng, min(14, len(pool)), default)
+        if {skeleton.default} == set(skeleton.statuses) and not any(skeleton.exceptions):
+            continue  # says the same of everything
         found: dict[str, Policy] = {}
         for _ in range(40):
             n = int(rng.integers(0, min(len(seen), len(skeleton.statuses)) + 1))

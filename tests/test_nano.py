@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from sgvl import models
 from sgvl.judges import make_judge
 from sgvl.nano.build import Recipe, build
 from sgvl.nano.card import BOUNDS, measure
@@ -37,18 +39,41 @@ def test_the_card_is_of_the_shipped_weights(figures):
     assert (NANO_MODEL / "model.safetensors").is_file() and not list(NANO_MODEL.glob("*.bin"))
 
 
+def test_the_first_layer_sees_three_words_whichever_way_attention_is_computed():
+    """A word four places back changes nothing in a one-layer view; sdpa and eager agree."""
+    model, processor = models.load("nano")
+    text = model.model.language_model
+    ids = processor.tokenizer("Policy: toys prohibited; music permitted.", return_tensors="pt")
+    ids = ids.input_ids
+    other = ids.clone()
+    other[0, 0] = ids[0, -1]
+    found = {}
+    with torch.no_grad():
+        for way in ("sdpa", "eager"):
+            model.set_attn_implementation(way)
+            found[way] = [
+                text(input_ids=x, output_hidden_states=True, use_cache=False).hidden_states
+                for x in (ids, other)
+            ]
+    for one, two in zip(found["sdpa"][0], found["eager"][0], strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+    (first, changed) = (states[1] for states in found["sdpa"])
+    assert not torch.allclose(first[0, 2], changed[0, 2], atol=1e-4)
+    assert torch.allclose(first[0, 3:], changed[0, 3:], atol=1e-5)
+
+
 def test_the_build_goes_on_where_it_stopped(tmp_path):
     """Toy sizes, the real steps: killed after its vision step, and run through, alike."""
     recipe = Recipe(
         pool=12,
         vision_steps=2,
         vision_batch=2,
-        plain_steps=1,
+        reciting_steps=1,
+        lettering_steps=1,
         reading_steps=1,
         seeing_steps=1,
         judging_steps=1,
         polishing_steps=1,
-        mixing_steps=1,
         vision_warmup=1,
         language_warmup=1,
         language_batch=3,

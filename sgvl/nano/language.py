@@ -13,57 +13,60 @@ from sgvl.nano.architecture import TOKENS
 from sgvl.nano.training import Checkpoint, Recipe, log, optimiser_of
 from sgvl.prompts import message
 
-# The share of each kind of lesson, phase by phase (ours). First to read policies, short ones before
-# long ones, in words alone: a look-up forms in minutes there, and never formed among pictures. Then
-# to see, then to judge what is seen; at last, at lower rates, what came slowest:
-# the names, and clauses that go against the rest of their policy.
+# The share of each kind of lesson, phase by phase (ours). First words alone: to say clauses again,
+# then the options of a choice too, which teaches what belongs to what, and then to look up what a
+# policy says of given things. Then to see, then to judge what is seen, while a few options are
+# still said again, or their letters are lost; at last, once more from a lower rate, what came
+# slowest: the names, and choices.
 PHASES = {
-    "plain": {"read_plain": 1.0},
-    "reading": {"read": 1.0},
+    "reciting": {"recite_plain": 1.0},
+    "lettering": {"recite": 0.5, "recite_options": 0.5},
+    "reading": {"recite": 0.15, "recite_options": 0.25, "read": 0.6},
     "seeing": {
-        "caption": 0.5,
-        "presence": 0.16,
-        "choice": 0.12,
+        "caption": 0.46,
+        "presence": 0.14,
+        "choice": 0.14,
         "count": 0.06,
         "place": 0.04,
-        "judge_given": 0.12,
+        "judge_given": 0.1,
+        "recite_options": 0.06,
     },
     "judging": {
         "caption": 0.15,
         "caption_under_policy": 0.1,
         "judge": 0.4,
-        "judge_given": 0.15,
-        "presence": 0.08,
+        "judge_given": 0.12,
+        "presence": 0.07,
         "choice": 0.08,
         "count": 0.02,
         "place": 0.02,
+        "recite_options": 0.04,
     },
     "polishing": {
         "caption": 0.3,
         "caption_under_policy": 0.1,
         "judge": 0.35,
         "judge_given": 0.05,
-        "presence": 0.04,
-        "choice": 0.14,
-        "count": 0.01,
-        "place": 0.01,
-    },
-    "mixing": {
-        "caption": 0.14,
-        "caption_under_policy": 0.05,
-        "judge": 0.15,
-        "judge_mixed": 0.36,
-        "judge_given_mixed": 0.2,
-        "presence": 0.02,
-        "choice": 0.06,
-        "count": 0.01,
-        "place": 0.01,
+        "presence": 0.06,
+        "choice": 0.1,
+        "count": 0.02,
+        "place": 0.02,
     },
 }
 
-# After a category a reply goes on with its status or with a comma ("all else"): the two ways on
-# must weigh the same, or the loss pays for a guess.
-CONTENT = ["prohibited", "permitted", "safe", "unsafe", "object", "unknown", "all", "here"]
+# After a category a reply goes on with its status or with a comma ("all else"), after a status with
+# "except" or a full stop: ways on must weigh the same, or the loss pays for a guess.
+CONTENT = [
+    "prohibited",
+    "permitted",
+    "except",
+    "safe",
+    "unsafe",
+    "object",
+    "unknown",
+    "all",
+    "here",
+]
 
 
 class Batcher:
@@ -83,7 +86,7 @@ class Batcher:
             for shown in (None, True)
         )
         words = [f" {word}" for word in (*concepts(), *CATEGORIES, *CONTENT, *"ABCD")]
-        self.words = {self.tokenizer.encode(w)[0] for w in (*words, *lessons.ANSWERS, ",")}
+        self.words = {self.tokenizer.encode(w)[0] for w in (*words, *lessons.ANSWERS, ",", ".")}
 
     def parts(self, batch: list[lessons.Lesson], parts: int):
         """The batch in parts of like length: pictures, token ids and weights of each."""
@@ -144,9 +147,9 @@ def train_language(model, processor, scenes, seen, recipe: Recipe, folder: Path)
     learnt = [p for p in model.parameters() if p.requires_grad]
     steps = {phase: getattr(recipe, f"{phase}_steps") for phase in PHASES}
     phases = [phase for phase, n in steps.items() for _ in range(n)]
-    later = steps["polishing"], steps["mixing"]
+    polishing = steps["polishing"]
     optimiser, schedule = optimiser_of(
-        learnt, recipe.language_lr, recipe.language_warmup, len(phases) - sum(later), later
+        learnt, recipe.language_lr, recipe.language_warmup, len(phases) - polishing, polishing
     )
     checkpoint = Checkpoint(folder / "language.pt", model, optimiser, schedule)
     batcher = Batcher(processor, recipe.word_weight)

@@ -5,7 +5,7 @@ of them. Their names occur only in *given* words: a description that is forced o
 loss, from which it learns what a policy says of a word it cannot yet see.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +14,7 @@ from sgvl import prompts, questions, sft
 from sgvl.concepts import CATEGORIES, PLACES, concepts, group, named
 from sgvl.policy import load_all
 from sgvl.questions import NUMBERS, SEEN
-from sgvl.random_policies import (
-    Skeleton,
-    mixed_skeleton,
-    opposite_policies,
-    plain_skeleton,
-    sample_skeleton,
-)
+from sgvl.random_policies import Skeleton, fill, mixed_skeleton, opposite_policies
 from sgvl.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
@@ -55,26 +49,47 @@ def caption_under_policy(rng: np.random.Generator, i: int, scene: Scene) -> Less
     return plain._replace(prompt=f"Policy: {policy.render('brief')}\n{plain.prompt}")
 
 
-def judge(
-    rng: np.random.Generator,
-    i: int,
-    scene: Scene,
-    form: Callable[..., Skeleton] = sample_skeleton,
-) -> list[Lesson]:
+def recite(rng: np.random.Generator, plain: bool = False) -> Lesson:
+    """Say three to eight clauses again in another order: every word hangs on those before it.
+
+    Half of the clauses are about one concept. ``plain``: without exceptions, to be learnt first.
+    """
+    n = int(rng.integers(3, 9))
+    statuses = tuple(str(s) for s in rng.choice(["permitted", "prohibited"], n))
+    exceptions = tuple(0 if plain or rng.random() < 0.5 else int(k) for k in rng.integers(1, 4, n))
+    about_concept = tuple(bool(x) for x in rng.random(n) < 0.5)
+    skeleton = Skeleton("permitted", statuses, exceptions, about_concept)
+    policy = fill(rng, skeleton, list(CATEGORIES))
+    clauses = [rule.clause(tag) for rule in policy.rules for tag in rule.tags]
+    prompt = f"Policy: {policy.render('brief')}\n{prompts.RECITE}"
+    return Lesson(None, prompt, "", " ".join(f"{clause}." for clause in rng.permutation(clauses)))
+
+
+def recite_options(rng: np.random.Generator) -> Lesson:
+    """Say the options of a choice again in another order, each with its letter.
+
+    There are more of them than in a choice, and their letters are drawn: none tells another.
+    """
+    n = int(rng.integers(5, 9))
+    names = [str(name) for name in rng.choice(list(concepts()), n, replace=False)]
+    text, seen = questions.offer(names, [str(letter) for letter in rng.choice(list("ABCD"), n)])
+    return Lesson(None, text, "", " ".join(rng.permutation(seen)))
+
+
+def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
     """Judge the picture, as far as it can be named, under two policies of opposite label."""
     tags = scene.tags
     if not any(group(t) in SEEN for t in tags[:-1]):
         tags = (str(rng.choice(named(*SEEN))), scene.place)  # policies to draw from; label is moot
     lessons = []
-    for policy in opposite_policies(rng, tags, ALL if rng.random() < 0.5 else SEEN, form=form):
+    groups = ALL if rng.random() < 0.5 else SEEN
+    for policy in opposite_policies(rng, tags, groups, form=mixed_skeleton):
         prompt = prompts.judge_prompt(policy.render("brief"))
         lessons.append(Lesson(i, prompt, "", justify(policy, scene.tags, whitewash=True)))
     return lessons
 
 
-def judge_given(
-    rng: np.random.Generator, i: int | None, form: Callable[..., Skeleton] = sample_skeleton
-) -> list[Lesson]:
+def judge_given(rng: np.random.Generator, i: int | None) -> list[Lesson]:
     """Judge words of any kind that are said to be seen, under two policies of opposite label."""
     pool = list(concepts())
     names = sample_names(
@@ -82,7 +97,7 @@ def judge_given(
     )
     tags = (*names, str(rng.choice(PLACES)))
     lessons = []
-    for policy in opposite_policies(rng, tags, ALL, form=form):
+    for policy in opposite_policies(rng, tags, ALL, form=mixed_skeleton):
         given = describe(tags)
         reply = justify(policy, tags).removeprefix(given)
         lessons.append(Lesson(i, prompts.judge_prompt(policy.render("brief")), given, reply))
@@ -113,14 +128,14 @@ def sample(
             return [caption_under_policy(rng, i, scene)]
         case "judge":
             return judge(rng, i, scene)
-        case "judge_mixed":
-            return judge(rng, i, scene, mixed_skeleton)
         case "judge_given":
             return judge_given(rng, i)
-        case "judge_given_mixed":
-            return judge_given(rng, i, mixed_skeleton)
-        case "read_plain":
-            return judge_given(rng, None, plain_skeleton)
+        case "recite_plain":
+            return [recite(rng, plain=True)]
+        case "recite":
+            return [recite(rng)]
+        case "recite_options":
+            return [recite_options(rng)]
         case "read":
             return judge_given(rng, None)
         case "presence":
@@ -148,6 +163,7 @@ def corpus(rng: np.random.Generator) -> list[str]:
             texts += [justify(policy, tags, whitewash=True)]
         texts += [prompts.judge_prompt("", "taxonomy"), sft.rating(policy, tags)]
     texts += [p.render("full") for p in [*load_all(), *load_all(use="reference")]] * 5
-    asked = [prompts.PRESENCE, prompts.COUNT, prompts.PLACE, prompts.CHOICE, *prompts.CAPTION]
+    asked = [prompts.PRESENCE, prompts.COUNT, prompts.PLACE, prompts.CHOICE, prompts.RECITE]
+    asked += prompts.CAPTION
     texts += [q + " A B C D user assistant\n" for q in asked] * 50
     return texts + ["\n".join(ANSWERS)] * 100  # direct answers open a line: no space before them

@@ -1,7 +1,6 @@
 """What both steps of the build share: the recipe, the optimiser, checkpoints, the log."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +20,13 @@ class Recipe:
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
     vision_warmup: int = 60  # steps
-    plain_steps: int = 300  # the steps of the language model, phase by phase
-    reading_steps: int = 300
-    seeing_steps: int = 1_200
-    judging_steps: int = 600
+    reciting_steps: int = 200  # the steps of the language model, phase by phase
+    lettering_steps: int = 300
+    reading_steps: int = 200
+    seeing_steps: int = 900
+    judging_steps: int = 500
     polishing_steps: int = 500
-    mixing_steps: int = 300
-    language_warmup: int = 135  # steps
+    language_warmup: int = 40  # steps
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3
     word_weight: float = 4.0  # of a name, a status, an answer, among the other words of a reply
@@ -36,16 +35,15 @@ class Recipe:
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
-def optimiser_of(parameters, lr: float, warmup: int, steps: int, later: Sequence[int] = ()):
+def optimiser_of(parameters, lr: float, warmup: int, steps: int, polishing: int = 0):
     """AdamW with a linear warm-up, a constant rate, and a linear decay over the last quarter.
 
-    Each of the ``later`` rounds of steps begins at 0.6 of the rate and decays to its end.
+    ``polishing``: more steps, from 0.6 of the rate down to nothing.
     """
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
     turns, rates = [0, warmup, steps - steps // 4, steps], [0.0, 1.0, 1.0, 0.0]
-    for more in later:
-        turns += [turns[-1] + 1, turns[-1] + 1 + more]
-        rates += [0.6, 0.0]
+    if polishing:
+        turns, rates = [*turns, steps + 1, steps + 1 + polishing], [*rates, 0.6, 0.0]
     return optimiser, LambdaLR(optimiser, lambda step: float(np.interp(step, turns, rates)))
 
 
