@@ -32,8 +32,10 @@ def read(text: str, name: str = "mine") -> Policy:
         match = _CLAUSE.fullmatch(clause)
         if not match:
             problems.append(f"{clause!r} is no clause; write {FORMS}")
-        elif match[1] == "all else" and not match[3]:
+        elif match[1] == "all else":
             defaults.append(match[2])
+            if match[3]:
+                problems.append(f"{clause!r}: the rest knows no exceptions; name a category")
         else:
             verb = {"prohibited": "prohibit", "permitted": "permit"}[match[2]]
             rules.append(

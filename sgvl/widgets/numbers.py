@@ -4,34 +4,56 @@ Each function here turns the state of a widget's controls into what it shows, an
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import pandas as pd
 
 from sgvl import reward
 from sgvl.metrics import score_table
 from sgvl.verdict import UNSAFE, parse
-from sgvl.widgets.views import Bar, Picture, Shown, Table, show
+from sgvl.widgets.views import Bar, Picture, Shown, Table, picture, show
+
+SMALL = 160  # pixels
 
 
-def rollouts(frame: pd.DataFrame, pictures: Mapping[str, Picture], step: int, number: int) -> Shown:
-    """One group of a GRPO run, the ``number``-th prompt of a step, from 1.
+class Prompt(NamedTuple):
+    """What a group of rollouts was asked: the picture, and the words with the policy."""
 
-    ``frame`` is what ``grpo.rollouts`` returned; ``pictures`` by its column ``sample``.
+    picture: Picture
+    words: str
+
+
+def prompts(rows) -> dict[str, Prompt]:
+    """The prompts of ``grpo.prompt_row`` by their id, which is ``sample`` in the rollouts."""
+    return {
+        row["id"]: Prompt(
+            picture(row["image"], "The picture of this prompt.", SMALL), row["prompt"][0]["content"]
+        )
+        for row in rows
+    }
+
+
+def rollouts(frame: pd.DataFrame, asked: Mapping[str, Prompt], step: int, number: int) -> Shown:
+    """One group of a GRPO run: the ``number``-th prompt of a step, from 1, and all its replies.
+
+    ``frame`` is what ``grpo.rollouts`` returned. Equal replies share a row.
     """
     at_step = frame[frame["step"] == step]
     sample = at_step["sample"].unique()[number - 1]
     own = at_step[at_step["sample"] == sample]
-    case = f"Under {own['policy'].iloc[0]} this picture is {own['label'].iloc[0]}."
+    columns = ["advantage", "reward", "verdict", "reply"]
+    replies = own.groupby(columns, sort=False).size().rename("times").reset_index()
+    replies = replies.sort_values("advantage", ascending=False)
     spread = own["reward"].std()
     learnt = (
-        "All rewards are equal, so no advantage and nothing to learn: a dead group."
+        "All rewards are equal: no advantage, nothing to learn, a dead group."
         if spread < 1e-6
-        else "What earned more than the mean is made likelier, what earned less rarer."
+        else "What earned more than the mean becomes likelier, what earned less rarer."
     )
-    columns = ["verdict", "reward", "advantage", "reply"]
-    table = Table(own.sort_values("advantage", ascending=False)[columns])
-    mean = f"{len(own)} replies, mean reward {own['reward'].mean():.2f}, spread {spread:.2f}."
-    return show(pictures[sample], case, f"{mean} {learnt}", table)
+    label = f"The label is {own['label'].iloc[0]}."
+    mean = f"{len(own)} replies with mean reward {own['reward'].mean():.2f}. {learnt}"
+    prompt = asked[sample]
+    return show(prompt.picture, prompt.words, f"{label} {mean}", Table(replies))
 
 
 def collapse(judgements: pd.DataFrame, step: int) -> Shown:

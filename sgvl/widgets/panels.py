@@ -5,7 +5,7 @@ with a browser or without. In a notebook that is read without a kernel, the text
 """
 
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import product
 
@@ -188,13 +188,13 @@ def edits(pairs: Sequence[scenes.Edit], policies: Sequence, said: scenes.Answers
     )
 
 
-def rollouts(frame: pd.DataFrame, pictures: Mapping) -> Panel:
-    """Step through the groups of a GRPO run."""
-    prompts = frame.groupby("step")["sample"].nunique().min()
+def rollouts(frame: pd.DataFrame, rows) -> Panel:
+    """Step through the groups of a GRPO run; ``rows`` are the prompts that it was trained on."""
+    groups = frame.groupby("step")["sample"].nunique().min()
     return Panel(
-        partial(numbers.rollouts, frame, pictures),
+        partial(numbers.rollouts, frame, numbers.prompts(rows)),
         step=slider("step", sorted(frame["step"].unique().tolist())),
-        number=slider("prompt", list(range(1, prompts + 1))),
+        number=slider("prompt", list(range(1, groups + 1))),
     )
 
 

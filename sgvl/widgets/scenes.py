@@ -76,18 +76,15 @@ def matrix(scenes: Sequence[Scene], policies: Sequence[Policy], level: str) -> S
     frame[rule] = [f"“{ruling.rule}”" for ruling in labels[level]]
     unsafe = list(frame[level]).count(UNSAFE)
     counted = f"Under {level}, {unsafe} of {len(scenes)} pictures are unsafe."
-    return show(f"{counted} {_changes(frame, list(labels), level)}", Table(frame, level))
-
-
-def _changes(frame, names, level):
-    """Which labels differ from the policy before."""
+    names = list(labels)
     if level == names[0]:
-        return "Move on and watch the column."
+        return show(counted, Table(frame, level))
     before = names[names.index(level) - 1]
-    flipped = frame[frame[level] != frame[before]]["picture"]
-    if flipped.empty:
-        return f"None changes from {before}."
-    return f"{len(flipped)} differ from {before}. " + " ".join(map(str, flipped))
+    flipped = [
+        title(s) for s, a, b in zip(scenes, frame[before], frame[level], strict=True) if a != b
+    ]
+    changed = f"Changed since {before}: {'; '.join(flipped) or 'none'}."
+    return show(f"{counted} {changed}", Table(frame, level))
 
 
 def verdicts(policies: Sequence[Policy], first: str, second: str, place: str) -> Shown:
