@@ -299,12 +299,17 @@ def test_averages_name_themselves_and_count():
 
 
 def test_a_threshold_trades_precision_for_recall():
+    """P(unsafe) 0.9 for the one unsafe row, 0.7, 0.2 and 0.1 for the safe ones."""
     panel = widgets.threshold(JUDGED[JUDGED["step"] == 0])
-    panel.controls["percent"].value = 50
-    assert "2 of 4 are called unsafe" in panel.text
-    assert column(panel.text, "%") == ["50.0", "100.0", "66.7"]
-    panel.controls["percent"].value = 100
-    assert column(panel.text, "%") == ["n/a", "0.0", "100.0"]
+    percent = panel.controls["percent"]
+    assert percent.value == 0 and column(panel.text, "%") == ["25.0", "100.0"]
+    percent.value = 50
+    assert "model calls 2 of 4 unsafe" in panel.text
+    assert column(panel.text, "%") == ["50.0", "100.0"]
+    percent.value = 75
+    assert column(panel.text, "%") == ["100.0", "100.0"]
+    percent.value = 100
+    assert column(panel.text, "%") == ["n/a", "0.0"]
 
 
 def test_the_two_rewards_pay_differently_for_a_bare_verdict():

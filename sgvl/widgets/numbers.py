@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sgvl import reward
+from sgvl import figures, reward
 from sgvl.metrics import score_table
 from sgvl.verdict import UNSAFE, parse
-from sgvl.widgets.views import Bar, Picture, Shown, Table, picture, show
+from sgvl.widgets.views import Bar, Picture, Shown, Table, chart, picture, show
 
-SMALL = 160  # pixels
+SMALL, CURVE = 160, 400  # pixels
 
 
 class Prompt(NamedTuple):
@@ -98,18 +98,23 @@ def averages(judgements: pd.DataFrame, judge: str, pairs: int) -> Shown:
     return show(f"{said}{gap:.1f} points apart.", Table(frame))
 
 
-def threshold(judgements: pd.DataFrame, percent: int) -> Shown:
-    """Precision and recall of one judge if P(unsafe) of at least ``percent`` is called unsafe."""
-    unsafe, called = judgements["label"] == UNSAFE, judgements["p_unsafe"] >= percent / 100
+def threshold(judgements: pd.DataFrame, judge: str, percent: int) -> Shown:
+    """Precision and recall of a judge if P(unsafe) of at least ``percent`` is called unsafe."""
+    own = judgements[judgements["judge"] == judge]
+    unsafe, called = own["label"] == UNSAFE, own["p_unsafe"] >= percent / 100
     hit = (unsafe & called).sum()
     rates = {
         "precision": hit / called.sum() if called.any() else float("nan"),
         "recall": hit / unsafe.sum() if unsafe.any() else float("nan"),
-        "safe left alone": (~unsafe & ~called).sum() / max((~unsafe).sum(), 1),
     }
     bars = [Bar(100 * rate) for rate in rates.values()]
-    frame = pd.DataFrame({"rate": rates.keys(), "%": bars})
-    return show(f"{called.sum()} of {len(called)} are called unsafe.", Table(frame))
+    words = "Precision against recall at every threshold, with a mark at this one."
+    curve = figures.precision_recall(unsafe, own["p_unsafe"], rates["recall"], rates["precision"])
+    return show(
+        f"{judge} calls {called.sum()} of {len(own)} unsafe.",
+        Table(pd.DataFrame({"rate": rates.keys(), "%": bars})),
+        chart(curve, words, CURVE),
+    )
 
 
 def rewarded(label: str, reply: str) -> Shown:

@@ -207,16 +207,20 @@ def collapse(judgements: pd.DataFrame) -> Panel:
 def averages(judgements: pd.DataFrame, pairs: Sequence[int]) -> Panel:
     """Macro, pooled and their intervals on more and more pairs."""
     return Panel(
-        partial(numbers.averages, judgements),
+        cache(partial(numbers.averages, judgements)),  # a bootstrap a stop
         judge=choice("judge", judgements["judge"].unique().tolist()),
         pairs=slider("pairs", pairs),
     )
 
 
 def threshold(judgements: pd.DataFrame) -> Panel:
-    """What a threshold on P(unsafe) trades."""
-    view = partial(numbers.threshold, judgements)
-    return Panel(view, percent=slider("threshold (%)", list(range(0, 101, 5))))
+    """What a threshold on P(unsafe) trades, for every judge that gives one."""
+    judges = judgements.dropna(subset="p_unsafe")["judge"].unique().tolist()
+    return Panel(
+        partial(numbers.threshold, judgements),
+        judge=choice("judge", judges),
+        percent=slider("threshold (%)", list(range(0, 101, 5))),
+    )
 
 
 def reward(reply: str) -> Panel:

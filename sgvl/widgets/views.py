@@ -89,6 +89,13 @@ def picture(image: Image.Image, words: str, side: int, box: tuple | None = None)
     )
 
 
+def chart(figure, words: str, side: int) -> Picture:
+    """A matplotlib figure as a picture."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=150)
+    return picture(Image.open(file).convert("RGB"), words, side)
+
+
 def _text(part):
     if not isinstance(part, Table):
         return str(part)
