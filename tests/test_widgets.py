@@ -294,6 +294,7 @@ def test_averages_name_themselves_and_count():
     panel.controls["pairs"].value = 2
     assert "macro 75.0, pooled 66.7, 8.3 points apart" in panel.text
     assert column(panel.text, "over") == ["L1", "L5", "macro", "pooled"]
+    assert column(panel.text, "what") == ["accuracy", "F1", "accuracy and F1", "F1"]
     assert column(panel.text, "n") == ["2", "2", "4", "4"]
     assert column(panel.text, "value [95 % interval], %")[0].startswith("50.0 [")
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sgvl import figures, reward
 from sgvl.metrics import score_table
-from sgvl.verdict import UNSAFE, parse
+from sgvl.verdict import UNPARSEABLE, UNSAFE, parse
 from sgvl.widgets.views import Bar, Picture, Shown, Table, chart, picture, show
 
 SMALL, CURVE = 160, 400  # pixels
@@ -69,6 +69,7 @@ def collapse(judgements: pd.DataFrame, step: int) -> Shown:
             "policy": policy,
             "unsafe by rule": f"{(part['label'] == UNSAFE).sum()} of {n}",
             "called unsafe": f"{(part['verdict'] == UNSAFE).sum()} of {n}",
+            "unreadable": f"{(part['verdict'] == UNPARSEABLE).sum()} of {n}",
             "mean P(unsafe), %": Bar(100 * part["p_unsafe"].mean()),
             "right": f"{right} of {n}",
         })  # fmt: skip
@@ -87,7 +88,7 @@ def averages(judgements: pd.DataFrame, judge: str, pairs: int) -> Shown:
     scores = score_table(own, resamples=500)
     frame = pd.DataFrame({
         "over": scores["policy"],
-        "what": scores["metric"].replace("f1", "F1"),
+        "what": scores["metric"].str.replace("f1", "F1"),
         "n": scores["n"],
         "unsafe": scores["positives"],
         "value [95 % interval], %": [Bar(r.value, r.low, r.high) for r in scores.itertuples()],
