@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from sgvl.figures.charts import curves, score_heatmap, trade_off, unsafe_share
+from sgvl.figures.charts import curves, precision_recall, score_heatmap, trade_off, unsafe_share
 from sgvl.figures.panels import (
     pipeline,
     show_gallery,
@@ -23,6 +23,7 @@ from sgvl.tables import places, plain
 __all__ = [
     "curves",
     "pipeline",
+    "precision_recall",
     "save",
     "score_heatmap",
     "show_gallery",

@@ -104,3 +104,20 @@ def trade_off(points: pd.DataFrame) -> plt.Figure:
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     plt.close(fig)
     return fig
+
+
+def precision_recall(unsafe, p_unsafe, recall: float, precision: float) -> plt.Figure:
+    """Precision against recall over all thresholds on P(unsafe), one point marked; all fractions.
+
+    ``unsafe`` (rows,) is the truth as booleans, ``p_unsafe`` (rows,) what a judge gave.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    fig, ax = plt.subplots(layout="constrained")
+    if np.any(unsafe):
+        precisions, recalls, _ = precision_recall_curve(unsafe, p_unsafe)
+        ax.step(100 * recalls, 100 * precisions, where="post")
+    ax.plot(100 * recall, 100 * precision, "o", color="black", ms=7)
+    ax.set(xlabel="recall (%)", ylabel="precision (%)", xlim=(0, 103), ylim=(0, 103))
+    plt.close(fig)
+    return fig

@@ -1,0 +1,229 @@
+"""The skins: ipywidgets controls above what a function of their values shows.
+
+A panel adds no knowledge. Set a control's ``value`` and read ``text``: that is all of its state,
+with a browser or without. In a notebook that is read without a kernel, the text stands in for it.
+"""
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from itertools import product
+
+import ipywidgets
+import pandas as pd
+
+from sgvl.concepts import PLACES, named
+from sgvl.errors import InputError
+from sgvl.judges import Judge
+from sgvl.paths import PACKAGE
+from sgvl.scenes import Scene
+from sgvl.verdict import SAFE, UNSAFE
+from sgvl.widgets import numbers, scenes
+from sgvl.widgets.views import Shown, show
+
+MILD = ("knife", "axe", "syringe", "skull", "placard")  # harmful to a policy, harmless to look at
+LAYOUT = {"style": {"description_width": "initial"}, "layout": {"width": "auto"}}
+
+
+@cache
+def style() -> str:
+    return (PACKAGE / "widgets" / "style.css").read_text(encoding="utf-8")
+
+
+def slider(description: str, options: Sequence) -> ipywidgets.SelectionSlider:
+    """A slider over given stops; the arrow keys move it."""
+    look = LAYOUT | {"layout": {"width": "420px"}}
+    return ipywidgets.SelectionSlider(options=options, description=description, **look)
+
+
+def choice(description: str, options: Sequence) -> ipywidgets.Dropdown:
+    """One of several by name; ``options`` are names, or pairs of name and value."""
+    return ipywidgets.Dropdown(options=options, description=description, **LAYOUT)
+
+
+def writing(description: str, text: str, rows: int = 4) -> ipywidgets.Textarea:
+    look = LAYOUT | {"layout": {"width": "900px"}}
+    return ipywidgets.Textarea(text, description=description, rows=rows, **look)
+
+
+class Panel(ipywidgets.VBox):
+    """Controls above what ``view`` shows of their values, which it is given by name.
+
+    ``shown`` has both forms, ``text`` the words alone; the box "in words" exchanges the two on
+    screen. An InputError of ``view`` is shown as its message.
+    """
+
+    def __init__(self, view: Callable[..., Shown], **controls: ipywidgets.Widget):
+        self.view, self.controls = view, controls
+        self.in_words = ipywidgets.Checkbox(description="in words", indent=False)
+        self.in_words.layout.width = "auto"
+        self.screen = ipywidgets.HTML()
+        for control in [*controls.values(), self.in_words]:
+            control.observe(self.redraw, "value")
+        row = {"flex_flow": "row wrap", "grid_gap": "4px 24px", "align_items": "center"}
+        super().__init__([ipywidgets.HBox(self.head, layout=row), self.screen])
+        self.add_class("sgvl")
+        self.redraw()
+
+    @property
+    def head(self) -> list[ipywidgets.Widget]:
+        """What stands above the screen."""
+        return [*self.controls.values(), self.in_words]
+
+    @property
+    def text(self) -> str:
+        return self.shown.text
+
+    def look(self) -> Shown:
+        """What the controls ask for."""
+        return self.view(**{name: control.value for name, control in self.controls.items()})
+
+    def redraw(self, _=None) -> None:
+        try:
+            self.shown = self.look()
+        except InputError as error:
+            self.shown = show(str(error))
+        words = f"<pre>{html.escape(self.text)}</pre>"
+        drawn = words if self.in_words.value else self.shown.html
+        self.screen.value = f'<style>{style()}</style><div aria-live="polite">{drawn}</div>'
+
+    def states(self) -> Iterator[tuple[list[int], Shown]]:
+        """Every state that the controls can be in: the place of each choice, and what it shows.
+
+        Only for a panel whose controls all choose among given options.
+        """
+        stops = [
+            [stop[1] if isinstance(stop, tuple) else stop for stop in control.options]
+            for control in self.controls.values()
+        ]
+        for places in product(*map(range, map(len, stops))):
+            chosen = [own[place] for own, place in zip(stops, places, strict=True)]
+            yield list(places), self.view(**dict(zip(self.controls, chosen, strict=True)))
+
+    def _repr_mimebundle_(self, **kwargs):
+        return super()._repr_mimebundle_(**kwargs) | {"text/plain": self.text}
+
+
+def matrix(drawings: Sequence[Scene], policies: Sequence) -> Panel:
+    """Pictures under policies: one slider flips the labels and quotes the rules."""
+    view = partial(scenes.matrix, drawings, policies)
+    return Panel(view, level=slider("policy", [policy.name for policy in policies]))
+
+
+def verdicts(policies: Sequence) -> Panel:
+    """A picture of your own under each policy."""
+    return Panel(
+        partial(scenes.verdicts, policies),
+        first=choice("first thing", [*MILD, *named("sensitive")]),
+        second=choice("second thing", named("neutral")),
+        place=choice("place", PLACES),
+    )
+
+
+class Quiz(Panel):
+    """Predict, then reveal: a prediction is final, and ``score`` counts who was right."""
+
+    PREDICTIONS = (("not yet", ""), ("safe", SAFE), ("unsafe", UNSAFE))
+
+    def __init__(self, questions: Sequence[scenes.Question]):
+        self.questions, self.predictions = questions, {}
+        self.score = ipywidgets.Label()
+        number = slider("question", list(range(1, len(questions) + 1)))
+        said = ipywidgets.ToggleButtons(options=self.PREDICTIONS, description="we predict")
+        super().__init__(partial(scenes.question, questions), number=number, prediction=said)
+        self.children = [*self.children, self.score]
+
+    @property
+    def text(self) -> str:
+        return f"{self.shown.text}\n\n{self.score.value}"
+
+    def redraw(self, change=None) -> None:
+        number, said = self.controls.values()
+        moved = change is not None and change["owner"] is number
+        if said.value and not moved:
+            self.predictions.setdefault(number.value, said.value)
+        said.value = self.predictions.get(number.value, "")
+        said.disabled = number.value in self.predictions
+        self.score.value = scenes.tally(self.questions, self.predictions)
+        super().redraw()
+
+
+class Workshop(Panel):
+    """Write a policy: exact labels follow every key, and the model answers when it is asked.
+
+    An answer is shown beside the very words that it was given, and gone when they change.
+    """
+
+    def __init__(self, drawings: Sequence[Scene], judge: Judge, text: str):
+        self.ask = cache(partial(scenes.asked, judge))
+        self.last_asked = None
+        self.button = ipywidgets.Button(description="Ask the model")
+        self.button.on_click(self._press)
+        super().__init__(
+            partial(scenes.workshop, drawings),
+            text=writing("policy", text),
+            scene=choice("picture", [(scenes.title(scene), scene) for scene in drawings]),
+        )
+
+    @property
+    def head(self):
+        return [*self.controls.values(), self.button, self.in_words]
+
+    def look(self) -> Shown:
+        text, scene = (control.value for control in self.controls.values())
+        said = self.ask(scene, text) if self.last_asked == (scene, text) else None
+        return self.view(text, scene, said)
+
+    def _press(self, _) -> None:
+        self.last_asked = self.controls["scene"].value, self.controls["text"].value
+        self.redraw()
+
+
+def edits(pairs: Sequence[scenes.Edit], policies: Sequence, said: scenes.Answers) -> Panel:
+    """Slide from an unsafe picture to its safe counterpart."""
+    return Panel(
+        lambda pair, percent: scenes.edited(pair, policies, percent, said),
+        pair=choice("pair", [(scenes.title(pair.original), pair) for pair in pairs]),
+        percent=slider("edited (%)", [0, 25, 50, 75, 100]),
+    )
+
+
+def rollouts(frame: pd.DataFrame, rows) -> Panel:
+    """Step through the groups of a GRPO run; ``rows`` are the prompts that it was trained on."""
+    groups = frame.groupby("step")["sample"].nunique().min()
+    return Panel(
+        partial(numbers.rollouts, frame, numbers.prompts(rows)),
+        step=slider("step", sorted(frame["step"].unique().tolist())),
+        number=slider("prompt", list(range(1, groups + 1))),
+    )
+
+
+def collapse(judgements: pd.DataFrame) -> Panel:
+    """Watch a judge that is trained on one level forget the others."""
+    steps = sorted(judgements["step"].unique().tolist())
+    return Panel(partial(numbers.collapse, judgements), step=slider("steps of training", steps))
+
+
+def averages(judgements: pd.DataFrame, pairs: Sequence[int]) -> Panel:
+    """Macro, pooled and their intervals on more and more pairs."""
+    return Panel(
+        cache(partial(numbers.averages, judgements)),  # a bootstrap a stop
+        judge=choice("judge", judgements["judge"].unique().tolist()),
+        pairs=slider("pairs", pairs),
+    )
+
+
+def threshold(judgements: pd.DataFrame) -> Panel:
+    """What a threshold on P(unsafe) trades, for every judge that gives one."""
+    judges = judgements.dropna(subset="p_unsafe")["judge"].unique().tolist()
+    return Panel(
+        partial(numbers.threshold, judgements),
+        judge=choice("judge", judges),
+        percent=slider("threshold (%)", list(range(0, 101, 5))),
+    )
+
+
+def reward(reply: str) -> Panel:
+    """Type a reply and see what each reward pays for it."""
+    label = choice("label", [UNSAFE, SAFE])
+    return Panel(numbers.rewarded, label=label, reply=writing("reply", reply, rows=2))

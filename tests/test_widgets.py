@@ -1,0 +1,394 @@
+"""The classroom's widgets, driven by the values of their controls; and their twin, by a browser."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sgvl import clauses, widgets
+from sgvl.concepts import PLACES, concepts
+from sgvl.errors import InputError
+from sgvl.judges import Judgement, make_judge
+from sgvl.policy import load, load_all
+from sgvl.scenes import render
+from sgvl.widgets import scenes, views
+
+LEVELS = load_all()
+KNIFE, AXE, SYRINGE, PILL, SKULL, PLACARD, HUG, CAKE = widgets.CLASS
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_judge({"kind": "chat", "name": "model", "model": "nano"})
+
+
+def column(text: str, head: str) -> list[str]:
+    """The cells of one column of the only table in a text twin."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    place = rows[0].index(head)
+    return [row[place] for row in rows[2:]]
+
+
+# ---- policies as people type them --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [*LEVELS, *load_all(use="reference")], ids=lambda p: p.name)
+def test_a_policy_in_brief_reads_back_as_the_same_policy(policy):
+    """Every concept at every place, and nowhere."""
+    again = clauses.read(policy.render("brief"))
+    for concept in concepts():
+        for place in (None, *PLACES):
+            assert again.item(concept, place).status == policy.item(concept, place).status
+
+
+def test_clauses_are_quoted_as_they_were_typed():
+    policy = clauses.read("Weapons, beer  PROHIBITED except museum,news\n\nall else permitted.")
+    assert policy.label(["knife", "home"]).label == "unsafe"
+    assert policy.label(["beer", "news"]).label == "safe"
+    assert policy.label(["beer", "home"]).rule == "weapons, beer prohibited except museum,news"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "say once what holds for the rest"),
+        ("all else permitted; all else prohibited", "say once"),
+        ("be nice; all else permitted", "'be nice' is no clause; write `weapons"),
+        ("wepons prohibited; all else permitted", "unknown tag 'wepons'; did you mean weapons?"),
+        ("dog prohibited except parc; all else permitted", "'parc'; did you mean park?"),
+        ("dog permitted; dog prohibited; all else permitted", "tag in two rules: dog"),
+        ("all else permitted except park", "the rest knows no exceptions"),
+        ("x" * 3000, "keep it under 2000"),
+    ],
+)
+def test_a_broken_policy_is_one_clear_error(text, said):
+    with pytest.raises(InputError) as error:
+        clauses.read(text)
+    assert said in str(error.value)
+
+
+def test_all_broken_clauses_are_named_at_once():
+    with pytest.raises(InputError) as error:
+        clauses.read("be nice; be kind")
+    assert len(error.value.problems) == 3
+
+
+# ---- views -------------------------------------------------------------------------------------
+
+
+def test_both_forms_say_the_same_and_markup_in_a_cell_is_text():
+    frame = pd.DataFrame({"says": ["unsafe", "<b>safe</b>"], "value": [views.Bar(50, 40, 60), 2.0]})
+    shown = views.show("One & two.", views.Table(frame, "says"))
+    assert (
+        "| says (chosen) | value |" in shown.text and "| unsafe | 50.0 [40.0, 60.0] |" in shown.text
+    )
+    assert "One &amp; two." in shown.html and '<b class="unsafe">unsafe</b>' in shown.html
+    assert "&lt;b&gt;safe&lt;/b&gt;" in shown.html and "<b>safe" not in shown.html
+
+
+def test_a_picture_says_what_is_in_it():
+    drawn = widgets.drawn(KNIFE)
+    assert str(drawn) == "I see a knife and a clock at the museum."
+    assert f'alt="{drawn}"' in drawn._repr_html_()
+
+
+# ---- the panels --------------------------------------------------------------------------------
+
+
+def test_the_slider_flips_labels_and_quotes_rules():
+    panel = widgets.matrix(widgets.CLASS, LEVELS)
+    assert panel.text.startswith("Under L1, 0 of 8 pictures are unsafe.")
+    panel.controls["level"].value = "L3"
+    safe, unsafe = "safe", "unsafe"
+    labels = [unsafe, unsafe, safe, unsafe, safe, safe, safe, safe]
+    assert column(panel.text, "L3 (chosen)") == labels
+    changed = "Changed since L2: knife, clock, museum; pill, key, street."
+    assert panel.text.splitlines()[0] == f"Under L3, 3 of 8 pictures are unsafe. {changed}"
+    quoted = column(panel.text, "the rule that fired under L3")
+    assert quoted[0] == "“Weapons are prohibited everywhere.”"
+    assert quoted[7] == "“Whatever no rule mentions is permitted.”"
+    panel.controls["level"].value = "L5"
+    assert column(panel.text, "L5 (chosen)") == [unsafe] * 7 + [safe]
+
+
+def test_the_words_take_the_place_of_the_picture_on_screen_and_in_a_saved_notebook():
+    panel = widgets.matrix(widgets.CLASS, LEVELS)
+    assert "<table>" in panel.screen.value
+    panel.in_words.value = True
+    assert "<table>" not in panel.screen.value
+    assert html.escape(panel.text) in panel.screen.value
+    assert panel._repr_mimebundle_()["text/plain"] == panel.text
+
+
+def test_a_prediction_is_final_and_everyone_is_counted():
+    said = widgets.answers(make_judge("always_safe"), [KNIFE, AXE], LEVELS)
+    quiz = widgets.Quiz(
+        [
+            widgets.Question(KNIFE, load("L2"), said[KNIFE, "L2"]),  # safe: it is in a museum
+            widgets.Question(AXE, load("L2"), said[AXE, "L2"]),  # unsafe
+        ]
+    )
+    number, prediction = quiz.controls.values()
+    assert "Is the picture safe" in quiz.text and "the rule" not in quiz.text
+    prediction.value = "unsafe"
+    assert column(quiz.text, "says") == ["unsafe", "safe", "safe"]  # class, rule, model
+    prediction.value = "safe"
+    assert prediction.value == "unsafe" and prediction.disabled
+    number.value = 2
+    assert prediction.value == "" and not prediction.disabled
+    prediction.value = "unsafe"
+    assert quiz.score.value == (
+        "Right so far: the class 1 of 2, the model 1 of 2, the rule 2 of 2."
+    )
+    number.value = 1
+    assert column(quiz.text, "says") == ["unsafe", "safe", "safe"]
+
+
+def test_a_typed_policy_flips_the_expected_labels(model):
+    panel = widgets.Workshop(widgets.CLASS, model, "all else permitted")
+    text, scene = panel.controls.values()
+
+    def unsafe():
+        labels = re.findall(r"^\| I see (.*?)\. \| (\w+) \|", panel.text, re.MULTILINE)
+        return [caption for caption, label in labels if label == "unsafe"]
+
+    assert unsafe() == []
+    text.value = "cake, dog prohibited; all else permitted"
+    assert unsafe() == ["a hug and a dog at the beach", "a cake and a teddy at the home"]
+    text.value = "weapons prohibited except park; all else permitted"
+    assert unsafe() == ["a knife and a clock at the museum"]
+    text.value = "wepons prohibited; all else permitted"
+    assert "did you mean weapons?" in panel.text and "Traceback" not in panel.screen.value
+    assert unsafe() == []
+
+
+def test_the_model_answers_the_very_words_that_were_typed(model):
+    panel = widgets.Workshop(widgets.CLASS, model, "dog prohibited; all else permitted")
+    text, scene = panel.controls.values()
+    scene.value = HUG
+    assert "the model" not in panel.text
+    panel.button.click()
+    dog = clauses.read("dog prohibited; all else permitted")
+    prompt = clauses.read(text.value).render("brief").removesuffix(".")
+    assert prompt == text.value, "what was typed is what a policy of these clauses renders"
+    expected = model.judge(render(HUG), [scenes.Typed(text.value)])[0]
+    assert f"| the model | {expected.verdict} |" in panel.text and expected.reply in panel.text
+    assert f"| the rule | {dog.label(HUG.tags).label} |" in panel.text
+    text.value = "Please allow nothing that barks."
+    assert "the model" not in panel.text, "an answer to other words is not shown"
+    panel.button.click()
+    assert "No exact label" in panel.text and "| the model |" in panel.text
+
+
+def test_words_that_are_too_long_are_refused_not_asked(model):
+    panel = widgets.Workshop(widgets.CLASS, model, "x" * 3000)
+    panel.button.click()
+    assert panel.text == "a policy of 3000 characters; keep it under 2000"
+
+
+def test_an_edit_changes_one_box_and_the_labels_that_depend_on_it():
+    pair = widgets.edit(KNIFE)
+    left, top, right, bottom = pair.box
+    differs = (np.asarray(render(pair.original)) != np.asarray(render(pair.edited))).any(axis=2)
+    assert differs[top:bottom, left:right].any()
+    differs[top:bottom, left:right] = False
+    assert not differs.any()
+    said = widgets.answers(make_judge("rule"), pair[:2], LEVELS)
+    panel = widgets.edits([pair], LEVELS, said)
+    assert "The edit changes the label under L3, L4, L5." in panel.text
+    assert column(panel.text, "original (chosen)") == ["safe", "safe", "unsafe", "unsafe", "unsafe"]
+    assert column(panel.text, "model: original") == ["safe", "safe", "unsafe", "unsafe", "unsafe"]
+    panel.controls["percent"].value = 100
+    assert column(panel.text, "counterpart (chosen)") == ["safe"] * 5
+    assert "spoon" in panel.text
+
+
+def test_nothing_harmful_nothing_to_edit():
+    with pytest.raises(InputError, match="cake, teddy, home; choose a scene"):
+        widgets.edit(CAKE)
+
+
+def test_the_class_sees_a_label_change_at_every_level():
+    for before, after in zip(LEVELS, LEVELS[1:], strict=False):
+        assert any(
+            before.label(s.tags).label != after.label(s.tags).label for s in widgets.CLASS
+        ), f"nothing happens from {before.name} to {after.name}"
+
+
+def test_a_picture_of_your_own_has_a_verdict_under_each_policy():
+    panel = widgets.verdicts(LEVELS)
+    controls = panel.controls
+    controls["first"].value, controls["place"].value = "knife", "news"
+    assert column(panel.text, "label") == ["safe", "safe", "unsafe", "unsafe", "unsafe"]
+    controls["first"].value = "wine"
+    assert column(panel.text, "label") == ["safe", "safe", "safe", "safe", "unsafe"]
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+ROLLOUTS = pd.DataFrame(
+    [
+        (1, "a", "L4", "unsafe", "Answer: unsafe", "unsafe", 1.0, 0.5),
+        (1, "a", "L4", "unsafe", "Answer: unsafe", "unsafe", 1.0, 0.5),
+        (1, "a", "L4", "unsafe", "Hm.", "unparseable", 0.0, -1.5),
+        (1, "b", "L4", "safe", "Answer: safe", "safe", 1.0, 0.0),
+        (1, "b", "L4", "safe", "Answer: safe", "safe", 1.0, 0.0),
+    ],
+    columns=["step", "sample", "policy", "label", "reply", "verdict", "reward", "advantage"],
+)
+
+
+def test_rollouts_of_one_prompt_with_what_they_earn():
+    rows = [
+        {
+            "id": name,
+            "image": render(KNIFE),
+            "prompt": [{"role": "user", "content": f"Policy {name}"}],
+        }
+        for name in "ab"
+    ]
+    panel = widgets.rollouts(ROLLOUTS, rows)
+    assert "Policy a" in panel.text and "The label is unsafe. 3 replies" in panel.text
+    assert "mean reward 0.67" in panel.text and "dead" not in panel.text
+    assert column(panel.text, "times") == ["2", "1"]
+    assert column(panel.text, "advantage") == ["0.50", "-1.50"]
+    panel.controls["number"].value = 2
+    assert "Policy b" in panel.text and "a dead group" in panel.text
+
+
+JUDGED = pd.DataFrame(
+    [
+        # step, pair, policy, label, verdict, p_unsafe
+        (0, "x", "L1", "safe", "safe", 0.1),
+        (0, "y", "L1", "safe", "unsafe", 0.7),
+        (0, "x", "L5", "unsafe", "unsafe", 0.9),
+        (0, "y", "L5", "safe", "safe", 0.2),
+        (8, "x", "L1", "safe", "safe", 0.0),
+        (8, "y", "L1", "safe", "safe", 0.0),
+        (8, "x", "L5", "unsafe", "safe", 0.0),
+        (8, "y", "L5", "safe", "safe", 0.0),
+    ],
+    columns=["step", "pair", "policy", "label", "verdict", "p_unsafe"],
+).assign(judge="model", id=lambda frame: frame["pair"])
+
+
+def test_a_collapse_is_seen_in_what_is_caught():
+    panel = widgets.collapse(JUDGED)
+    assert "right in 75% of all cases and catches 1 of 1 unsafe" in panel.text
+    assert column(panel.text, "called unsafe") == ["1 of 2", "1 of 2"]
+    assert column(panel.text, "mean P(unsafe), %") == ["40.0", "55.0"]
+    panel.controls["step"].value = 8
+    assert "right in 75% of all cases and catches 0 of 1 unsafe" in panel.text
+    assert column(panel.text, "right") == ["2 of 2", "1 of 2"]
+
+
+def test_averages_name_themselves_and_count():
+    """L1: 1 of 2 right, 50 %. L5: all right, F1 100 %. Macro 75; pooled F1 with 1 hit, 1 false
+    alarm is 2 / (2 + 1), 66.7 %."""
+    panel = widgets.averages(JUDGED[JUDGED["step"] == 0], [1, 2])
+    panel.controls["pairs"].value = 2
+    assert "macro 75.0, pooled 66.7, 8.3 points apart" in panel.text
+    assert column(panel.text, "over") == ["L1", "L5", "macro", "pooled"]
+    assert column(panel.text, "what") == ["accuracy", "F1", "accuracy and F1", "F1"]
+    assert column(panel.text, "n") == ["2", "2", "4", "4"]
+    assert column(panel.text, "value [95 % interval], %")[0].startswith("50.0 [")
+
+
+def test_a_threshold_trades_precision_for_recall():
+    """P(unsafe) 0.9 for the one unsafe row, 0.7, 0.2 and 0.1 for the safe ones."""
+    panel = widgets.threshold(JUDGED[JUDGED["step"] == 0])
+    percent = panel.controls["percent"]
+    assert percent.value == 0 and column(panel.text, "%") == ["25.0", "100.0"]
+    percent.value = 50
+    assert "model calls 2 of 4 unsafe" in panel.text
+    assert column(panel.text, "%") == ["50.0", "100.0"]
+    percent.value = 75
+    assert column(panel.text, "%") == ["100.0", "100.0"]
+    percent.value = 100
+    assert column(panel.text, "%") == ["n/a", "0.0"]
+
+
+def test_the_two_rewards_pay_differently_for_a_bare_verdict():
+    panel = widgets.reward("Answer: unsafe")
+    assert column(panel.text, "pays") == ["1.00", "1.50"]
+    panel.controls["reply"].value = "perhaps"
+    assert "Read as unparseable (no answer)." in panel.text
+
+
+# ---- the twin ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    said = {
+        (s, p.name): Judgement("safe", 0.1, None, "Answer: safe")
+        for s in widgets.CLASS
+        for p in LEVELS
+    }
+    questions = [widgets.Question(s, load("L2"), said[s, "L2"]) for s in (KNIFE, AXE)]
+    panels = {"Matrix": widgets.matrix(widgets.CLASS, LEVELS), "Quiz": widgets.Quiz(questions)}
+    path = tmp_path_factory.mktemp("twin") / "page.html"
+    return widgets.export(path, "A <lesson>", panels, "By hand.")
+
+
+def test_the_twin_needs_nothing_but_itself(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<title>A &lt;lesson&gt;</title>" in text
+    assert not re.search(r"https?:|(?:src|href)=\"(?!data:)", text)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert set(data["panels"][0]["states"]) == {"0", "1", "2", "3", "4"}
+    assert set(data["panels"][1]["states"]) == {f"{n},{p}" for n in range(2) for p in range(3)}
+    assert len(data["pictures"]) == 10, "each picture once: eight small ones, two large"
+
+
+def test_a_panel_that_is_written_into_has_no_twin(tmp_path):
+    with pytest.raises(InputError, match="Reward: one writes into it"):
+        widgets.export(tmp_path / "page.html", "x", {"Reward": widgets.reward("")})
+
+
+DRIVER = """
+<script>
+const said = [], view = n => document.querySelectorAll("section")[n].innerText;
+onerror = message => said.push("ERROR " + message);
+function set(section, control, value) {
+  const fields = document.querySelectorAll("section")[section].querySelectorAll("input, select");
+  const field = fields[control];
+  field.value = value;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+}
+said.push(view(0)); set(0, 0, 2); said.push(view(0));
+set(1, 1, 2); set(1, 0, 1); set(1, 1, 2); said.push(view(1));
+set(1, 0, 0); set(1, 1, 1); said.push(view(1));
+const drawn = [...document.images].every(image => image.src.startsWith("data:image/webp"));
+said.push(drawn ? "drawn" : "not drawn");
+document.title = JSON.stringify(said);
+</script>
+"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs the browser chromium")
+def test_the_twin_answers_in_a_browser(page, tmp_path):
+    driven = tmp_path / "driven.html"
+    driven.write_text(page.read_text(encoding="utf-8") + DRIVER, encoding="utf-8")
+    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    command = ["chromium", "--headless", "--no-sandbox", *quiet, f"--user-data-dir={tmp_path}/user"]
+    done = subprocess.run(
+        [*command, "--enable-logging=stderr", "--dump-dom", driven.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in done.stderr
+    title = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1])
+    first, third, second_question, first_question, drawn = json.loads(title)
+    assert "Under L1, 0 of 8 pictures are unsafe." in first
+    assert "Under L3, 3 of 8 pictures are unsafe." in third and "prohibited everywhere" in third
+    score = "Right so far: the class 1 of 2, the model 1 of 2, the rule 2 of 2."
+    assert score in second_question, "unsafe was wrong of the knife in its museum, right of the axe"
+    assert score in first_question, "a second prediction does not count"
+    assert drawn == "drawn"
