@@ -67,6 +67,7 @@ DRAWN = {
     "show_gallery": lambda: figures.show_gallery(pictures()),
     "unsafe_share": lambda: figures.unsafe_share(SHARES, {"L1": 0, "L4": 51}),
     "score_heatmap": lambda: figures.score_heatmap(scores()),
+    "precision_recall": lambda: figures.precision_recall([True, False], [0.9, 0.2], 1.0, 0.5),
     "show_pairs": lambda: figures.show_pairs(pairs()),
     "show_verdicts": lambda: figures.show_verdicts(examples()),
 }
