@@ -69,6 +69,13 @@ class Scene:
         return (*(t.concept for t in sorted(self.things, key=lambda t: t.slot)), self.place)
 
 
+def grown(box: tuple[int, int, int, int], margin: int = 4) -> tuple[int, int, int, int]:
+    """A box with a margin, so that the edit shows around whatever is drawn in it."""
+    left, top, right, bottom = box
+    return (max(left - margin, 0), max(top - margin, 0),
+            min(right + margin, SIZE), min(bottom + margin, SIZE))  # fmt: skip
+
+
 def check_style(style: str) -> None:
     if style not in STYLES:
         raise InputError(f"unknown style {style!r}; allowed: {', '.join(STYLES)}")

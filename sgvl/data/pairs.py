@@ -8,7 +8,7 @@ from datasets import Dataset, List, Value
 from sgvl.concepts import CATEGORIES, PLACES, concepts, in_category, named
 from sgvl.data.rows import LABEL, row, table
 from sgvl.policy import load_all
-from sgvl.scenes import SIZE, allowed, check_style, sample_names, sample_scene
+from sgvl.scenes import allowed, check_style, grown, sample_names, sample_scene
 
 HARMFUL = [c.name for c in CATEGORIES.values() if c.group == "harmful"]
 
@@ -116,15 +116,8 @@ def _pair(
     if edit == "distract_unsafe":  # a second smoothed box, empty
         free = next(s for s in range(4) if s not in {t.slot for t in scene.things})
         fills.append(replace(thing, slot=free).box)
-    fills = [_grown(box) for box in fills]
+    fills = [grown(box) for box in fills]
     original = replace(scene, fills=tuple(fills))
     things = others if after is None else (*others, replace(thing, concept=after))
     edited = replace(original, things=tuple(sorted(things, key=lambda t: t.slot)))
     return original, edited, fills[0]
-
-
-def _grown(box: tuple[int, int, int, int], margin: int = 4) -> tuple[int, int, int, int]:
-    """A box with a margin, so that the edit shows around whatever is drawn in it."""
-    left, top, right, bottom = box
-    return (max(left - margin, 0), max(top - margin, 0),
-            min(right + margin, SIZE), min(bottom + margin, SIZE))  # fmt: skip

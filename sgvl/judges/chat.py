@@ -123,9 +123,13 @@ class ChatJudge(Judge):
 
     def _reply(self, images: Sequence, turns: list[str]) -> list[list[int]]:
         """The token ids of each reply, up to the longest."""
-        inputs = self._inputs(images, turns)
-        out = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-        return out[:, inputs["input_ids"].shape[1] :].tolist()
+        return self._generate(**self._inputs(images, turns))
+
+    def _generate(self, input_ids, **inputs) -> list[list[int]]:
+        out = self.model.generate(
+            input_ids=input_ids, **inputs, max_new_tokens=self.max_new_tokens, do_sample=False
+        )
+        return out[:, input_ids.shape[1] :].tolist()
 
     def _text(self, tokens: list[int]) -> str:
         return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
@@ -153,14 +157,10 @@ class ChatJudge(Judge):
             ids = torch.cat([read["input_ids"], more], 1)
             mask = torch.cat([read["attention_mask"], torch.ones_like(more)], 1)
             with self._listening() as log_odds:
-                out = self.model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    past_key_values=copy.deepcopy(cache),
-                    max_new_tokens=self.max_new_tokens,
-                    do_sample=False,
+                replies = self._generate(
+                    input_ids=ids, attention_mask=mask, past_key_values=copy.deepcopy(cache)
                 )
-            told.append((out[:, ids.shape[1] :].tolist(), log_odds))
+            told.append((replies, log_odds))
         return told
 
     def _judge_some(self, cases: Sequence[tuple]) -> list[Judgement]:

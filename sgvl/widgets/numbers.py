@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sgvl import figures, reward
+from sgvl import figures, grpo, reward
 from sgvl.metrics import score_table
 from sgvl.verdict import UNPARSEABLE, UNSAFE, parse
 from sgvl.widgets.views import Bar, Picture, Shown, Table, chart, picture, show
@@ -44,10 +44,9 @@ def rollouts(frame: pd.DataFrame, asked: Mapping[str, Prompt], step: int, number
     columns = ["advantage", "reward", "verdict", "reply"]
     replies = own.groupby(columns, sort=False).size().rename("times").reset_index()
     replies = replies.sort_values("advantage", ascending=False)
-    spread = own["reward"].std()
     learnt = (
         "All rewards are equal: no advantage, nothing to learn, a dead group."
-        if spread < 1e-6
+        if grpo.groups(own)["dead"].item()
         else "What earned more than the mean becomes likelier, what earned less rarer."
     )
     label = f"The label is {own['label'].iloc[0]}."

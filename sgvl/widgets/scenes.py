@@ -17,7 +17,7 @@ from sgvl.concepts import concepts, group
 from sgvl.errors import InputError
 from sgvl.judges import Judge, Judgement
 from sgvl.policy import Policy
-from sgvl.scenes import Scene, Thing, describe, render
+from sgvl.scenes import Scene, Thing, describe, grown, render
 from sgvl.verdict import UNSAFE
 from sgvl.widgets.views import Bar, Picture, Shown, Table, picture, show
 
@@ -212,7 +212,7 @@ def edit(scene: Scene) -> Edit:
         raise InputError(f"nothing to edit in {title(scene)}; choose a scene with a harmful thing")
     before = harmful[0]
     after = replace(before, concept=concepts()[before.concept].counterpart)
-    box = replace(before, size=before.size + 8).box
+    box = grown(before.box)
     original = replace(scene, fills=(box,))
     things = tuple(after if thing is before else thing for thing in scene.things)
     return Edit(original, replace(original, things=things), box)
