@@ -5,6 +5,9 @@ and is this kit's own; ``word`` asks for one word, after the form of the release
 evaluation (in our words); ``taxonomy`` asks for the JSON form of LlavaGuard and QwenGuard.
 """
 
+import re
+from collections.abc import Sequence
+
 from sgvl.errors import InputError, nearest
 
 JUDGE = {
@@ -94,3 +97,24 @@ def message(text: str, image=None) -> dict:
     """One user turn, the image before the text, as the chat templates of VLMs expect it."""
     blocks = [{"type": "image", "image": image}] if image is not None else []
     return {"role": "user", "content": [*blocks, {"type": "text", "text": text}]}
+
+
+_MARK = re.compile(r"<image (\d+)>")
+
+
+def illustrated(text: str, images: Sequence) -> dict:
+    """One user turn with several images: each wherever the text names it, as ``<image 2>``.
+
+    Those that it names nowhere come first, in their order; a mark without an image stays text.
+    """
+    blocks, named = [], set()
+    for k, part in enumerate(_MARK.split(text)):  # text, number, text, number, .., text
+        number = int(part) if k % 2 else 0
+        if 0 < number <= len(images):
+            named.add(number)
+            blocks.append({"type": "image", "image": images[number - 1]})
+        elif words := f"<image {part}>" if k % 2 else part:
+            blocks.append({"type": "text", "text": words})
+    first = [image for k, image in enumerate(images, start=1) if k not in named]
+    blocks = [*({"type": "image", "image": image} for image in first), *blocks]
+    return {"role": "user", "content": blocks}

@@ -101,20 +101,30 @@ class ChatJudge(Judge):
         return done
 
     def ask(self, images: Sequence, questions: Sequence[str]) -> list[str]:
-        """Plain replies to questions about images, greedily decoded; one image a question."""
+        """Plain replies to questions about images, greedily decoded.
+
+        One image a question, or a list of them, placed as ``prompts.illustrated`` says.
+        """
         replies: list[str] = []
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
-            told = self._reply(images[part], [self._turn(q) for q in questions[part]])
-            replies += map(self._text, told)
+            asked = [
+                (prompts.illustrated if isinstance(shown, list) else prompts.message)(text, shown)
+                for text, shown in zip(questions[part], images[part], strict=True)
+            ]
+            shown = [[b["image"] for b in turn["content"] if "image" in b] for turn in asked]
+            replies += map(self._text, self._reply(shown, [self._written(turn) for turn in asked]))
         return replies
 
     def _judge_turn(self, policy) -> str:
         return self._turn(prompts.judge_prompt(policy.render(self.policy_form), self.prompt))
 
     def _turn(self, text: str) -> str:
+        return self._written(prompts.message(text, image=True))
+
+    def _written(self, turn: dict) -> str:
         return self.processor.apply_chat_template(
-            [prompts.message(text, image=True)], add_generation_prompt=True, tokenize=False
+            [turn], add_generation_prompt=True, tokenize=False
         )
 
     def _inputs(self, images: Sequence, texts: list[str]):
