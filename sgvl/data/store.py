@@ -73,6 +73,11 @@ def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
     return [start + i for start in first for i in range(group)]
 
 
+def some(dataset: Dataset, wanted: int, group: int = 1) -> Dataset:
+    """At most ``wanted`` rows in whole groups, evenly spread over the set; 0 wants all of them."""
+    return dataset.select(spread(len(dataset), min(wanted, len(dataset)), group))
+
+
 def usable(dataset: Dataset) -> Dataset:
     """The rows whose picture can be judged, which are all rows of a drawn set."""
     if "status" not in dataset.column_names:
