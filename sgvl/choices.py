@@ -18,7 +18,7 @@ from string import ascii_uppercase
 import pandas as pd
 
 from sgvl import prompts
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
 from sgvl.intervals import wilson
 
 # VLMEvalKit shows an open question of MMMU as two options: the right answer, and this.
@@ -98,9 +98,7 @@ def scores(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check(convention: str) -> None:
-    if convention not in prompts.GENERAL:
-        known = nearest(convention, prompts.GENERAL)
-        raise InputError(f"convention {convention!r} of multiple choice is unknown; {known}")
+    need_known("unknown convention of multiple choice", convention, prompts.GENERAL)
 
 
 def _of_open(answer: str, convention: str, set_name: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ evaluation (in our words); ``taxonomy`` asks for the JSON form of LlavaGuard and
 import re
 from collections.abc import Sequence
 
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
 
 JUDGE = {
     "reason": (
@@ -79,8 +79,7 @@ def inert(text: str) -> str:
 
 def judge_prompt(policy_text: str, prompt: str = "reason") -> str:
     """The user turn that asks for a verdict under a policy."""
-    if prompt not in JUDGE:
-        raise InputError(f"unknown judge prompt {prompt!r}: {nearest(prompt, JUDGE)}")
+    need_known("unknown judge prompt", prompt, JUDGE)
     return JUDGE[prompt].format(policy=inert(policy_text))
 
 
@@ -88,8 +87,7 @@ def caption_prompt(prompt: str, caption: str = "") -> str:
     """The user turn that asks for a caption (``"caption"``), or for a better one than ``caption``
     (the name of a prompt in ``RECAPTION``)."""
     known = {"caption": CAPTION[0], **RECAPTION}
-    if prompt not in known:
-        raise InputError(f"unknown caption prompt {prompt!r}: {nearest(prompt, known)}")
+    need_known("unknown caption prompt", prompt, known)
     return known[prompt].format(caption=inert(caption))
 
 

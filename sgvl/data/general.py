@@ -25,7 +25,7 @@ from datasets import Dataset, Features, Image, List, Value
 
 from sgvl.data import hub
 from sgvl.data.labelled import OK, complain, need_columns, picture_status, warn_of_counts
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, need_known
 
 TEXT = Value("string")
 FEATURES = Features(
@@ -52,8 +52,7 @@ def load(benchmark: str, revision: str = "main") -> Dataset:
     Warns where it is not of its published size. Raises InputError as ``hub.download`` does, and for
     columns, answers or pictures that are not as published, naming each row.
     """
-    if benchmark not in REPOS:
-        raise InputError(f"general: benchmark {benchmark!r}; {nearest(benchmark, REPOS)}")
+    need_known("general: benchmark", benchmark, REPOS)
     repo, pattern = REPOS[benchmark]
     if benchmark == "mmt":
         source, files = hub.download(repo, revision, pattern)

@@ -11,7 +11,7 @@ from datasets import Dataset, Image, disable_progress_bars
 from sgvl import __version__
 from sgvl.data import Sample
 from sgvl.data.labelled import OK
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, need_known
 from sgvl.images import load_image
 from sgvl.policy import Policy
 
@@ -48,8 +48,7 @@ def read(name: str, folder: Path) -> Dataset:
     except (OSError, ValueError, KeyError):
         broken = f"{folder / MANIFEST} is missing or broken; run notebook 01_data first"
         raise InputError(broken) from None
-    if name not in sets:
-        raise InputError(f"{folder}: no data set {name!r}; {nearest(name, sets)}")
+    need_known(f"{folder}: no data set", name, sets)
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
         raise InputError(f"{path} is not the file of its manifest; run notebook 01_data again")
     # A cache by digest: the library's own knows a file by path and time, and could be stale.
