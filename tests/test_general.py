@@ -58,6 +58,14 @@ def test_an_answer_that_is_no_option_is_named_with_its_row(serve_general, name):
         general.load(name)
 
 
+def test_no_question_at_all(serve_general):
+    hub = serve_general("mmt")
+    files = hub.repos["OpenGVLab/MMT-Bench"]
+    files["MMT-Bench_VAL.tsv"] = files["MMT-Bench_VAL.tsv"].splitlines(keepends=True)[0]
+    with pytest.raises(InputError, match="0 rows; there is nothing to ask"):
+        general.load("mmt")
+
+
 @pytest.mark.parametrize(
     "name, cells", [("mmmu", {"options": "[a cat"}), ("mmt", {"image": "no base64"})]
 )

@@ -56,24 +56,24 @@ def load(benchmark: str, revision: str = "main") -> Dataset:
     repo, pattern = REPOS[benchmark]
     if benchmark == "mmt":
         source, files = hub.download(repo, revision, pattern)
-        published = [row for file in files for row in _tsv(file, source)]
-        found = list(published[0]) if published else []
+        published = (row for file in files for row in _tsv(file, source))
     else:
         source, published = hub.parquet(repo, revision, pattern)
-        found = published.column_names
-        for column in found:
+        for column in published.column_names:
             if column.startswith("image"):
                 published = published.cast_column(column, Image(decode=False))
     needed, read = READERS[benchmark]
-    need_columns(found, needed, source)
     rows = []
     for k, row in enumerate(published):
+        if k == 0:
+            need_columns(list(row), needed, source)
         try:
             rows.append(
                 {"id": str(k), "category": "", "source": source, "set": benchmark} | read(row)
             )
         except (ValueError, SyntaxError, TypeError, AttributeError) as error:
             raise InputError(f"{source}, row {k}: not as published: {error}") from None
+    complain([] if rows else [f"{source}: 0 rows; there is nothing to ask"])
     complain(
         f"{source}, row {k}: answer {row['answer']!r}; allowed: "
         f"{', '.join(ascii_uppercase[: len(row['options'])])}"
