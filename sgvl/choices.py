@@ -81,20 +81,22 @@ def right(
 
 
 def scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in percent from the columns task, category, right and unread.
+    """Accuracy in percent by judge and task, from these columns and category, right and unread.
 
     ``micro`` is over all questions, as the paper prints it, with its Wilson 95 % interval;
     ``macro`` over categories, as BLINK's authors do. An unread reply is wrong in both, and
     ``unread`` is its share.
     """
     rows = []
-    for task, own in frame.groupby("task", sort=False):
+    for (judge, task), own in frame.groupby(["judge", "task"], sort=False):
         low, high = wilson(own["right"].mean(), len(own))
         macro = own.groupby("category")["right"].mean().mean()
         shares = {"micro": own["right"].mean(), "low": low, "high": high}
         shares |= {"macro": macro, "unread": own["unread"].mean()}
-        rows.append({"task": task, "n": len(own), **{k: 100 * float(v) for k, v in shares.items()}})
-    return pd.DataFrame(rows, columns=["task", "n", "micro", "low", "high", "macro", "unread"])
+        named = {"judge": judge, "task": task, "n": len(own)}
+        rows.append(named | {name: 100 * float(share) for name, share in shares.items()})
+    columns = ["judge", "task", "n", "micro", "low", "high", "macro", "unread"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _check(convention: str) -> None:

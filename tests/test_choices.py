@@ -95,9 +95,9 @@ def test_scores_by_hand():
             for category, hit in told
         ]
     )
-    (row,) = scores(frame).round(1).to_dict("records")
+    (row,) = scores(frame.assign(judge="a")).round(1).to_dict("records")
     assert row == {
-        **{"task": "blink", "n": 5, "micro": 60.0, "macro": 37.5, "unread": 20.0},
+        **{"judge": "a", "task": "blink", "n": 5, "micro": 60.0, "macro": 37.5, "unread": 20.0},
         **{"low": 23.1, "high": 88.2},  # Wilson, 3 of 5
     }
 

@@ -19,9 +19,12 @@ WANTED = {
         ("validation_Art_Theory_7", "Art_Theory", 2, ["a cat", "a dog's"], "B"),
         ("validation_Math_1", "Math", 1, [], "12"),
     ],
-    "realworldqa": [("0", "", 1, ["A dog", "A tree"], "A"), ("1", "", 1, [], "2")],
+    "realworldqa": [
+        ("realworldqa-0", "", 1, ["A dog", "A tree"], "A"),
+        ("realworldqa-1", "", 1, [], "2"),
+    ],
     "blink": [("val_Jigsaw_1", "Jigsaw", 2, ["first", "second"], "B")],
-    "mmt": [("17", "naming", 1, ["cat", "dog", "tree"], "C")],
+    "mmt": [("mmt-17", "naming", 1, ["cat", "dog", "tree"], "C")],
 }
 
 

@@ -69,7 +69,8 @@ def load(benchmark: str, revision: str = "main") -> Dataset:
             need_columns(list(row), needed, source)
         try:
             rows.append(
-                {"id": str(k), "category": "", "source": source, "set": benchmark} | read(row)
+                {"id": f"{benchmark}-{k}", "category": "", "source": source, "set": benchmark}
+                | read(row)
             )
         except (ValueError, SyntaxError, TypeError, AttributeError) as error:
             raise InputError(f"{source}, row {k}: not as published: {error}") from None
@@ -138,7 +139,7 @@ def _blink(row: dict) -> dict:
 def _mmt(row: dict) -> dict:
     options = [row[letter] for letter in "ABCDEFGHI" if row.get(letter)]
     return {
-        "id": row["index"],
+        "id": f"mmt-{row['index']}",
         "category": row["category"],
         "images": [{"bytes": base64.b64decode(row["image"], validate=True), "path": None}],
         "question": row["question"],
