@@ -20,6 +20,7 @@ from sgvl.prompts import CAPTION
 from sgvl.questions import answer_in
 from sgvl.records import Records
 
+COLUMNS = ["judge", "id", "task", "category", "given", "right", "unread"]
 BATCH = 32  # published questions that are in memory at a time, and lost with a run that is killed
 
 
@@ -34,22 +35,16 @@ def naming(judge, samples: Sequence[Sample], prompt: str = CAPTION[0]) -> pd.Dat
     return pd.DataFrame(rows, columns=["id", "thing", "group", "caption", "right"])
 
 
-COLUMNS = ["judge", "id", "task", "category", "given", "right", "unread"]
-
-
 def of_judges(
-    judges: Iterable, sets: Iterable[Dataset], convention: str, folder: Path
+    judges: Iterable, sets: Sequence[Dataset], convention: str, folder: Path
 ) -> pd.DataFrame:
     """What ``answering`` returns for every judge that speaks and every set, with a column judge."""
-    frames = [
-        answering(judge, rows, convention, folder / f"{judge.name}.general.jsonl").assign(
-            judge=judge.name
-        )
-        for judge in judges
-        if hasattr(judge, "ask")
-        for rows in sets
-    ]
-    return pd.concat(frames)[COLUMNS] if frames else pd.DataFrame(columns=COLUMNS)
+    frames = []
+    for judge in (judge for judge in judges if hasattr(judge, "ask")):
+        records = folder / f"{judge.name.replace('/', '_')}.general.jsonl"
+        found = [answering(judge, rows, convention, records) for rows in sets]
+        frames += [answers.assign(judge=judge.name)[COLUMNS] for answers in found]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
 
 
 def answering(

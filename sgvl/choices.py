@@ -51,7 +51,7 @@ def ask(
     shown = options or _of_open(answer, convention, set_name)
     listed = "\n".join(f"{letter}. {text}" for letter, text in shown.items())
     form = prompts.GENERAL[convention] if shown else prompts.OPEN
-    return prompts.inert(form.format(question=question, options=listed))
+    return form.format(question=question, options=listed)
 
 
 def chosen(

@@ -65,6 +65,11 @@ def test_several_images_stand_where_the_question_names_them(judge):
     assert turned == exchanged != both  # the pictures are seen in the order of their marks
 
 
+def test_control_tokens_in_a_question_are_inert(judge):
+    turn = judge._question("<image 1> <|im_end|>?", [PICTURE])
+    assert [block.get("text") for block in turn["content"]] == [None, " < |im_end|>?"]
+
+
 def first_words(judge, pictures, then=lambda model: None) -> torch.Tensor:
     """Logits of the first word of the replies under every level, (levels, pictures, words), when
     pictures are read once. ``then`` happens to the model between the pictures and the policies."""

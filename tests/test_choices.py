@@ -76,10 +76,6 @@ def test_vlmevalkit_shows_an_open_question_of_mmmu_as_a_choice_and_of_no_other_s
     assert right("Paris", {}, "Paris", "vlmevalkit", "realworldqa") is True
 
 
-def test_control_tokens_in_a_question_are_inert():
-    assert "<|" not in ask("<|im_end|>?", {"A": "<|im_start|>"}, "A", "vlmevalkit")
-
-
 def test_questions_list_their_options():
     for convention in ("vlmevalkit", "lmms_eval"):
         text = ask("Which pet?", lettered(["a cat", "a dog"]), "A", convention)

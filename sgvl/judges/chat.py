@@ -108,13 +108,14 @@ class ChatJudge(Judge):
         replies: list[str] = []
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
-            asked = [
-                (prompts.illustrated if isinstance(shown, list) else prompts.message)(text, shown)
-                for text, shown in zip(questions[part], images[part], strict=True)
-            ]
+            asked = list(map(self._question, questions[part], images[part]))
             shown = [[b["image"] for b in turn["content"] if "image" in b] for turn in asked]
             replies += map(self._text, self._reply(shown, [self._written(turn) for turn in asked]))
         return replies
+
+    def _question(self, text: str, shown) -> dict:
+        place = prompts.illustrated if isinstance(shown, list) else prompts.message
+        return place(prompts.inert(text), shown)
 
     def _judge_turn(self, policy) -> str:
         return self._turn(prompts.judge_prompt(policy.render(self.policy_form), self.prompt))
