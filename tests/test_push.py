@@ -88,8 +88,16 @@ def test_real_pictures_are_refused_by_a_repository_that_is_public_already(folder
     assert "is public" in said and mine.repos[REPO] == {}
     push.push(folder, ["general"], REPO, confirm=True)  # drawn ones may join it
     assert "general.parquet" in mine.repos[REPO]
-    push.push(folder, ["real"], REPO, confirm=True, access="gated")
+    push.push(folder, ["real", "general"], REPO, confirm=True, access="gated")
     assert "real.parquet" in mine.repos[REPO] and REPO in mine.gated
+
+
+def test_a_card_is_silent_about_no_set(folder, mine):
+    """A second push of drawn sets alone would take the tag from the real ones that are there."""
+    push.push(folder, ["real"], REPO, confirm=True)
+    card = mine.repos[REPO]["README.md"]
+    assert "holds real.parquet; name" in refused(folder, ["general"], REPO, confirm=True)
+    assert mine.repos[REPO]["README.md"] == card
 
 
 def test_who_may_not_write_is_told(folder, hub, monkeypatch):

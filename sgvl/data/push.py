@@ -57,7 +57,8 @@ def push(
     """Send sets to the hub's data set ``repo`` and return its address; without ``confirm``, refuse.
 
     Raises InputError for real pictures that would be public, by ``access`` or because the
-    repository is, and as ``hub.download`` does. Nothing is sent before all that is settled.
+    repository is, for a repository with other sets, and as ``hub.download`` does. Nothing is sent
+    before all that is settled.
     """
     need_known("push: access", access, ACCESS)
     files, real = plan(folder, names)
@@ -78,6 +79,11 @@ def push(
         if real and not (info.private or info.gated):
             raise InputError(
                 f"{repo} is public, and {', '.join(real)} holds real pictures; see --access"
+            )
+        there = [file.rfilename for file in info.siblings if file.rfilename.endswith(".parquet")]
+        if others := sorted(set(there) - set(files)):  # the new card would be silent about them
+            raise InputError(
+                f"{repo} holds {', '.join(others)}; name these sets, too, or another repo"
             )
         done = client.create_commit(
             repo,
