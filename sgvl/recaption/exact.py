@@ -101,7 +101,7 @@ class ExactCaptioner(Captioner):
         self.name, self.prompt = name, prompt
 
     def identity(self) -> dict:
-        return {"kind": "exact", "prompt": self.prompt, "version": 2}
+        return {"kind": "exact", "prompt": self.prompt, "version": 3}
 
     def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
         if untold := [item.id for item in items if not item.tags]:
