@@ -38,8 +38,9 @@ $(STAMP): pyproject.toml $(LOCK)
 run: env  ## run the whole notebook series, nano profile
 	$(BIN)/python -m sgvl.run nano
 
-seeds: env  ## train both stages with five seeds, after make run (an hour)
+seeds: env  ## train both stages with five seeds, after `make run` (an hour), and put them into the report
 	$(BIN)/python -m sgvl.run nano_seeds
+	$(BIN)/python -m sgvl.run nano --only 07_figures --force
 
 test: env  ## run the tests
 	$(BIN)/python -m pytest
