@@ -35,7 +35,7 @@ URLS = {
     "other": "see the terms of the sources that the card names",
 }
 PAPER = "Piao et al., Towards Policy-Adaptive Image Guardrail: Benchmark and Method, 2026"
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1 << 62, "n>100K"))
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 NOT_FOR_ALL = "not-for-all-audiences"
 
 DRAWN = """\
