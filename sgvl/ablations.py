@@ -33,7 +33,10 @@ def read(
     """
     bench = store.read("safeeditbench", folder)
     names = ("unsafebench", "llavaguard_test", "following_harmful", *general)
-    others = [store.some(store.read(name, folder), rows, group=2) for name in names]
+    others = [store.read(name, folder) for name in names]
+    # Drawn rows come in pairs; published questions do not, and may be odd in number.
+    group = [1 if "options" in other.column_names else 2 for other in others]
+    others = [store.some(other, rows, g) for other, g in zip(others, group, strict=True)]
     pairs_of_it = bench.select(store.spread(len(bench), 2 * pairs, group=2))
     return Sets(pairs_of_it, *others[:3], others[3:])
 
