@@ -33,6 +33,7 @@ ROOMS = [
     "images",
     "data",
     "models",
+    "endpoint",
     "judges",
     "records",
     "intervals",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.data import Sample
@@ -27,6 +27,15 @@ class Judgement(NamedTuple):
     reply: str | None = None
 
 
+class Unanswered(InputError):
+    """Some questions of a batch got no answer; they can be asked again. ``answers`` is what
+    ``judge_batch`` returns, with None for each of these, so that the others are kept."""
+
+    def __init__(self, problems: str | Iterable[str], answers: list[list[Judgement | None]]):
+        super().__init__(problems)
+        self.answers = answers
+
+
 class Judge:
     """Base class. A subclass gives ``name``, ``identity`` and ``judge``.
 
@@ -37,6 +46,7 @@ class Judge:
     name: str
     reads_policy: bool = True
     reads_tags: bool = False  # only a judge that is told what is in the picture
+    pictures_at_once: int = 32  # in a call of ``judge_batch``: what a crash can cost
 
     def identity(self) -> dict:
         """Everything that decides an answer, as plain JSON values: model, digest of its weights,
@@ -54,7 +64,10 @@ class Judge:
     def judge_batch(
         self, samples: Sequence[Sample], policies: Sequence[Policy]
     ) -> list[list[Judgement]]:
-        """``[sample][policy]`` judgements. Override where a batch is faster than a loop."""
+        """``[sample][policy]`` judgements. Override where a batch is faster than a loop.
+
+        May raise Unanswered for some of them.
+        """
         rows = []
         for sample in samples:
             try:
