@@ -80,6 +80,8 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     for k, name in enumerate(names):
         render(sample_scene(rng, "test", [name])).save(tmp_path / f"{k}.jpg")
     labels = "".join(f"{k}.jpg,{'safe' if k % 2 else 'unsafe'}\n" for k in range(len(names)))
+    (tmp_path / "page.jpg").write_text("<html>Not found</html>")
+    labels += "page.jpg,safe\n"
     (tmp_path / "labels.csv").write_text("image,label\n" + labels)
     (tmp_path / "house.md").write_text("---\nname: house\ntitle: House\n---\nNo weapons.\n")
     sources = "".join(f"  real_{kind}: {{kind: {kind}}}\n" for kind in KINDS if kind != "folder")
@@ -93,7 +95,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     sets = json.loads((checkout / "runs/mine/data/manifest.json").read_text())["sets"]
     rows = {name: sets[name]["rows"] for name in sets if name not in DRAWN}
     assert rows == {
-        "photos": 8, "real_safeeditbench": 5, "real_unsafebench": 3,
+        "photos": 9, "real_safeeditbench": 5, "real_unsafebench": 3,
         "real_policyshift": 3, "real_llavaguard": 5,
     }  # fmt: skip
     shown = (checkout / "01_data.out.ipynb").read_text()
@@ -102,9 +104,17 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
 
     own = ["-p", "profile", "mine", "-p", "data", "mine", "-p", "dataset", "photos"]
     judges = "judges: [{kind: always_safe}, {kind: always_unsafe}]"
-    done = papermill(checkout, "05_benchmark", *own, "-y", judges, "-p", "pairs", "0")
+    own += ["-y", judges, "-p", "pairs", "0"]
+    folder = checkout / "runs" / "mine" / "benchmark"
+    done = papermill(checkout, "05_benchmark", *own, "-p", "worker", "1", "-p", "workers", "2")
     assert done.returncode == 0, done.stderr[-3000:]
-    scores = pd.read_csv(checkout / "runs" / "mine" / "benchmark" / "scores.csv")
+    names = ["always_safe.1-of-2.jsonl", "always_unsafe.1-of-2.jsonl"]
+    assert sorted(file.name for file in folder.iterdir()) == names, "a worker makes no table"
+    done = papermill(checkout, "05_benchmark", *own)
+    assert done.returncode == 0, done.stderr[-3000:]
+    left_out = pd.read_csv(folder / "left_out.csv")
+    assert left_out.values.tolist() == [["page.jpg", "image_decode"]]
+    scores = pd.read_csv(folder / "scores.csv")
     found = scores[scores["policy"] == "house"].set_index("judge")
     assert found["n"].tolist() == [8, 8] and found["positives"].tolist() == [4, 4]
     assert found["accuracy"].tolist() == [50, 50]
