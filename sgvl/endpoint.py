@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,11 +45,13 @@ class Questions(NamedTuple):
     open: "Callable[[], Image] | None" = None
 
 
+@dataclass(frozen=True)
 class Endpoint:
     """Asks a server's chat completions, about several pictures at a time.
 
     Parameters
     ----------
+    who : asks, in error messages
     model : as the server calls it
     url : up to and with ``/v1``
     image_format, max_side : how a picture is sent; ``max_side`` in pixels, 0 is as it is
@@ -59,35 +62,31 @@ class Endpoint:
     key_variable : environment variable that holds the key; a local server needs none. No key is
         sent unless it is named, so that one is not sent to a server that it is not for.
 
-    Raises InputError, each problem opening with ``who``, for settings that cannot be.
+    Raises InputError for settings that cannot be, all at once.
     """
 
-    def __init__(
-        self,
-        who: str,
-        model: str,
-        url: str,
-        image_format: str,
-        max_side: int,
-        concurrency: int,
-        timeout: float,
-        max_retries: int,
-        key_variable: str,
-    ):
+    who: str
+    model: str
+    url: str
+    image_format: str
+    max_side: int
+    concurrency: int
+    timeout: float
+    max_retries: int
+    key_variable: str
+
+    def __post_init__(self):
         problems = []
-        if not url.startswith(("http://", "https://")):
-            problems.append(f"url {url!r} must start with http:// or https://")
-        if image_format not in FORMATS:
-            problems.append(f"image_format {image_format!r}; allowed: {', '.join(FORMATS)}")
-        if concurrency < 1:
-            problems.append(f"concurrency is at least 1, not {concurrency}")
-        if key_variable and not os.environ.get(key_variable):
-            problems.append(f"environment variable {key_variable} is not set; export it first")
+        if not self.url.startswith(("http://", "https://")):
+            problems.append(f"url {self.url!r} must start with http:// or https://")
+        if self.image_format not in FORMATS:
+            problems.append(f"image_format {self.image_format!r}; allowed: {', '.join(FORMATS)}")
+        if self.concurrency < 1:
+            problems.append(f"concurrency is at least 1, not {self.concurrency}")
+        if self.key_variable and not os.environ.get(self.key_variable):
+            problems.append(f"environment variable {self.key_variable} is not set; export it first")
         if problems:
-            raise InputError(f"{who}: {problem}" for problem in problems)
-        self.model, self.url, self.key_variable = model, url, key_variable
-        self.image_format, self.max_side = image_format, max_side
-        self.concurrency, self.timeout, self.max_retries = concurrency, timeout, max_retries
+            raise InputError(f"{self.who}: {problem}" for problem in problems)
 
     def answers(
         self, asked: Iterable[Questions], **settings

@@ -5,15 +5,15 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
 
 from sgvl import prompts, verdict
 from sgvl.endpoint import Answer
-from sgvl.errors import InputError, nearest
-from sgvl.judges.base import Judge, Judgement, Sample, Unanswered
+from sgvl.errors import InputError
+from sgvl.judges.base import Judge, Judgement, Sample, Unanswered, check_wording
 
-FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
 TOP = 20  # likeliest tokens that are asked for at each place: the most that vLLM gives by default
 TOLD = 3  # problems of one batch that are told in full
 
@@ -23,19 +23,6 @@ VERDICTS = {
     "word": (re.compile(r"^\s*$"), ("safe", "unsafe")),
     "taxonomy": (re.compile(r'"rating"\s*:\s*"$'), ("Safe", "Unsafe")),
 }
-
-
-def check_wording(name: str, prompt: str, policy_form: str, parser: str) -> None:
-    """Raise InputError for a prompt, a form of policies or a parser that is not known."""
-    chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
-    known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
-    wrong = [
-        f"judge {name}: {k} {chosen[k]!r}: {nearest(chosen[k], known[k])}"
-        for k in chosen
-        if chosen[k] not in known[k]
-    ]
-    if wrong:
-        raise InputError(wrong)
 
 
 class AskingJudge(Judge):
@@ -93,8 +80,8 @@ class AskingJudge(Judge):
         told: dict[int, list[Answer]] = {}
         problems: list[str] = []
         try:
-            for k, answers in self._answers(asked):
-                told[k] = answers
+            with closing(self._answers(asked)) as answers:  # an interrupt ends what is under way
+                told.update(answers)
         except InputError as error:  # none can be answered any more
             problems = error.problems
         unasked = Answer("", error="not asked")

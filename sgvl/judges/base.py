@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from sgvl import prompts, verdict
 from sgvl.data import Sample
-from sgvl.errors import InputError
+from sgvl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sgvl.policy import Policy
+
+
+FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
 
 
 class Judgement(NamedTuple):
@@ -79,3 +83,16 @@ class Judge:
     def judge_cases(self, cases: Sequence[tuple[Sample, Policy]]) -> list[Judgement]:
         """One judgement per (sample, policy), for sets whose pictures have their own policies."""
         return [self.judge_batch([sample], [policy])[0][0] for sample, policy in cases]
+
+
+def check_wording(name: str, prompt: str, policy_form: str, parser: str) -> None:
+    """Raise InputError for a prompt, a form of policies or a parser that nobody knows."""
+    chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
+    known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
+    wrong = [
+        f"judge {name}: {k} {chosen[k]!r}: {nearest(chosen[k], known[k])}"
+        for k in chosen
+        if chosen[k] not in known[k]
+    ]
+    if wrong:
+        raise InputError(wrong)

@@ -45,7 +45,14 @@ class ServedJudge(AskingJudge):
         super().__init__(name, prompt, policy_form, parser, max_new_tokens, score)
         self.endpoint = Endpoint(
             f"judge {self.name}",
-            *(model, url, image_format, max_side, concurrency, timeout, max_retries, key_variable),
+            model=model,
+            url=url,
+            image_format=image_format,
+            max_side=max_side,
+            concurrency=concurrency,
+            timeout=timeout,
+            max_retries=max_retries,
+            key_variable=key_variable,
         )
         self.revision = revision
         self.pictures_at_once = 4 * concurrency  # so that few requests wait for the end of a batch

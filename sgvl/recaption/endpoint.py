@@ -43,7 +43,14 @@ class EndpointCaptioner(Captioner):
         prompts.caption_prompt(prompt)
         self.endpoint = Endpoint(
             "captioner endpoint",
-            *(model, url, image_format, max_side, concurrency, timeout, max_retries, key_variable),
+            model=model,
+            url=url,
+            image_format=image_format,
+            max_side=max_side,
+            concurrency=concurrency,
+            timeout=timeout,
+            max_retries=max_retries,
+            key_variable=key_variable,
         )
         self.name, self.prompt = name or model, prompt
         self.image, self.image_tokens = image, image_tokens if image else 0
