@@ -25,7 +25,10 @@ def minimal_edit(caption: str, tags: Sequence[str]) -> str:
     What the caption names already is left alone. If it has as many "objects" as there are things
     that it does not name, they are matched in the order of the scene, and a harmless one stays an
     object. Otherwise the harmful things take the first "objects"; what is left of those stays, and
-    harmful things without one are added before the place. Nothing is ever taken out.
+    harmful things without one join the list before the place. Nothing is ever taken out.
+
+    >>> minimal_edit("I see a dog and a rose at the beach.", ("dog", "rose", "knife", "beach"))
+    'I see a dog, a rose and a knife at the beach.'
     """
     said = set(re.findall(r"\w+", caption.lower()))
     unnamed = [tag for tag in tags[:-1] if tag not in said]
@@ -44,7 +47,9 @@ def minimal_edit(caption: str, tags: Sequence[str]) -> str:
     if missing := [thing for thing in things if thing in harmful]:
         before, at, place = edited.rpartition(" at the ")
         before, place = (before, at + place) if at else (edited.rstrip(". "), ".")
-        edited = f"{before} and {in_words(missing)}{place}"
+        listed = before.replace(" and ", ", ")  # one list has one "and", before its last thing
+        added = in_words(missing)
+        edited = f"{listed}{', ' if ' and ' in added else ' and '}{added}{place}"
     return edited
 
 
@@ -75,7 +80,7 @@ class ExactCaptioner(Captioner):
         self.name, self.prompt = name, prompt
 
     def identity(self) -> dict:
-        return {"kind": "exact", "prompt": self.prompt, "version": 1}
+        return {"kind": "exact", "prompt": self.prompt, "version": 2}
 
     def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
         if untold := [item.id for item in items if not item.tags]:
