@@ -257,7 +257,7 @@ def _tokens(choice) -> tuple:
     """The tokens of a choice, with the likeliest at each place; none where any is not as asked."""
     try:
         return tuple(
-            (place.token, tuple((o.token, float(o.logprob)) for o in place.top_logprobs))
+            (str(place.token), tuple((str(o.token), float(o.logprob)) for o in place.top_logprobs))
             for place in choice.logprobs.content
         )
     except (AttributeError, TypeError, ValueError):

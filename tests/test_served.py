@@ -269,6 +269,7 @@ def test_p_unsafe_by_hand(prompt, tokens, expected):
 @pytest.mark.parametrize(
     "logprobs",
     [None, {}, {"content": None}, {"content": [1]}, {"content": [{"token": "Answer:"}]},
+     {"content": [{"token": None, "top_logprobs": []}]},
      {"content": [{"token": "safe", "top_logprobs": [{"token": "safe", "logprob": "x"}]}]}],
 )  # fmt: skip
 def test_a_server_that_sends_no_log_probabilities_still_judges(faulty, logprobs):

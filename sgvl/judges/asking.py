@@ -101,7 +101,7 @@ class AskingJudge(Judge):
             if answer.error
         ]
         more = [f"and {len(found) - TOLD} more"] if len(found) > TOLD else []
-        todo = "look at the server, then run again: the other answers are kept"
+        todo = "look at the server, then run again; what is stored is not asked for again"
         return [*found[:TOLD], *more, f"judge {self.name}: {todo}"] if found else []
 
     def _warn_of_cut(self, rows: Sequence[Sequence[Answer]]) -> None:
