@@ -43,7 +43,11 @@ DECIDES = {
     "temperature": 0.5,
     "seed": 1,
 }
-NEEDED = dict.fromkeys(("endpoint", "served", "vllm"), {"model": "a"})  # have no default
+NEEDED = {  # options without a default
+    "endpoint": {"model": "a"},
+    "served": {"model": "a"},
+    "vllm": {"model": "nano"},
+}
 
 OPTIONS = [
     (noun, kind, option)
