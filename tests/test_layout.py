@@ -32,6 +32,7 @@ ROOMS = [
     "images",
     "data",
     "models",
+    "endpoint",
     "judges",
     "records",
     "intervals",
