@@ -56,6 +56,7 @@ ROOMS = [
     "widgets",
     "parameters",
     "receipts",
+    "seeds",
     "report",
     "run",
     "nano",
