@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,7 +32,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 WIDTH = 900  # pixels; a projector shows as much, larger
-ANY = re.compile("")
+VERDICT = re.compile("safe|unparseable")
 ANSWER, RUN = 20_000, 300_000  # milliseconds for a panel to change, for a notebook to run
 
 # Addresses that may be missing, of which the console says so.
@@ -136,7 +135,7 @@ def page(browser) -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def lesson(tmp_path_factory) -> Path:
+def lesson(browser, tmp_path_factory) -> Path:
     """A folder in which the notebook has run headless once, so that its trainings are kept."""
     folder = tmp_path_factory.mktemp("lesson")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
@@ -148,10 +147,8 @@ def lesson(tmp_path_factory) -> Path:
 def environment(folder: Path) -> dict[str, str]:
     """Nothing of the user's own Jupyter, and no network."""
     own = {"SGVL_ROOT": str(folder), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    own |= {f"JUPYTER{name}_DIR": str(folder / "jupyter") for name in ("_CONFIG", "_DATA")}
-    own |= {
-        f"JUPYTERLAB_{name}_DIR": str(folder / "jupyter") for name in ("SETTINGS", "WORKSPACES")
-    }
+    folders = ("JUPYTER_CONFIG", "JUPYTER_DATA", "JUPYTERLAB_SETTINGS", "JUPYTERLAB_WORKSPACES")
+    own |= {f"{name}_DIR": str(folder / "jupyter") for name in folders}
     return os.environ | own
 
 
@@ -167,20 +164,20 @@ def serve(lesson) -> Iterator[Callable]:
             log = stack.enter_context(open(lesson / "server.log", "w+", encoding="utf-8"))
             server = subprocess.Popen(
                 [sys.executable, "-m", *command, f"--port={port}", "--no-browser"],
-                **{"cwd": lesson, "env": environment(lesson), "stdout": log, "stderr": log},
+                cwd=lesson,
+                env=environment(lesson),
+                stdout=log,
+                stderr=log,
             )
             stack.callback(server.wait, 60)
             stack.callback(server.terminate)
-            address = f"http://127.0.0.1:{port}"
             for _ in range(120):
                 try:
-                    urllib.request.urlopen(f"{address}/static/favicons/favicon.ico")
-                    return address
-                except urllib.error.HTTPError:
-                    return address
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    return f"http://127.0.0.1:{port}"
                 except OSError:
+                    assert server.poll() is None, Path(log.name).read_text()
                     time.sleep(1)
-                assert server.poll() is None, Path(log.name).read_text()
             raise TimeoutError(Path(log.name).read_text())
 
         yield start
@@ -229,7 +226,7 @@ def teach(lesson: Lesson) -> None:
     quiz.says("No prediction yet.")
     quiz.press("unsafe")
     quiz.says(re.compile("Right so far: the class 0 of 1, the model . of 1, the rule 1 of 1."))
-    quiz.has("says", ["unsafe", "safe", ANY])  # the class, the rule, the model
+    quiz.has("says", ["unsafe", "safe", VERDICT])  # the class, the rule, the model
     quiz.press("safe")  # too late: a prediction is final
     quiz.slide(0, "ArrowRight")
     quiz.says("Is the picture safe under this policy?")
@@ -237,7 +234,7 @@ def teach(lesson: Lesson) -> None:
     quiz.says(re.compile("Right so far: the class 1 of 2, the model . of 2, the rule 2 of 2."))
     quiz.slide(0, "ArrowLeft")
     quiz.says("cruelty prohibited except news")
-    quiz.has("says", ["unsafe", "safe", ANY])  # as it was left
+    quiz.has("says", ["unsafe", "safe", VERDICT])  # as it was left
 
     for text in (
         "cake, dog prohibited; all else permitted",
@@ -318,9 +315,8 @@ def test_in_jupyterlab(serve, lesson, page):
     ask_the_model(room)
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("voila"), reason="needs voila")
 def test_in_voila(serve, page):
-    if not importlib.util.find_spec("voila"):
-        pytest.skip("needs voila")
     address = serve("voila", NOTEBOOK)
     page.goto(address, timeout=RUN)
     page.locator(".widget-vbox.sgvl").nth(6).wait_for(timeout=RUN)
