@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run seeds test test-slow test-faults bench lint lock nano-model clean
+.PHONY: help env run seeds test test-slow test-browser test-faults bench lint lock nano-model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ test: env  ## run the tests
 
 test-slow: env  ## run the tests that train a model
 	$(BIN)/python -m pytest -m slow
+
+# Drives a Chromium of the system, so no browser is downloaded.
+test-browser: env  ## run the classroom in JupyterLab, Voila and as a file, in Chromium
+	$(BIN)/pip install -qq --disable-pip-version-check -c $(LOCK) -e ".[browser]"
+	$(BIN)/python -m pytest -m browser
 
 bench: env  ## race the judging engine against three other ways to ask
 	$(BIN)/python benchmarks/judging.py

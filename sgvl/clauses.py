@@ -3,7 +3,8 @@
     weapons, bomb prohibited except museum, news; dog permitted; all else prohibited.
 
 Clauses stand between semicolons or on lines of their own, tags and places between commas. Each
-becomes a rule that is quoted in the words of its clause.
+becomes a rule that is quoted in the words of its clause. ``widgets/clauses.js`` reads the same in
+a page without Python; the browser tests hold the two together.
 """
 
 import re

@@ -4,18 +4,23 @@ One JSONL file per judge, one line per judgement, one write per batch. A line is
 *key*: sha256 over everything that decides the answer (the judge's identity), the picture's pixels
 and the policy. Not by name, index or time: a renamed file keeps its answer, a changed one does not.
 A killed run leaves at most one torn line, which is cut off when the file is opened next.
+
+Several workers share the work: each writes a file of its own, ``judge.0-of-3.jsonl`` and so on, and
+takes the pictures whose digest falls to it, so none is asked twice and nobody waits. Whoever opens
+a judge's records reads all of its files, so a run goes on with any other number of workers.
 """
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
 from sgvl.errors import Busy, InputError
 from sgvl.images import image_digest
-from sgvl.judges.base import Judge, Judgement, Sample
+from sgvl.judges.base import Judge, Judgement, Sample, Unanswered
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 try:
@@ -32,37 +37,43 @@ def judge_all(
     samples: Iterable[Sample],
     policies: Sequence,
     path: str | Path,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Callable[[int], object] | None = None,
+    worker: tuple[int, int] = (0, 1),
 ) -> list[dict]:
     """Judge every sample under every policy, asking only for what ``path`` does not hold yet.
 
     ``path`` is this judge's JSONL file. ``samples`` is read once and one batch is in memory at a
-    time, so a generator that loads pictures will do. ``progress`` is called with the number of
-    samples just settled (the ``update`` of a tqdm bar fits).
+    time, so a generator that loads pictures will do; ``batch_size`` is in pictures, by default the
+    judge's own. ``progress`` is called with the number of samples just settled (the ``update`` of a
+    tqdm bar fits). ``worker`` is (k, n): of n workers that may be at it at the same time, this is
+    number k, from 0; it judges its share of the samples and returns that.
 
     Returns one dict per judgement, samples in order and policies within each: id, policy (its
     name), verdict, p_unsafe, rationale, reply. A rerun returns the same list and leaves the same
     bytes in the file. Raises InputError for a damaged file, and for an answer that is no judgement
     (a probability of nan), after the sound answers of its batch are stored.
     """
+    if batch_size is None:
+        batch_size = judge.pictures_at_once
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1, not {batch_size}")
-    samples, seen = iter(samples), []
-    with Records(path, judge.identity()) as records:
-        while batch := list(islice(samples, batch_size)):
-            digests = [_content(judge, sample) for sample in batch]
+    seen = []
+    with Records(path, judge.identity(), worker=worker) as records:
+        shown = ((_content(judge, sample), sample) for sample in samples)
+        own = ((digest, sample) for digest, sample in shown if records.takes(digest))
+        while batch := list(islice(own, batch_size)):
             # One question for the same picture twice, and one call for samples that lack the same
             # policies: all of them in a fresh run, fewer after a torn line or for a new policy.
             calls: dict[tuple[int, ...], dict[str, Sample]] = {}
-            for digest, sample in zip(digests, batch, strict=True):
+            for digest, sample in batch:
                 known = (records.get(digest, policy.digest) for policy in policies)
                 lacking = tuple(i for i, answer in enumerate(known) if answer is None)
                 calls.setdefault(lacking, {}).setdefault(digest, sample)
             for lacking, asked in calls.items():
                 if lacking:
                     _ask(judge, asked, [policies[i] for i in lacking], records)
-            seen += [(s.id, digest) for s, digest in zip(batch, digests, strict=True)]
+            seen += [(sample.id, digest) for digest, sample in batch]
             if progress:
                 progress(len(batch))
         return [
@@ -73,30 +84,55 @@ def judge_all(
 
 
 def _ask(judge: Judge, asked: dict[str, Sample], policies: Sequence, records: "Records") -> None:
-    answers = judge.judge_batch(list(asked.values()), policies)
+    unanswered = None
+    try:
+        answers = judge.judge_batch(list(asked.values()), policies)
+    except Unanswered as error:
+        answers, unanswered = error.answers, error
     records.append(
         _record(records.key(digest, policy.digest), sample.id, policy.name, judgement)
         for (digest, sample), row in zip(asked.items(), answers, strict=True)
         for policy, judgement in zip(policies, row, strict=True)
+        if judgement is not None
     )
+    if unanswered:
+        raise unanswered
 
 
 class Records:
-    """The records of one judge in one file: locks it, mends a torn end, reads what is there.
+    """The records of one judge: locks the file that it writes, mends its torn end, and reads that
+    file and those of all workers there ever were.
 
         with Records("records/rule.jsonl", judge.identity()) as records:
             answer = records.get(image_digest(picture), policy.digest)
 
-    Answers of another identity (other weights, another prompt) in the same file are kept and never
-    returned. Raises Busy if another run holds the file, and InputError for a damaged line or two
-    conflicting answers to one question, naming the line.
+    ``worker`` is (k, n) as in ``judge_all``. Answers of another identity (other weights, another
+    prompt) in the same files are kept and never returned. Raises Busy if another run holds the
+    file, or another number of workers is at it, and InputError for a damaged line or two
+    conflicting answers to one question, naming the lines.
 
     What is asked about a picture need not be a policy: captions are kept in the same way, under the
     digest of what is to be recaptioned, with ``fields`` of their own for the answer.
     """
 
-    def __init__(self, path: str | Path, identity: dict, fields: Sequence[str] = ANSWER):
-        self.path, self._fields = Path(path), tuple(fields)
+    def __init__(
+        self,
+        path: str | Path,
+        identity: dict,
+        fields: Sequence[str] = ANSWER,
+        worker: tuple[int, int] = (0, 1),
+    ):
+        self._number, self._workers = worker
+        if not 0 <= self._number < self._workers:
+            raise InputError(
+                f"worker {self._number} of {self._workers}: workers are numbered from 0, "
+                "and there is one at least"
+            )
+        self._first, self._fields = Path(path), tuple(fields)  # the file of a single worker
+        self.path = self._first
+        if self._workers > 1:
+            share = f"{self._number}-of-{self._workers}"
+            self.path = self._first.with_name(f"{self._first.stem}.{share}{self._first.suffix}")
         # Canonical JSON: equal identities give equal text, whatever the order of their keys.
         self._identity = json.dumps(
             identity, sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -114,6 +150,7 @@ class Records:
             ) from None
         try:
             self._lock()
+            self._mend()
             self._read()
         except BaseException:
             self._file.close()
@@ -122,6 +159,10 @@ class Records:
 
     def __exit__(self, *exc) -> None:
         self._file.close()
+
+    def takes(self, image_digest: str) -> bool:
+        """Whether a picture falls to this worker: by its digest, so that all of them agree."""
+        return int(image_digest[:16], 16) % self._workers == self._number
 
     def key(self, image_digest: str, policy_digest: str) -> str:
         """The name of one question to this judge: sha256, hex."""
@@ -167,14 +208,26 @@ class Records:
             raise OSError(error.errno, told, str(self.path)) from None
 
     def _lock(self) -> None:
-        """Hold the file until it is closed. The system drops the lock of a process that dies."""
-        if fcntl:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(f"{self.path}: another run holds it; wait for that run") from None
+        """Hold the file until it is closed. The system drops the lock of a process that dies.
 
-    def _read(self) -> None:
+        The files of another number of workers must be free, or a picture could be asked twice.
+        """
+        if not fcntl:
+            return
+        _hold(self._file, fcntl.LOCK_EX, self.path)
+        for path in self._others():
+            if not path.stem.endswith(f"-of-{self._workers}"):
+                with open(path, "rb") as file:
+                    _hold(file, fcntl.LOCK_SH, path)
+
+    def _others(self) -> list[Path]:
+        """The files of other workers, in order of their names."""
+        first = self._first
+        name = re.compile(rf"{re.escape(first.stem)}(\.\d+-of-\d+)?{re.escape(first.suffix)}")
+        found = {path for path in first.parent.iterdir() if name.fullmatch(path.name)}
+        return sorted(found - {self.path})
+
+    def _mend(self) -> None:
         self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
@@ -183,17 +236,22 @@ class Records:
             with open(torn, "ab") as file:
                 file.write(content[whole:] + b"\n")
             self._file.truncate(whole)
-        lines: dict[str, int] = {}  # key -> number of the line that answers it
-        for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
-            row = self._parse(line, number)
-            if "error" in row:
-                continue
-            first = lines.setdefault(row["key"], number)
-            answer = self._answer(row)
-            if self._answers.setdefault(row["key"], answer) != answer:
-                raise InputError(f"{self.path}: lines {first} and {number} contradict each other")
 
-    def _parse(self, line: bytes, number: int) -> dict:
+    def _read(self) -> None:
+        lines: dict[str, str] = {}  # key -> where it is answered
+        for path in (self.path, *self._others()):
+            # What follows the last line break is torn, or another worker is writing it just now.
+            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+                where = f"{path}, line {number}"
+                row = self._parse(line, where)
+                if "error" in row:
+                    continue
+                first = lines.setdefault(row["key"], where)
+                answer = self._answer(row)
+                if self._answers.setdefault(row["key"], answer) != answer:
+                    raise InputError(f"{first} and {where} contradict each other")
+
+    def _parse(self, line: bytes, where: str) -> dict:
         try:
             row = json.loads(line)
             if row.keys() >= {"key", *self._fields}:
@@ -201,12 +259,19 @@ class Records:
         except (ValueError, AttributeError, RecursionError):
             pass
         raise InputError(
-            f"{self.path}: line {number} is not a record. Remove the line and run again; "
-            "only its answer is asked anew"
+            f"{where} is not a record. Remove the line and run again; only its answer is asked anew"
         )
 
     def _answer(self, row: dict) -> dict:
         return {name: row[name] for name in self._fields}
+
+
+def _hold(file, how: int, path: Path) -> None:
+    """Lock an open file, or raise Busy. It is let go when it is closed."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(f"{path}: another run holds it; wait for that run") from None
 
 
 def _content(judge: Judge, sample: Sample) -> str:

@@ -176,7 +176,7 @@ def _is_locked(profile: str) -> bool:
 
 def _execute(unit: Unit) -> tuple[str, str]:
     """Run the notebook in a child, so that nothing in it takes this process down."""
-    _growing(unit).write_text(json.dumps(unit.source), encoding="utf-8")
+    _growing(unit).write_text(json.dumps(_moved(unit.source)), encoding="utf-8")
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(send, unit), daemon=True)
@@ -193,6 +193,17 @@ def _execute(unit: Unit) -> tuple[str, str]:
     finally:
         child.join(PATIENCE)
         child.kill()
+
+
+def _moved(notebook: dict) -> dict:
+    """The notebook with the links of its prose as they lead from ``runs/<profile>/``."""
+    cells = [
+        cell | {"source": "".join(cell["source"]).replace("](../", "](../../")}
+        if cell["cell_type"] == "markdown"
+        else cell
+        for cell in notebook["cells"]
+    ]
+    return notebook | {"cells": cells}
 
 
 def _child(send, unit: Unit) -> None:

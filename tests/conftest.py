@@ -3,7 +3,7 @@
 import pytest
 import table
 
-pytest_plugins = ["published"]  # its fixtures serve several test files
+pytest_plugins = ["published", "scripted_server"]  # their fixtures serve several test files
 
 went: dict[str, list[table.Outcome]] = {}  # test -> one outcome a case
 

@@ -140,10 +140,12 @@ def test_what_is_wrong_is_told_with_its_line(folder, case):
         assert problem.startswith(str(folder / "labels.csv")) and part in problem
 
 
-def test_a_file_that_is_no_picture_is_told_with_its_line(folder):
+def test_a_file_that_is_no_picture_keeps_its_row_and_says_why(folder):
     (folder / "photos" / "page.jpg").write_text("<html>Not found</html>")
-    with pytest.raises(InputError, match="line 2: page.jpg: not a PNG, JPEG"):
-        load_source(spec(folder, "image,label\npage.jpg,safe\n"))
+    rows = load_source(spec(folder, "image,label\npage.jpg,safe\na.jpg,unsafe\n"))
+    assert rows["status"] == ["image_decode", "ok"]
+    assert store.left_out(rows).to_dict("records") == [{"id": "page.jpg", "status": "image_decode"}]
+    assert store.usable(rows)["id"] == ["a.jpg"]
 
 
 def test_of_a_thousand_problems_the_first_are_told(folder):

@@ -96,6 +96,8 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     """Photographs with a CSV of labels, every published source, and one parameter file."""
     names = photographs(tmp_path / "photos")
     labels = "".join(f"{name},{'unsafe' if 'hopper' in name else 'safe'}\n" for name in names)
+    (tmp_path / "photos" / "page.jpg").write_text("<html>Not found</html>")
+    labels += "page.jpg,safe\n"
     (tmp_path / "labels.csv").write_text("image,label\n" + labels)
     (tmp_path / "house.md").write_text(
         "---\nname: house\ntitle: House\ndefault: permitted\n"
@@ -128,9 +130,16 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
         "judges: [{kind: always_safe}, {kind: chat, max_new_tokens: 8}, {kind: always_unsafe}]\n"
         f"general_sets: [general, {', '.join(REPOS)}]\nconvention: lmms_eval\n"
     )
+    folder = checkout / "runs" / "mine" / "benchmark"
+    worker = ("-p", "worker", "1", "-p", "workers", "2")
+    done = papermill(checkout, "05_benchmark", "-f", "05.yaml", *worker)
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = [f"{name}.1-of-2.jsonl" for name in ("always_safe", "always_unsafe", "chat")]
+    assert sorted(file.name for file in folder.iterdir()) == names, "a worker makes no table"
     done = papermill(checkout, "05_benchmark", "-f", "05.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
-    folder = checkout / "runs" / "mine" / "benchmark"
+    left_out = pd.read_csv(folder / "left_out.csv")
+    assert left_out.values.tolist() == [["page.jpg", "image_decode"]]
     scores = pd.read_csv(folder / "scores.csv")
     found = scores[scores["policy"] == "house"].set_index("judge")
     assert found["n"].tolist() == [9, 9, 9] and found["positives"].tolist() == [3, 3, 3]

@@ -7,13 +7,12 @@ import json
 import math
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripted_server import says
 
 from sgvl import recaption
 from sgvl.concepts import group, named
@@ -166,71 +165,6 @@ def test_reading_takes_linear_time():
 # ---- a server ------------------------------------------------------------------------------------
 
 
-def says(text, finish="stop", **message) -> bytes:
-    message = {"role": "assistant", "content": text, **message}
-    return json.dumps({"choices": [{"message": message, "finish_reason": finish}]}).encode()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers by script: ``script[caption]`` is what it does next about that caption, as
-    (status, body, seconds that it takes); what has no script gets a plain caption back."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.asked, self.times, self.keys = {}, [], [], []
-        self.running, self.most, self.delay, self.lock = 0, 0, 0.0, threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def captions(self) -> list[str]:
-        texts = [request["messages"][0]["content"][-1]["text"] for request in self.asked]
-        return [text.partition("Caption: ")[2].partition("\n")[0] for text in texts]
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        with server.lock:
-            server.running += 1
-            server.most = max(server.most, server.running)
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            server.asked.append(request)
-            server.times.append(time.monotonic())
-            server.keys.append(self.headers["Authorization"])
-            caption = server.captions()[-1]
-            steps = server.script.get(caption) or [(200, says(f"{caption} and a knife"), 0)]
-            status, body, seconds = steps.pop(0) if len(steps) > 1 else steps[0]
-        time.sleep(seconds or server.delay)
-        with server.lock:
-            server.running -= 1
-        self.send_response(status if self.path == "/v1/chat/completions" else 404)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        if status != 200:
-            self.send_header("Retry-After", "0.05")
-        try:
-            self.end_headers()
-            self.wfile.write(body)
-        except OSError:  # the client went away, as after a time-out
-            pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "recaption" / "minimal_edit.jsonl"
@@ -294,7 +228,8 @@ def test_a_key_comes_from_the_environment_and_only_where_it_is_named(server, pat
     monkeypatch.setenv("MY_KEY", "sk-mine")
     caption_all(endpoint(server), some(1), path)
     caption_all(endpoint(server, model="other", key_variable="MY_KEY"), some(1), path)
-    assert server.keys == ["Bearer none", "Bearer sk-mine"]
+    # each time for the list of models, and for the caption
+    assert server.keys == ["Bearer none"] * 2 + ["Bearer sk-mine"] * 2
     assert "sk-" not in path.read_text()
     with pytest.raises(InputError, match="variable NO_SUCH_KEY is not set"):
         endpoint(server, key_variable="NO_SUCH_KEY")
@@ -310,7 +245,7 @@ def test_trouble_that_passes_is_waited_out(server, path):
     captioner = endpoint(server, timeout=4, concurrency=3, max_retries=3)
     rows = caption_all(captioner, some(3), path)
     assert statuses(rows) == {"i0": "ok", "i1": "ok", "i2": "ok"}
-    first, second = (server.times[i] for i, c in enumerate(server.captions()) if c == "caption 0")
+    first, second = (server.times[i] for i, c in enumerate(server.texts()) if c == "caption 0")
     assert second - first >= 0.05, "Retry-After is kept to"
 
 
@@ -436,6 +371,18 @@ def test_a_wrong_key_or_model_stops_at_once(server, path, status, hint):
     with pytest.raises(InputError, match=f"HTTP {status}.*{hint}"):
         caption_all(endpoint(server, concurrency=2), some(50), path)
     assert len(server.asked) <= 4
+
+
+def test_a_model_that_is_not_in_the_servers_list_is_named_before_anything_is_asked(server, path):
+    server.models = (200, b'{"object": "list", "data": [{"id": "gemma"}, {"id": "llama"}]}')
+    with pytest.raises(InputError, match="no model 'gema' there; did you mean gemma?"):
+        caption_all(endpoint(server, model="gema"), some(3), path)
+    assert server.asked == []
+    assert statuses(caption_all(endpoint(server), some(1), path)) == {"i0": "ok"}
+    for page in ((200, b"<html>"), (200, b"[1]"), (200, b"{}"), (404, b"<html>")):
+        server.models = page  # no list: it is asked all the same
+        caption_all(endpoint(server, model=f"model {page}"), some(1), path)
+    assert len(server.asked) == 5
 
 
 def test_a_server_that_only_fails_is_given_up(server, path):

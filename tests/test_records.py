@@ -210,7 +210,9 @@ def test_identical_lines_count_once_and_conflicting_ones_are_refused(full, path)
     assert judge_all(Stub(), SAMPLES, POLICIES, path) == full[0]
     other = json.loads(lines[2]) | {"verdict": UNSAFE}
     path.write_bytes(full[1] + json.dumps(other).encode() + b"\n")
-    with pytest.raises(InputError, match="lines 3 and 16 contradict each other"):
+    with pytest.raises(
+        InputError, match=r"line 3 and .*stub\.jsonl, line 16 contradict each other"
+    ):
         judge_all(Stub(), SAMPLES, POLICIES, path)
 
 

@@ -40,7 +40,7 @@ class Project:
         tagged = new_code_cell(parameters, metadata={"tags": ["parameters"]})
         notebook = new_notebook(
             cells=[
-                new_markdown_cell("# A title"),
+                new_markdown_cell("# A title\n\n![a](../figures/a.png)"),
                 tagged,
                 new_code_cell(PRELUDE),
                 *map(new_code_cell, cells),
@@ -126,6 +126,8 @@ def test_runs_in_order_and_again_only_what_changed(project):
     code, out, err = project.run("nano")
     assert (code, err) == (0, "")
     assert project.newly_run() == ["01_data", "02_score.a"]
+    executed = (project.root / "runs/nano/02_score.a.ipynb").read_text()
+    assert "(../../figures/a.png)" in executed, "links of the prose lead on from there"
     table = out[out.index("where the time went") :].splitlines()
     assert [line.split()[:2] for line in table[1:3]] == [["01_data", "ok"], ["02_score.a", "ok"]]
     assert table[3].startswith("total")

@@ -1,22 +1,23 @@
-"""The classroom's widgets, driven by the values of their controls; and their twin, by a browser."""
+"""The classroom's widgets, driven by the values of their controls, and what their twin holds."""
 
 import html
 import json
 import re
-import shutil
-import subprocess
 
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from sgvl import clauses, widgets
-from sgvl.concepts import PLACES, concepts
+from sgvl import clauses, figures, widgets
+from sgvl.concepts import CATEGORIES, PLACES, concepts
 from sgvl.errors import InputError
 from sgvl.judges import Judgement, make_judge
 from sgvl.policy import load, load_all
 from sgvl.scenes import render
-from sgvl.widgets import scenes, views
+from sgvl.widgets import numbers, scenes, views
 
 LEVELS = load_all()
 KNIFE, AXE, SYRINGE, PILL, SKULL, PLACARD, HUG, CAKE = widgets.CLASS
@@ -185,6 +186,38 @@ def test_the_model_answers_the_very_words_that_were_typed(model):
     assert "No exact label" in panel.text and "| the model |" in panel.text
 
 
+@pytest.mark.parametrize(
+    "text, unsafe",
+    [
+        ("cake, dog prohibited; all else permitted", [HUG, CAKE]),
+        ("food, animals prohibited; all else permitted", [HUG, CAKE]),
+        ("weapons prohibited except park; all else permitted", [KNIFE]),
+    ],
+)
+def test_the_policies_that_answer_exercises_do(text, unsafe):
+    policy = clauses.read(text)
+    assert [s for s in widgets.CLASS if policy.label(s.tags).label == "unsafe"] == unsafe
+
+
+def test_replies_stand_beside_the_rule(model):
+    text = "animals prohibited; all else permitted"
+    row = widgets.replies(model, {text: HUG}).frame.iloc[0]
+    said = model.judge(render(HUG), [scenes.Typed(text)])[0]
+    assert (row["the rule"], row["the model"], row["its reason"]) == (
+        "unsafe", said.verdict, said.reply,
+    )  # fmt: skip
+
+
+def test_what_a_reply_leaves_unnamed():
+    said = Judgement("safe", 0.1, None, "I see an object and a clock at the museum. Answer: safe")
+    assert widgets.Question(KNIFE, load("L2"), said).unnamed == ["knife"]
+
+
+def test_every_word_of_a_clause_is_listed():
+    words = set(re.findall(r"\w+", widgets.vocabulary().text))
+    assert {*CATEGORIES, *concepts(), *PLACES} <= words
+
+
 def test_words_that_are_too_long_are_refused_not_asked(model):
     panel = widgets.Workshop(widgets.CLASS, model, "x" * 3000)
     panel.button.click()
@@ -313,6 +346,17 @@ def test_a_threshold_trades_precision_for_recall():
     assert column(panel.text, "%") == ["n/a", "0.0"]
 
 
+def test_the_letters_of_the_curve_are_readable():
+    """As high as text on the page must be, in pixels of the page."""
+    with plt.style.context("default"):
+        figures.use_style()
+        curve = figures.precision_recall([True, False], [0.9, 0.2], 1.0, 0.5)
+    axes = curve.axes[0]
+    letters = [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+    scale = numbers.CURVE / curve.get_figwidth() / 72
+    assert min(letter.get_fontsize() for letter in letters) * scale >= 12
+
+
 def test_the_two_rewards_pay_differently_for_a_bare_verdict():
     panel = widgets.reward("Answer: unsafe")
     assert column(panel.text, "pays") == ["1.00", "1.50"]
@@ -324,71 +368,58 @@ def test_the_two_rewards_pay_differently_for_a_bare_verdict():
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def notebook(tmp_path_factory):
+    """Prose, a panel, prose that only a kernel bears out, more panels, and code that shows none."""
+    cells = [
+        new_markdown_cell("# A lesson\n\nWhy?\n\n| needs | gives |\n| --- | --- |\n| a | b |"),
+        new_code_cell("import this"),
+        new_markdown_cell("## A · Matrix\n\n**Exercise.** What?"),
+        new_code_cell("matrix = ...\nmatrix"),
+        new_markdown_cell("Press *Run*.", metadata={"tags": ["kernel"]}),
+        *map(new_code_cell, ["quiz", "workshop", "hint"]),
+    ]
+    path = tmp_path_factory.mktemp("twin") / "lesson.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shown(model):
     said = {
         (s, p.name): Judgement("safe", 0.1, None, "Answer: safe")
         for s in widgets.CLASS
         for p in LEVELS
     }
     questions = [widgets.Question(s, load("L2"), said[s, "L2"]) for s in (KNIFE, AXE)]
-    panels = {"Matrix": widgets.matrix(widgets.CLASS, LEVELS), "Quiz": widgets.Quiz(questions)}
-    path = tmp_path_factory.mktemp("twin") / "page.html"
-    return widgets.export(path, "A <lesson>", panels, "By hand.")
+    return {
+        "matrix": widgets.matrix(widgets.CLASS, LEVELS),
+        "quiz": widgets.Quiz(questions),
+        "workshop": widgets.Workshop(widgets.CLASS, model, "all else </script> permitted"),
+        "hint": widgets.folded("Answer", "It depends."),
+    }
 
 
-def test_the_twin_needs_nothing_but_itself(page):
+def test_the_twin_is_the_notebook_without_a_kernel(notebook, shown):
+    page = widgets.export(notebook.with_suffix(".html"), notebook, shown)
     text = page.read_text(encoding="utf-8")
-    assert "<title>A &lt;lesson&gt;</title>" in text
-    assert not re.search(r"https?:|(?:src|href)=\"(?!data:)", text)
+    assert "<title>A lesson</title>" in text and "Why?" in text
+    assert '<a href="#part-1" title="A · Matrix" aria-label="A · Matrix">A</a>' in text
+    assert "needs</th>" not in text and "Press" not in text and "import this" not in text
+    assert "<summary>Answer</summary><p>It depends.</p>" in text
+    assert not re.search(r"https?:|(?:src|href)=\"(?!data:|#)", text)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert set(data["panels"][0]["states"]) == {"0", "1", "2", "3", "4"}
     assert set(data["panels"][1]["states"]) == {f"{n},{p}" for n in range(2) for p in range(3)}
+    assert data["panels"][2]["workshop"]["scenes"][0] == ["knife", "clock", "museum"]
     assert len(data["pictures"]) == 10, "each picture once: eight small ones, two large"
 
 
-def test_a_panel_that_is_written_into_has_no_twin(tmp_path):
-    with pytest.raises(InputError, match="Reward: one writes into it"):
-        widgets.export(tmp_path / "page.html", "x", {"Reward": widgets.reward("")})
+def test_a_panel_that_is_written_into_has_no_twin(notebook):
+    with pytest.raises(InputError, match="one writes into this panel"):
+        widgets.export(notebook.with_suffix(".html"), notebook, {"quiz": widgets.reward("")})
 
 
-DRIVER = """
-<script>
-const said = [], view = n => document.querySelectorAll("section")[n].innerText;
-onerror = message => said.push("ERROR " + message);
-function set(section, control, value) {
-  const fields = document.querySelectorAll("section")[section].querySelectorAll("input, select");
-  const field = fields[control];
-  field.value = value;
-  field.dispatchEvent(new Event("input", { bubbles: true }));
-}
-said.push(view(0)); set(0, 0, 2); said.push(view(0));
-set(1, 1, 2); set(1, 0, 1); set(1, 1, 2); said.push(view(1));
-set(1, 0, 0); set(1, 1, 1); said.push(view(1));
-const drawn = [...document.images].every(image => image.src.startsWith("data:image/webp"));
-said.push(drawn ? "drawn" : "not drawn");
-document.title = JSON.stringify(said);
-</script>
-"""
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs the browser chromium")
-def test_the_twin_answers_in_a_browser(page, tmp_path):
-    driven = tmp_path / "driven.html"
-    driven.write_text(page.read_text(encoding="utf-8") + DRIVER, encoding="utf-8")
-    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-    command = ["chromium", "--headless", "--no-sandbox", *quiet, f"--user-data-dir={tmp_path}/user"]
-    done = subprocess.run(
-        [*command, "--enable-logging=stderr", "--dump-dom", driven.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "CONSOLE" not in done.stderr
-    title = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1])
-    first, third, second_question, first_question, drawn = json.loads(title)
-    assert "Under L1, 0 of 8 pictures are unsafe." in first
-    assert "Under L3, 3 of 8 pictures are unsafe." in third and "prohibited everywhere" in third
-    score = "Right so far: the class 1 of 2, the model 1 of 2, the rule 2 of 2."
-    assert score in second_question, "unsafe was wrong of the knife in its museum, right of the axe"
-    assert score in first_question, "a second prediction does not count"
-    assert drawn == "drawn"
+def test_what_no_cell_shows_is_not_left_out_in_silence(notebook, shown):
+    with pytest.raises(InputError, match="lesson.ipynb: no cell ends with matix"):
+        shown = {"matix": shown["matrix"]}
+        widgets.export(notebook.with_suffix(".html"), notebook, shown)

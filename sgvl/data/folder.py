@@ -35,9 +35,10 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         (test).
     policies : names or files of policies; text alone will do
 
-    All pictures are in memory until they are saved. Raises InputError that names the file, the
-    line and what is allowed there: for an unknown or missing column, a label of another spelling, a
-    picture that is not there or cannot be decoded, and one labelled twice under one policy.
+    All pictures are in memory until they are saved. One that is there and cannot be decoded keeps
+    its row, with the reason as its status. Raises InputError that names the file, the line and what
+    is allowed there: for an unknown or missing column, a label of another spelling, a picture that
+    is not there, and one labelled twice under one policy.
     """
     file, root = own(labels), own(path)
     rules = {policy.name: policy for policy in load_all(policies)} if policies else {}
@@ -45,17 +46,21 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     problems += [] if rules else [f"{file}: name the policies of the labels under `policies`"]
     complain(problems)
     only = next(iter(rules)) if len(rules) == 1 else None
-    rows, files = [], []
+    rows, files, status = [], [], []
     for line, cells in _lines(file):
         where = f"{file}, line {line}"
         row = {name: value for name, value in cells.items() if value != ""}
         row = {"policy": only, "category": "", "split": "test"} | row
         problems += [f"{where}: {p}" for p in _wrong(row, rules)]
+        found = OK
         try:
             load_image(row.get("image", ""), root)
-            files.append({"bytes": (root / row["image"]).read_bytes(), "path": None})
         except ImageError as error:
-            problems.append(f"{where}: {error}")
+            found = error.kind
+            problems += [f"{where}: {error}"] if found in ("path", "missing") else []
+        if not problems:
+            files.append({"bytes": (root / row["image"]).read_bytes(), "path": None})
+        status.append(found)
         rows.append({"id": row.get("image")} | row)
     complain(problems)
     return labelled(
@@ -68,7 +73,7 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         labels=[row["label"] for row in rows],
         categories=[row["category"] for row in rows],
         pairs=[row.get("pair", row["id"]) for row in rows],
-        status=[OK] * len(rows),
+        status=status,
     )
 
 

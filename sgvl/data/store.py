@@ -85,6 +85,14 @@ def usable(dataset: Dataset) -> Dataset:
     return dataset.select([i for i, status in enumerate(dataset["status"]) if status == OK])
 
 
+def left_out(dataset: Dataset) -> pd.DataFrame:
+    """The pictures that cannot be judged, each once: id, and status, which is the reason."""
+    if "status" not in dataset.column_names:
+        return pd.DataFrame(columns=["id", "status"])
+    rows = dataset.select_columns(["id", "status"]).to_pandas()
+    return rows[rows["status"] != OK].drop_duplicates("id", ignore_index=True)
+
+
 def some_pairs(dataset: Dataset, wanted: int) -> Dataset:
     """The rows of ``wanted`` pairs, evenly spread over the set; 0 wants all of them."""
     pairs = list(dict.fromkeys(dataset["pair"]))

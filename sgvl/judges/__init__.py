@@ -1,9 +1,9 @@
 """Judges by name: ``make_judge("rule").judge(image, policies, tags)`` -> judgements."""
 
-from sgvl.judges.base import Judge, Judgement, Sample
+from sgvl.judges.base import Judge, Judgement, Sample, Unanswered
 from sgvl.kinds import build
 
-__all__ = ["KINDS", "Judge", "Judgement", "Sample", "make_judge"]
+__all__ = ["KINDS", "Judge", "Judgement", "Sample", "Unanswered", "make_judge"]
 
 # Named by string: a model's libraries load when such a judge is made, not before.
 KINDS = {
@@ -12,6 +12,8 @@ KINDS = {
     "always_unsafe": "sgvl.judges.rule:always_unsafe",
     "opennsfw": "sgvl.judges.fixed_head:OpenNsfwJudge",
     "chat": "sgvl.judges.chat:ChatJudge",
+    "served": "sgvl.judges.served:ServedJudge",
+    "vllm": "sgvl.judges.offline:VllmJudge",
 }
 
 

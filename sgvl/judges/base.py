@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from sgvl import prompts, verdict
 from sgvl.data import Sample
-from sgvl.errors import InputError
+from sgvl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sgvl.policy import Policy
+
+
+FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
 
 
 class Judgement(NamedTuple):
@@ -27,6 +31,15 @@ class Judgement(NamedTuple):
     reply: str | None = None
 
 
+class Unanswered(InputError):
+    """Some questions of a batch got no answer; they can be asked again. ``answers`` is what
+    ``judge_batch`` returns, with None for each of these, so that the others are kept."""
+
+    def __init__(self, problems: str | Iterable[str], answers: list[list[Judgement | None]]):
+        super().__init__(problems)
+        self.answers = answers
+
+
 class Judge:
     """Base class. A subclass gives ``name``, ``identity`` and ``judge``.
 
@@ -37,6 +50,7 @@ class Judge:
     name: str
     reads_policy: bool = True
     reads_tags: bool = False  # only a judge that is told what is in the picture
+    pictures_at_once: int = 32  # in a call of ``judge_batch``: what a crash can cost
 
     def identity(self) -> dict:
         """Everything that decides an answer, as plain JSON values: model, digest of its weights,
@@ -54,7 +68,10 @@ class Judge:
     def judge_batch(
         self, samples: Sequence[Sample], policies: Sequence[Policy]
     ) -> list[list[Judgement]]:
-        """``[sample][policy]`` judgements. Override where a batch is faster than a loop."""
+        """``[sample][policy]`` judgements. Override where a batch is faster than a loop.
+
+        May raise Unanswered for some of them.
+        """
         rows = []
         for sample in samples:
             try:
@@ -66,3 +83,16 @@ class Judge:
     def judge_cases(self, cases: Sequence[tuple[Sample, Policy]]) -> list[Judgement]:
         """One judgement per (sample, policy), for sets whose pictures have their own policies."""
         return [self.judge_batch([sample], [policy])[0][0] for sample, policy in cases]
+
+
+def check_wording(name: str, prompt: str, policy_form: str, parser: str) -> None:
+    """Raise InputError for a prompt, a form of policies or a parser that nobody knows."""
+    chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
+    known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
+    wrong = [
+        f"judge {name}: {k} {chosen[k]!r}: {nearest(chosen[k], known[k])}"
+        for k in chosen
+        if chosen[k] not in known[k]
+    ]
+    if wrong:
+        raise InputError(wrong)

@@ -7,10 +7,7 @@ from contextlib import contextmanager
 
 from sgvl import models, prompts, verdict
 from sgvl.data import Sample
-from sgvl.errors import InputError, nearest
-from sgvl.judges.base import Judge, Judgement
-
-FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
+from sgvl.judges.base import Judge, Judgement, check_wording
 
 
 class ChatJudge(Judge):
@@ -44,12 +41,7 @@ class ChatJudge(Judge):
         dtype: str = "float32",
         device: str = "cpu",
     ):
-        chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
-        known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
-        wrong = [k for k in chosen if chosen[k] not in known[k]]
-        if wrong:
-            problems = [f"{k} {chosen[k]!r}: {nearest(chosen[k], known[k])}" for k in wrong]
-            raise InputError([f"judge {name}: {problem}" for problem in problems])
+        check_wording(name, prompt, policy_form, parser)
         self.name, self.batch_size = name, batch_size
         self.prompt, self.policy_form, self.parser = prompt, policy_form, parser
         self.max_new_tokens, self.score = max_new_tokens, score

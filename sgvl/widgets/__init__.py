@@ -1,7 +1,8 @@
 """What a class plays with, in a notebook, as a Voila page, and as one HTML file without a kernel.
 
 A widget is a skin (``panels``) over a function of its controls (``scenes``, ``numbers``) whose
-result says the same in HTML and in words (``views``); ``export`` writes all their states to a file.
+result says the same in HTML and in words (``views``). ``export`` writes a notebook with all their
+states as one file.
 """
 
 from sgvl.widgets.export import export
@@ -18,7 +19,8 @@ from sgvl.widgets.panels import (
     threshold,
     verdicts,
 )
-from sgvl.widgets.scenes import CLASS, Question, answers, drawn, edit
+from sgvl.widgets.scenes import CLASS, Question, answers, drawn, edit, replies, vocabulary
+from sgvl.widgets.views import folded
 
 __all__ = [
     "CLASS",
@@ -33,9 +35,12 @@ __all__ = [
     "edit",
     "edits",
     "export",
+    "folded",
     "matrix",
+    "replies",
     "reward",
     "rollouts",
     "threshold",
     "verdicts",
+    "vocabulary",
 ]

@@ -13,7 +13,7 @@ from sgvl.metrics import score_table
 from sgvl.verdict import UNPARSEABLE, UNSAFE, parse
 from sgvl.widgets.views import Bar, Picture, Shown, Table, chart, picture, show
 
-SMALL, CURVE = 160, 400  # pixels
+SMALL, CURVE = 160, 640  # pixels; the smallest letters of the curve are then 18 high
 
 
 class Prompt(NamedTuple):

@@ -5,34 +5,29 @@ with a browser or without. In a notebook that is read without a kernel, the text
 """
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import product
 
 import ipywidgets
 import pandas as pd
 
-from sgvl.concepts import PLACES, named
+from sgvl import clauses
+from sgvl.concepts import PLACES, concepts, named
 from sgvl.errors import InputError
 from sgvl.judges import Judge
-from sgvl.paths import PACKAGE
 from sgvl.scenes import Scene
 from sgvl.verdict import SAFE, UNSAFE
 from sgvl.widgets import numbers, scenes
-from sgvl.widgets.views import Shown, show
+from sgvl.widgets.views import Shown, show, style
 
 MILD = ("knife", "axe", "syringe", "skull", "placard")  # harmful to a policy, harmless to look at
 LAYOUT = {"style": {"description_width": "initial"}, "layout": {"width": "auto"}}
 
 
-@cache
-def style() -> str:
-    return (PACKAGE / "widgets" / "style.css").read_text(encoding="utf-8")
-
-
 def slider(description: str, options: Sequence) -> ipywidgets.SelectionSlider:
     """A slider over given stops; the arrow keys move it."""
-    look = LAYOUT | {"layout": {"width": "420px"}}
+    look = LAYOUT | {"layout": {"width": "420px", "max_width": "100%"}}
     return ipywidgets.SelectionSlider(options=options, description=description, **look)
 
 
@@ -42,7 +37,7 @@ def choice(description: str, options: Sequence) -> ipywidgets.Dropdown:
 
 
 def writing(description: str, text: str, rows: int = 4) -> ipywidgets.Textarea:
-    look = LAYOUT | {"layout": {"width": "900px"}}
+    look = LAYOUT | {"layout": {"width": "100%", "max_width": "900px"}}
     return ipywidgets.Textarea(text, description=description, rows=rows, **look)
 
 
@@ -85,20 +80,35 @@ class Panel(ipywidgets.VBox):
             self.shown = show(str(error))
         words = f"<pre>{html.escape(self.text)}</pre>"
         drawn = words if self.in_words.value else self.shown.html
-        self.screen.value = f'<style>{style()}</style><div aria-live="polite">{drawn}</div>'
+        announced = drawn.replace("<p>", '<p role="status">')  # sentences are read out, tables not
+        self.screen.value = f"<style>{style()}</style>{announced}"
 
-    def states(self) -> Iterator[tuple[list[int], Shown]]:
-        """Every state that the controls can be in: the place of each choice, and what it shows.
+    def states(self) -> dict[str, Shown]:
+        """What is shown for every state of the controls, by the places of the choices: ``0,2``.
 
-        Only for a panel whose controls all choose among given options.
+        Raises InputError if one writes into a control, which has no last state.
         """
+        if not all(hasattr(control, "options") for control in self.controls.values()):
+            raise InputError("one writes into this panel, which needs a kernel; leave it out")
         stops = [
             [stop[1] if isinstance(stop, tuple) else stop for stop in control.options]
             for control in self.controls.values()
         ]
+        states = {}
         for places in product(*map(range, map(len, stops))):
             chosen = [own[place] for own, place in zip(stops, places, strict=True)]
-            yield list(places), self.view(**dict(zip(self.controls, chosen, strict=True)))
+            shown = self.view(**dict(zip(self.controls, chosen, strict=True)))
+            states[",".join(map(str, places))] = shown
+        return states
+
+    @property
+    def twin_controls(self) -> dict[str, ipywidgets.Widget]:
+        """The controls that the exported page has, too."""
+        return self.controls
+
+    def twin(self) -> dict:
+        """What the exported page is given: here HTML for every state of the controls."""
+        return {"states": {places: shown.html for places, shown in self.states().items()}}
 
     def _repr_mimebundle_(self, **kwargs):
         return super()._repr_mimebundle_(**kwargs) | {"text/plain": self.text}
@@ -147,6 +157,10 @@ class Quiz(Panel):
         self.score.value = scenes.tally(self.questions, self.predictions)
         super().redraw()
 
+    def twin(self) -> dict:
+        """The page counts for itself, so it is told the truth and what the model said."""
+        return super().twin() | {"quiz": [[q.truth, q.model.verdict] for q in self.questions]}
+
 
 class Workshop(Panel):
     """Write a policy: exact labels follow every key, and the model answers when it is asked.
@@ -155,7 +169,7 @@ class Workshop(Panel):
     """
 
     def __init__(self, drawings: Sequence[Scene], judge: Judge, text: str):
-        self.ask = cache(partial(scenes.asked, judge))
+        self.drawings, self.ask = drawings, cache(partial(scenes.asked, judge))
         self.last_asked = None
         self.button = ipywidgets.Button(description="Ask the model")
         self.button.on_click(self._press)
@@ -177,6 +191,24 @@ class Workshop(Panel):
     def _press(self, _) -> None:
         self.last_asked = self.controls["scene"].value, self.controls["text"].value
         self.redraw()
+
+    @property
+    def twin_controls(self):
+        return {"text": self.controls["text"]}
+
+    def twin(self) -> dict:
+        """The page has no model but reads and labels for itself: it is given the words and tags."""
+        category = {name: concept.category for name, concept in concepts().items()}
+        return {
+            "workshop": {
+                "html": show(
+                    "The page computes the labels; the model answers in the notebook alone.",
+                    scenes.labelled(self.drawings, clauses.read("all else permitted")),
+                ).html,
+                "scenes": [scene.tags for scene in self.drawings],
+                "words": {"concepts": category, "places": PLACES},
+            }
+        }
 
 
 def edits(pairs: Sequence[scenes.Edit], policies: Sequence, said: scenes.Answers) -> Panel:

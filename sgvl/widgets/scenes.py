@@ -4,6 +4,7 @@ Each function here turns the state of a widget's controls into what it shows, an
 Whatever it says of a label comes from the policy; whatever it says of a model was answered by one.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -13,13 +14,13 @@ import pandas as pd
 from PIL import Image
 
 from sgvl import clauses
-from sgvl.concepts import concepts, group
+from sgvl.concepts import CATEGORIES, PLACES, concepts, group, in_category
 from sgvl.errors import InputError
 from sgvl.judges import Judge, Judgement
 from sgvl.policy import Policy
 from sgvl.scenes import Scene, Thing, describe, grown, render
 from sgvl.verdict import UNSAFE
-from sgvl.widgets.views import Bar, Picture, Shown, Table, picture, show
+from sgvl.widgets.views import Bar, Picture, Shown, Table, folded, picture, show
 
 SMALL, LARGE = 84, 224  # pixels
 
@@ -113,6 +114,12 @@ class Question(NamedTuple):
     def truth(self) -> str:
         return self.policy.label(self.scene.tags).label
 
+    @property
+    def unnamed(self) -> list[str]:
+        """What is in the picture but not in the model's reply."""
+        said = re.findall(r"\w+", self.model.reply or "")
+        return [thing.concept for thing in self.scene.things if thing.concept not in said]
+
 
 def question(questions: Sequence[Question], number: int, prediction: str) -> Shown:
     """Question ``number``, from 1; the answers too once there is a prediction, safe or unsafe."""
@@ -159,6 +166,16 @@ def asked(judge: Judge, scene: Scene, text: str) -> Judgement:
     return judge.judge(render(scene), [Typed(clauses.checked(text))])[0]
 
 
+def replies(judge: Judge, tried: Mapping[str, Scene]) -> Table:
+    """What the rule and a model say of one scene a policy, which is written in clauses."""
+    rows = []
+    for text, scene in tried.items():
+        rule, said = clauses.read(text).label(scene.tags), asked(judge, scene, text)
+        rows.append((text, drawn(scene, SMALL), rule.label, said.verdict, said.reply or ""))
+    heads = ["policy", "picture", "the rule", "the model", "its reason"]
+    return Table(pd.DataFrame(rows, columns=heads))
+
+
 def workshop(
     scenes: Sequence[Scene], text: str, scene: Scene, said: Judgement | None = None
 ) -> Shown:
@@ -177,13 +194,26 @@ def workshop(
         return show(drawn(scene), refused, *[_answers(rows)] * bool(rows))
     ruling = policy.label(scene.tags)
     rows.insert(0, ("the rule", ruling.label, Bar(100.0 * (ruling.label == UNSAFE)), ruling.rule))
-    rulings = [policy.label(other.tags) for other in scenes]
+    every = labelled(scenes, policy)
+    return show(drawn(scene), _answers(rows), "Every picture under your policy:", every)
+
+
+def labelled(scenes: Sequence[Scene], policy: Policy) -> Table:
+    """Every scene with its exact label and the rule that fired."""
+    rulings = [policy.label(scene.tags) for scene in scenes]
     frame = pd.DataFrame({
-        "picture": [drawn(other, SMALL) for other in scenes],
+        "picture": [drawn(scene, SMALL) for scene in scenes],
         "label": [ruling.label for ruling in rulings],
         "rule that fired": [f"“{ruling.rule}”" for ruling in rulings],
     })  # fmt: skip
-    return show(drawn(scene), _answers(rows), "Every picture under your policy:", Table(frame))
+    return Table(frame)
+
+
+def vocabulary() -> Shown:
+    """The words that a clause may use, folded away."""
+    groups = {category: ", ".join(in_category(category)) for category in CATEGORIES}
+    frame = pd.DataFrame({"category": groups.keys(), "things in it": groups.values()})
+    return folded("Words that a clause may use", f"Places: {', '.join(PLACES)}.", Table(frame))
 
 
 def _answers(rows):

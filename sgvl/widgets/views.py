@@ -7,11 +7,13 @@ data frame; a cell is text, a verdict (drawn as a badge), or one of the two draw
 import base64
 import html
 import io
+from functools import cache
 from typing import NamedTuple
 
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from sgvl.paths import PACKAGE
 from sgvl.tables import markdown
 from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
 
@@ -65,6 +67,12 @@ class Shown(NamedTuple):
     html: str
     text: str
 
+    def __repr__(self):
+        return self.text
+
+    def _repr_html_(self):
+        return f'<style>{style()}</style><div class="sgvl">{self.html}</div>'
+
 
 def show(*parts: str | Picture | Table) -> Shown:
     """Parts below each other; pictures that follow one another stand in a row.
@@ -74,6 +82,25 @@ def show(*parts: str | Picture | Table) -> Shown:
     """
     drawn = "\n".join(map(_html, parts))
     return Shown(drawn, "\n\n".join(map(_text, parts)))
+
+
+def folded(summary: str, *parts: str | Picture | Table) -> Shown:
+    """Parts that open when they are asked for.
+
+    >>> folded("Answer", "42.")
+    Answer
+    <BLANKLINE>
+    42.
+    """
+    inside = show(*parts)
+    drawn = f"<details><summary>{html.escape(summary)}</summary>{inside.html}</details>"
+    return Shown(drawn, f"{summary}\n\n{inside.text}")
+
+
+@cache
+def style() -> str:
+    """The look of everything here, for a ``<style>``."""
+    return (PACKAGE / "widgets" / "style.css").read_text(encoding="utf-8")
 
 
 def picture(image: Image.Image, words: str, side: int, box: tuple | None = None) -> Picture:
@@ -92,7 +119,7 @@ def picture(image: Image.Image, words: str, side: int, box: tuple | None = None)
 def chart(figure, words: str, side: int) -> Picture:
     """A matplotlib figure as a picture."""
     file = io.BytesIO()
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=200)
     return picture(Image.open(file).convert("RGB"), words, side)
 
 
@@ -108,10 +135,11 @@ def _html(part):
         return "".join(f"<p>{html.escape(line)}</p>" for line in part.splitlines())
     if isinstance(part, Picture):
         return part._repr_html_()
-    columns = part.frame.columns
-    marks = [' class="chosen"' if column == part.chosen else "" for column in columns]
+    columns, current = part.frame.columns, ' aria-current="true"'
+    marks = [' class="chosen"' * (column == part.chosen) for column in columns]
     heads = [
-        f'<th scope="col"{m}>{html.escape(c)}</th>' for c, m in zip(columns, marks, strict=True)
+        f'<th scope="col"{m}{m and current}>{html.escape(column)}</th>'
+        for column, m in zip(columns, marks, strict=True)
     ]
     rows = [
         "".join(f"<td{m}>{_cell(value)}</td>" for value, m in zip(row, marks, strict=True))

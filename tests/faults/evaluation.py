@@ -65,10 +65,12 @@ class NotingJudge(Judge):
         return Judgement(UNSAFE if p > 0.5 else SAFE, p, digest.hex(), "Antwort: …")
 
 
-def judge(folder: Path, seconds: float = 0.0) -> list[dict]:
-    """Judge everything into ``folder/noting.jsonl``."""
-    noting = NotingJudge(folder / "notes.txt", seconds)
-    return records.judge_all(noting, SAMPLES, POLICIES, folder / "noting.jsonl", BATCH)
+def judge(
+    folder: Path, seconds: float = 0.0, worker: tuple[int, int] = (0, 1), batch: int = BATCH
+) -> list[dict]:
+    """Judge everything, or a worker's share of it, into ``folder/noting.jsonl``."""
+    noting, path = NotingJudge(folder / "notes.txt", seconds), folder / "noting.jsonl"
+    return records.judge_all(noting, SAMPLES, POLICIES, path, batch, worker=worker)
 
 
 def evaluate(folder: Path) -> None:

@@ -24,6 +24,7 @@ RUNTIME = {
     "max_retries": 1,
     "key_variable": "HOME",
     "image_tokens": 1,  # for the estimate of a price
+    "gpus": 2,
 }
 # Options that decide answers, likewise. "model" is another folder with the same files, see below.
 DECIDES = {
@@ -35,14 +36,18 @@ DECIDES = {
     "max_new_tokens": 5,
     "max_tokens": 5,
     "score": False,
-    "dtype": "bfloat16",
+    "dtype": "float16",
     "image": False,
-    "image_format": "PNG",
+    "image_format": {"judge": "JPEG", "captioner": "PNG"},
     "max_side": 512,
     "temperature": 0.5,
     "seed": 1,
 }
-NEEDED = {"endpoint": {"model": "a"}}  # options without a default
+NEEDED = {  # options without a default
+    "endpoint": {"model": "a"},
+    "served": {"model": "a"},
+    "vllm": {"model": "nano"},
+}
 
 OPTIONS = [
     (noun, kind, option)
@@ -58,7 +63,9 @@ def other_model(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("noun", "kind", "option"), OPTIONS, ids=map("-".join, OPTIONS))
-def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_model):
+def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_model, monkeypatch):
+    # Who answers does not depend on whether the engine is installed; it loads when it is asked.
+    monkeypatch.setattr("sgvl.judges.offline.find_spec", lambda name: True)
     make = {"judge": judges.make_judge, "captioner": recaption.make_captioner}[noun]
     spec = {"kind": kind} | NEEDED.get(kind, {})
     decides = {**DECIDES, "model": other_model}

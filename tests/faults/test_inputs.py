@@ -10,6 +10,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from sgvl import metrics, policy, prompts
+from sgvl.data import store
+from sgvl.data.sources import load_source
 from sgvl.images import ImageError, image_digest, load_image
 from sgvl.judges import Judgement, Sample
 from sgvl.paths import NANO_MODEL
@@ -37,6 +39,33 @@ BROKEN = {
     "film.gif": file_of(noise(), "GIF", save_all=True, append_images=[noise((32, 32))]),
     "ribbon.png": file_of(noise((402, 2))),
 }
+
+
+WHY = dict.fromkeys(BROKEN, "image_decode") | {"film.gif": "animated", "ribbon.png": "aspect"}
+
+
+def test_broken_pictures_of_a_folder_are_named_and_the_rest_is_judged(tmp_path):
+    """From a folder and its labels to the answers: nothing stops, nothing is dropped in silence."""
+    files = {f"good{k}.png": file_of(sample.image) for k, sample in enumerate(SAMPLES[:3])}
+    files |= BROKEN | {"last.png": file_of(SAMPLES[3].image)}
+    (tmp_path / "photos").mkdir()
+    for file, content in files.items():
+        (tmp_path / "photos" / file).write_bytes(content)
+    (tmp_path / "labels.csv").write_text("image,label\n" + "".join(f"{f},safe\n" for f in files))
+    (tmp_path / "house.md").write_text("---\nname: house\ntitle: House\n---\nBe nice.\n")
+    paths = {"path": tmp_path / "photos", "labels": tmp_path / "labels.csv"}
+    spec = {"kind": "folder", "policies": [str(tmp_path / "house.md")]}
+    photos = load_source(spec | {name: str(path) for name, path in paths.items()})
+    store.save({"photos": photos}, tmp_path / "data", seed=0)
+
+    photos = store.read("photos", tmp_path / "data")
+    assert len(photos) == len(files) == 10
+    left_out = store.left_out(photos)
+    assert dict(zip(left_out["id"], left_out["status"], strict=True)) == WHY
+    usable = store.usable(photos)
+    judge = NotingJudge(tmp_path / "notes.txt")
+    rows = judge_all(judge, store.samples(usable), POLICIES, tmp_path / "noting.jsonl", 2)
+    assert [row["id"] for row in rows[:: len(POLICIES)]] == [f for f in files if f not in BROKEN]
 
 
 @pytest.mark.parametrize("name", BROKEN)

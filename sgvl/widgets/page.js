@@ -1,0 +1,92 @@
+"use strict";
+const { panels, pictures } = JSON.parse(document.getElementById("data").textContent);
+const inWords = document.getElementById("in-words");
+inWords.addEventListener("input", () => document.body.classList.toggle("in-words", inWords.checked));
+
+/** Beside each picture its words; the style sheet shows one or the other. */
+function addWords(root) {
+  for (const picture of root.querySelectorAll("img")) {
+    const words = document.createElement("span");
+    words.className = "words";
+    words.textContent = picture.alt;
+    picture.after(words);
+  }
+}
+addWords(document);
+
+document.querySelectorAll(".panel").forEach((panel, index) => {
+  const { states, quiz, workshop } = panels[index];
+  const form = panel.querySelector("form"), fields = [...form.querySelectorAll("[name]")];
+  const view = panel.querySelector(".view"), status = panel.querySelector("[role=status]");
+  const predictions = {};  // of a quiz: by question, the place of the choice
+
+  function show() {
+    for (const field of fields) {
+      if (field.type === "range") {
+        const stop = JSON.parse(field.dataset.stops)[field.value];
+        field.setAttribute("aria-valuetext", stop);
+        field.nextElementSibling.value = stop;
+      }
+      for (const button of field.parentElement.querySelectorAll("button"))
+        button.setAttribute("aria-pressed", button.value === field.value);
+    }
+    view.innerHTML = states ? states[fields.map(field => field.value).join(",")] : workshop.html;
+    const said = workshop ? label() : "";
+    for (const picture of view.querySelectorAll("img")) picture.src = pictures[picture.dataset.picture];
+    addWords(view);
+    const sentences = [...view.querySelectorAll(":scope > p")].map(p => p.textContent);
+    status.textContent = [said, ...sentences, score()].join(" ");
+  }
+
+  // Write a policy: the labels of the table follow every key.
+  function label() {
+    const policy = readPolicy(form.elements.text.value, workshop.words);
+    const rows = [...view.querySelectorAll("tr")].slice(1);
+    rows.forEach((row, place) => {
+      const found = policy.problems.length ? { label: "", rule: "" }
+        : labelOf(policy, workshop.scenes[place], workshop.words);
+      const badge = document.createElement("b");
+      badge.className = badge.textContent = found.label;
+      row.cells[1].replaceChildren(badge);
+      row.cells[2].textContent = found.rule && `“${found.rule}”`;
+    });
+    const unsafe = view.querySelectorAll("b.unsafe").length;
+    const said = policy.problems.length ? `No exact label. ${policy.problems.join(" ")}`
+      : `Under your policy, ${unsafe} of ${rows.length} pictures are unsafe.`;
+    panel.querySelector(".said").textContent = said;
+    return said;
+  }
+
+  // Predict, then reveal: a prediction is final, and a question is found again as it was left.
+  function remember(changed) {
+    const { number, prediction } = form.elements;
+    if (changed === prediction && prediction.value !== "0")
+      predictions[number.value] ??= prediction.value;
+    prediction.value = predictions[number.value] ?? "0";
+    panel.querySelector(".said").textContent = score();
+  }
+
+  function score() {
+    if (!quiz) return "";
+    const asked = Object.entries(predictions).map(([place, choice]) =>
+      ({ truth: quiz[place][0], model: quiz[place][1], class: [, "safe", "unsafe"][choice] }));
+    if (!asked.length) return "No prediction yet.";
+    const right = who => `${asked.filter(q => q[who] === q.truth).length} of ${asked.length}`;
+    return `Right so far: the class ${right("class")}, the model ${right("model")}, the rule ${right("truth")}.`;
+  }
+
+  function update(changed) {
+    if (quiz) remember(changed);
+    show();
+  }
+
+  form.addEventListener("submit", event => event.preventDefault());
+  form.addEventListener("input", event => update(event.target));
+  form.addEventListener("click", event => {
+    if (event.target.type !== "button") return;
+    const field = event.target.parentElement.querySelector("input");
+    field.value = event.target.value;
+    update(field);
+  });
+  update();
+});

@@ -1,0 +1,309 @@
+"""The judge behind a server: the shipped model in another process, and a server that misbehaves."""
+
+import base64
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripted_server import says
+
+from sgvl.data import Sample
+from sgvl.errors import InputError
+from sgvl.images import image_digest
+from sgvl.judges import make_judge
+from sgvl.judges.asking import p_unsafe
+from sgvl.policy import Policy, load_all
+from sgvl.prompts import judge_prompt
+from sgvl.records import judge_all
+from sgvl.scenes import render, sample_scene
+
+# ---- the shipped model, served by a process of its own -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nano_server():
+    """Its URL."""
+    path = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("nano_server.py")],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    names = ["dog", "knife", "car", "apple", "pill", "tree"]
+    return [Sample(name, render(sample_scene(rng, "test", [name, "dog"]))) for name in names]
+
+
+@pytest.fixture
+def judge(nano_server, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return make_judge({"kind": "served", "model": "nano-served", "url": nano_server})
+
+
+def test_it_judges_as_the_chat_judge_does(judge, pictures, tmp_path):
+    levels = load_all(["L2", "L4", "L5"])
+    here = judge_all(make_judge("chat"), pictures, levels, tmp_path / "chat.jsonl")
+    there = judge_all(judge, pictures, levels, tmp_path / "served.jsonl")
+    for name in ("id", "policy", "verdict", "rationale", "reply"):
+        assert [row[name] for row in there] == [row[name] for row in here], name
+    assert len({row["verdict"] for row in here}) == 2, "there is something to tell apart"
+    for mine, its in zip(here, there, strict=True):
+        assert its["p_unsafe"] == pytest.approx(mine["p_unsafe"], abs=1e-3)
+    assert judge_all(judge, pictures, levels, tmp_path / "served.jsonl") == there
+    cases = [(pictures[k], levels[n]) for k, n in ((0, 1), (0, 2), (3, 0), (0, 0))]
+    found = [answer.verdict for answer in judge.judge_cases(cases)]
+    assert found == [here[3 * k + n]["verdict"] for k, n in ((0, 1), (0, 2), (3, 0), (0, 0))]
+
+
+def test_a_reply_at_its_limit_is_unparseable_and_the_limit_is_named(nano_server, pictures, judge):
+    spec = {"kind": "served", "model": "nano-served", "url": nano_server, "max_new_tokens": 3}
+    with pytest.warns(UserWarning, match="2 replies reached max_new_tokens = 3 and were cut; rai"):
+        answers = make_judge(spec).judge(pictures[0].image, load_all(["L1", "L5"]))
+    assert [(a.verdict, a.p_unsafe) for a in answers] == [("unparseable", None)] * 2
+
+
+# ---- a server that misbehaves --------------------------------------------------------------------
+
+POLICIES = [Policy(name=name, title=name, text=name) for name in ("A", "B", "C")]
+SAMPLES = [Sample(f"s{k}", Image.new("RGB", (8, 6), (k, 0, 0))) for k in range(4)]
+GOOD = (200, says("Answer: safe"), 0)
+
+
+@pytest.fixture
+def faulty(server):
+    server.plain = ". Answer: safe"
+    return server
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "served.jsonl"
+
+
+def served(server, **options):
+    options = {"model": "m", "url": server.url, "max_retries": 0, "policy_form": "full"} | options
+    return make_judge({"kind": "served", **options})
+
+
+def pictures_of(server) -> list[int]:
+    """Which picture each request showed, in order: the red of its pixels."""
+    urls = [request["messages"][0]["content"][0]["image_url"]["url"] for request in server.asked]
+    files = [base64.b64decode(url.removeprefix("data:image/png;base64,")) for url in urls]
+    return [Image.open(io.BytesIO(file)).getpixel((0, 0))[0] for file in files]
+
+
+def test_a_request_is_as_documented(faulty, path):
+    faulty.plain = ". Answer: unsafe"
+    rows = judge_all(served(faulty, max_new_tokens=50), SAMPLES[:1], POLICIES[:1], path)
+    assert rows == [
+        {"id": "s0", "policy": "A", "verdict": "unsafe", "p_unsafe": None, "rationale": "A.",
+         "reply": "A. Answer: unsafe"}
+    ]  # fmt: skip
+    served(faulty, score=False).judge(SAMPLES[0].image, POLICIES[:1])
+    assert not {"logprobs", "top_logprobs"} & set(faulty.asked[1])
+    request = faulty.asked[0]
+    shown, text = request["messages"][0].pop("content")
+    assert request == {
+        "model": "m", "messages": [{"role": "user"}], "temperature": 0, "max_tokens": 50,
+        "logprobs": True, "top_logprobs": 20,
+    }  # fmt: skip
+    assert text["text"] == judge_prompt(POLICIES[0].render("full"))
+    sent = base64.b64decode(shown["image_url"]["url"].removeprefix("data:image/png;base64,"))
+    assert image_digest(Image.open(io.BytesIO(sent))) == image_digest(SAMPLES[0].image)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_the_policies_of_a_picture_are_asked_one_after_another(faulty, concurrency):
+    """So that all but the first find the picture in the server's prefix cache."""
+    faulty.delay = 0.02
+    judge = served(faulty, concurrency=concurrency)
+    judge.judge_batch(SAMPLES, POLICIES)
+    found = list(zip(pictures_of(faulty), faulty.texts(), strict=True))
+    if concurrency == 1:
+        assert found == [(k, p.name) for k in range(4) for p in POLICIES]
+    for k in range(4):
+        assert [policy for picture, policy in found if picture == k] == ["A", "B", "C"]
+    assert faulty.most == concurrency
+    faulty.asked.clear()
+    judge.judge_cases([(SAMPLES[k], p) for k in (2, 0) for p in POLICIES])
+    assert sorted(pictures_of(faulty)) == [0] * 3 + [2] * 3
+
+
+def test_trouble_that_passes_is_waited_out(faulty, path):
+    faulty.script = {
+        "A": [(429, b"{}", 0), GOOD],
+        "B": [(500, b"oops", 0), (503, b"<html>", 0), GOOD],
+        "C": [(200, b"{}", 3), GOOD],  # a time-out
+    }
+    rows = judge_all(served(faulty, max_retries=3, timeout=2), SAMPLES[:1], POLICIES, path)
+    assert [row["verdict"] for row in rows] == ["safe"] * 3
+    first, second = (t for t, p in zip(faulty.times, faulty.texts(), strict=True) if p == "A")
+    assert second - first >= 0.05, "Retry-After is kept to"
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ((429, b"{}", 0), "HTTP 429"),
+        ((503, b"{}", 0), "HTTP 503"),
+        ((400, b'{"error": {"message": "too long"}}', 0), r"HTTP 400 \(too long\)"),
+        ((200, b"{}", 2), "time-out"),
+        ((200, b"<html>Welcome</html>", 0), "the response is not JSON"),
+        ((200, b"garbage {", 0), "the response is not JSON"),
+        ((200, b'{"choices": []}', 0), "the response holds no answer"),
+        ((200, says([1]), 0), "the response holds no text"),
+    ],
+)
+def test_trouble_that_stays_is_named_and_costs_no_other_answer(faulty, path, step, told):
+    faulty.script = {"B": [step]}
+    judge = served(faulty, timeout=1)
+    with pytest.raises(InputError, match=rf"^s0 under B: {told}\n.*\n.*run again") as caught:
+        judge_all(judge, SAMPLES[:2], POLICIES, path)
+    assert len(caught.value.problems) == 3
+    assert len(path.read_text().splitlines()) == 4
+    faulty.script, before = {}, len(faulty.asked)
+    assert len(judge_all(judge, SAMPLES[:2], POLICIES, path)) == 6
+    assert faulty.texts()[before:] == ["B", "B"]
+
+
+def test_of_many_problems_three_are_told(faulty, path):
+    faulty.script = {name: [(503, b"{}", 0)] for name in "ABC"}
+    with pytest.raises(InputError) as caught:
+        judge_all(served(faulty), SAMPLES, POLICIES, path)
+    assert caught.value.problems[3] == "and 9 more" and len(caught.value.problems) == 5
+
+
+def test_a_server_that_goes_away_is_one_clear_line_and_costs_no_answer(faulty, path):
+    def stop(done):
+        faulty.shutdown()
+        faulty.server_close()
+
+    with pytest.raises(InputError) as caught:
+        judge_all(served(faulty), SAMPLES, POLICIES, path, batch_size=2, progress=stop)
+    (line,) = caught.value.problems
+    assert line.startswith(f"{faulty.url}: no connection") and "Start the server" in line
+    assert len(path.read_text().splitlines()) == 6
+    again = judge_all(served(faulty), SAMPLES[:2], POLICIES, path)
+    assert len(again) == 6, "nothing to ask, so no server is needed"
+
+
+def test_a_key_refused_in_the_middle_costs_the_picture_at_work(faulty, path):
+    faulty.script = {"B": [GOOD, GOOD, (401, b"{}", 0)]}
+    with pytest.raises(InputError, match="HTTP 401: a request without key.*key_variable"):
+        judge_all(served(faulty, concurrency=1), SAMPLES, POLICIES, path)
+    assert len(path.read_text().splitlines()) == 6 and len(faulty.asked) == 8
+
+
+@pytest.mark.parametrize(
+    ("models", "step", "told"),
+    [
+        ((200, b'{"data": [{"id": "mm"}]}'), GOOD, "no model 'm' there; did you mean mm"),
+        ((200, b"<html>"), (404, b"{}", 0), "HTTP 404: no model 'm' there, or no chat completions"),
+        ((403, b"{}"), GOOD, "HTTP 403: a request without key"),
+    ],
+)
+def test_a_wrong_model_or_key_stops_before_much_is_asked(faulty, path, models, step, told):
+    faulty.models, faulty.script = models, {"A": [step]}
+    with pytest.raises(InputError, match=told):
+        judge_all(served(faulty, concurrency=1), SAMPLES, POLICIES, path)
+    assert len(faulty.asked) <= 1
+
+
+def test_the_key_comes_from_the_environment_and_is_stored_nowhere(faulty, path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-mine")
+    judge = served(faulty, key_variable="MY_KEY")
+    judge_all(judge, SAMPLES[:1], POLICIES, path)
+    assert set(faulty.keys) == {"Bearer sk-mine"}
+    assert "sk-" not in path.read_text() and "sk-" not in json.dumps(judge.identity())
+    with pytest.raises(InputError, match="judge served: environment variable NO_KEY is not set"):
+        served(faulty, key_variable="NO_KEY")
+
+
+# ---- P(unsafe) from the tokens of a reply --------------------------------------------------------
+
+
+def near(**probabilities):
+    return tuple((token.replace("_", " "), math.log(p)) for token, p in probabilities.items())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens", "expected"),
+    [
+        ("reason", [("Answer:", ()), (" unsafe", near(_unsafe=0.6, _safe=0.2, x=0.1))], 0.75),
+        ("reason", [("Answer", ()), (":", ()), (" ", ()), ("safe", near(safe=0.9, uns=0.1))], 0.1),
+        # the last answer counts, and a word before it does not
+        ("reason", [("safe", near(safe=1)), ("Answer:", ()), (" safe", near(_safe=1)),
+                    (" Answer:", ()), (" unsafe", near(_unsafe=0.5, _safe=0.5))], 0.5),
+        ("reason", [("Answer:", ()), (" safe", near(_safe=0.5, safe=0.2, _unsafe=0.3))], 0.3),
+        ("reason", [("Answer:", ()), (" safe", near(_safe=0.5))], 0),  # the other is not listed
+        ("reason", [("Answer:", ()), (" maybe", near(_maybe=0.5, _safe=0.5))], None),
+        ("reason", [("safe", near(safe=1))], None),
+        ("reason", [("Answer:", ()), (" safe", ())], None),  # the server sends no others
+        ("reason", [], None),
+        ("word", [("uns", near(uns=0.6, safe=0.2)), ("afe", near(afe=1))], 0.75),
+        ("word", [("Un", near(Un=1))], None),
+        ("word", [("I say: ", ()), ("safe", near(safe=1))], None),
+        ("taxonomy", [('{"rating": "', ()), ("Unsafe", near(Unsafe=0.75, Safe=0.25))], 0.75),
+        ("taxonomy", [('```{"rating"', ()), (': "', ()), ("Safe", near(Safe=0.9, Un=0.1))], 0.1),
+    ],
+)  # fmt: skip
+def test_p_unsafe_by_hand(prompt, tokens, expected):
+    assert p_unsafe(tokens, prompt) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [None, {}, {"content": None}, {"content": [1]}, {"content": [{"token": "Answer:"}]},
+     {"content": [{"token": None, "top_logprobs": []}]},
+     {"content": [{"token": "safe", "top_logprobs": [{"token": "safe", "logprob": "x"}]}]}],
+)  # fmt: skip
+def test_a_server_that_sends_no_log_probabilities_still_judges(faulty, logprobs):
+    choice = {"message": {"content": "Answer: safe"}, "finish_reason": "stop", "logprobs": logprobs}
+    faulty.script = {"A": [(200, json.dumps({"choices": [choice]}).encode(), 0)]}
+    (answer,) = served(faulty).judge(SAMPLES[0].image, POLICIES[:1])
+    assert (answer.verdict, answer.p_unsafe) == ("safe", None)
+
+
+# ---- making one ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"kind": "served"}, "needs the option 'model'"),
+        ({"kind": "served", "model": "m", "api_key": "sk"}, "no option 'api_key'"),
+        ({"kind": "served", "model": "m", "url": "host:8000"}, "judge served: url.*http://"),
+        ({"kind": "served", "model": "m", "prompt": "reasn"}, "did you mean reason"),
+        ({"kind": "vllm", "model": "m", "parser": "words"}, "did you mean word"),
+    ],
+)
+def test_wrong_options_are_named(spec, told):
+    with pytest.raises(InputError, match=told):
+        make_judge(spec)
+
+
+@pytest.mark.skipif(bool(find_spec("vllm")), reason="vLLM is installed")
+def test_without_vllm_its_judge_says_how_to_get_it():
+    with pytest.raises(InputError, match=r"vLLM is not installed.*\.\[gpu\].*chat or served"):
+        make_judge({"kind": "vllm", "model": "nano"})
+
+
+def test_judges_load_no_library_until_they_are_asked_for():
+    code = "import sgvl.judges, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"torch", "transformers", "vllm", "openai"} & set(done.stdout.split())
