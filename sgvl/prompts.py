@@ -5,6 +5,8 @@ and is this kit's own; ``word`` asks for one word, after the form of the release
 evaluation (in our words); ``taxonomy`` asks for the JSON form of LlavaGuard and QwenGuard.
 """
 
+from collections.abc import Iterable
+
 from sgvl.errors import InputError, nearest
 
 JUDGE = {
@@ -69,9 +71,11 @@ RATING = '{"rating": "'  # opens a reply to the prompt ``taxonomy``
 SLOT = "Answer:"  # opens the answer of a reply that reasons first, a verdict or another
 
 
-def inert(text: str) -> str:
-    """Untrusted text with its chat control tokens broken, so that they are read as plain text."""
-    return text.replace("<|", "< |")
+def inert(text: str, tokens: Iterable[str] = ("<|",)) -> str:
+    """Untrusted text with its control tokens broken, so that they are read as plain text."""
+    for token in tokens:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
 def judge_prompt(policy_text: str, prompt: str = "reason") -> str:

@@ -11,14 +11,17 @@ from threading import Thread
 
 COMMIT = "1a2b3c4d" * 5
 INFO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
-FILE = re.compile(r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)")
+FILE = re.compile(
+    r"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)"
+)
 
 
 @dataclass
 class Hub:
-    """What is served: data sets by name, each with its files."""
+    """What is served: data sets and models by name, each with its files."""
 
     url: str = ""
+    commit: str = COMMIT  # what ``main`` names
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)  # path -> what lies beside the data sets
     gated: set[str] = field(default_factory=set)
@@ -64,17 +67,17 @@ def local_hub():
                 return self.refuse(hub.status[repo], "")
             if repo not in hub.repos:
                 return self.refuse(404, "RepoNotFound")
-            if revision not in ("main", COMMIT):
+            if revision not in ("main", hub.commit):
                 return self.refuse(404, "RevisionNotFound")
             files = [{"rfilename": name} for name in hub.repos[repo]]
-            self.send(json.dumps({"id": repo, "sha": COMMIT, "siblings": files}).encode())
+            self.send(json.dumps({"id": repo, "sha": hub.commit, "siblings": files}).encode())
 
         def file(self, repo, revision, path):
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if repo in hub.gated and token not in hub.members:
                 return self.refuse(403 if token else 401, "GatedRepo")
             content = hub.repos[repo].get(path)
-            if content is None or revision not in ("main", COMMIT):
+            if content is None or revision not in ("main", hub.commit):
                 return self.refuse(404, "EntryNotFound")
             start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
             self.send(content[start:], start, path)
@@ -88,7 +91,7 @@ def local_hub():
         def send(self, content, start=0, path=""):
             self.send_response(206 if start else 200)
             self.send_header("ETag", f'"{hashlib.sha256(path.encode()).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", hub.commit)
             self.send_header("Content-Length", str(len(content)))
             if start:
                 whole = start + len(content)

@@ -36,6 +36,7 @@ class Judge:
 
     name: str
     reads_policy: bool = True
+    shares: str = ""  # what is read once for many verdicts, where a judge tells
     reads_tags: bool = False  # only a judge that is told what is in the picture
 
     def identity(self) -> dict:
