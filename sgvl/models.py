@@ -80,7 +80,7 @@ def load(
     return Loaded(network.to(device).eval(), processor)
 
 
-def pin(model: str | Path, revision: str | None) -> str | None:
+def pin(model: str | Path, revision: str | None = None) -> str | None:
     """The commit of a hub model that a revision (main, unless told) names now; None for a folder.
 
     Raises InputError for a model that is not there."""
@@ -104,12 +104,12 @@ def _found(model: str | Path):
         ) from None
 
 
-def digest(model: str | Path, revision: str | None = None) -> str | None:
+def digest(model: str | Path) -> str | None:
     """sha256 over what can decide an answer in a local model's folder: weights, tokenizer,
-    processor, settings. For a hub id, the commit that ``revision`` names now."""
+    processor, settings. For a hub id, the commit that main names now."""
     folder = Path(resolve(model))
     if not folder.is_dir():
-        return pin(model, revision)
+        return pin(model)
     found = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in SUFFIXES and file.name not in REMARKS:

@@ -33,7 +33,8 @@ class ChatJudge(Judge):
     policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
     parser : name of a parser in ``sgvl.verdict.PARSERS``
     max_new_tokens : length limit of a reply, in tokens
-    score : whether P(unsafe) is computed, at little cost where each of the words is one token
+    score : whether P(unsafe) is computed: while a reply is written where each of the words is one
+        token, else in one more forward pass
     batch_size : pictures times policies that are judged at once; does not change answers
     """
 
@@ -69,7 +70,7 @@ class ChatJudge(Judge):
             "kind": "chat",
             "model": self.model_name,
             "revision": self.revision,
-            "weights": models.digest(self.model_name, self.commit),
+            "weights": self.commit or models.digest(self.model_name),
             "dtype": self.dtype,
             "pixels": dict(self.processor.image_processor.size),
             "template": hashlib.sha256(self.processor.chat_template.encode()).hexdigest(),

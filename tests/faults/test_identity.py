@@ -97,10 +97,8 @@ def test_a_model_of_the_hub_goes_by_its_commit(hub):
     assert first.judge(PICTURE, [load("L1")]) == judges.make_judge("chat").judge(
         PICTURE, [load("L1")]
     )
-    asked = len(hub.asked)
     hub.commit = "5e6f7a8b" * 5
     after = judges.make_judge(spec).identity()
-    assert "model.safetensors" in hub.asked[asked:]
     assert after["weights"] == hub.commit != first.identity()["weights"]
     assert after | {"weights": ""} == first.identity() | {"weights": ""}
     pinned = judges.make_judge(spec | {"revision": hub.commit}).identity()
