@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-slow test-faults bench lint lock nano-model clean
+.PHONY: help env run seeds test test-slow test-faults bench lint lock nano-model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ $(STAMP): pyproject.toml $(LOCK)
 
 run: env  ## run the whole notebook series, nano profile
 	$(BIN)/python -m sgvl.run nano
+
+seeds: env  ## train both stages with five seeds, after `make run` (an hour), and put them into the report
+	$(BIN)/python -m sgvl.run nano_seeds
+	$(BIN)/python -m sgvl.run nano --only 07_figures --force
 
 test: env  ## run the tests
 	$(BIN)/python -m pytest

@@ -83,20 +83,32 @@ def run(
 def watched(trainer: type) -> type:
     """The trainer's class, stopping at a loss that is not a number: nothing after it can be mended.
 
-    The error names the step and the replies of the batch that brought it about.
+    The error names the step and the samples of the batch that brought it about.
     """
     import torch
 
     class Watched(trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            if hasattr(trainer, "_generate_and_score_completions"):
+                return  # GRPO makes its batches there, not in the collator
+            self._set_signature_columns_if_needed()
+            self._signature_columns.append("id")  # or the trainer drops it before the collator
+            collate = self.data_collator
+            self.data_collator = lambda rows: {**collate(rows), "id": [row["id"] for row in rows]}
+
+        def _generate_and_score_completions(self, rows):
+            batch = super()._generate_and_score_completions(rows)
+            return {**batch, "id": [row["id"] for row in rows]}
+
         def compute_loss(self, model, inputs, *args, **kwargs):
+            ids = inputs.pop("id")
             found = super().compute_loss(model, inputs, *args, **kwargs)
             loss = found[0] if isinstance(found, tuple) else found
             if not torch.isfinite(loss):
-                ids = inputs["completion_ids" if "completion_ids" in inputs else "input_ids"]
-                texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
-                replies = "; ".join(repr(text[-80:]) for text in texts)
+                samples = ", ".join(dict.fromkeys(ids))
                 raise FloatingPointError(
-                    f"loss {loss.item()} at step {self.state.global_step + 1}, on {replies}"
+                    f"loss {loss.item()} at step {self.state.global_step + 1}, in {samples}"
                 )
             return found
 

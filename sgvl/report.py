@@ -80,6 +80,8 @@ def write(
     parts += [_picture(file.stem) for file in sorted(folder.glob("curves_*.png"))]
     for title, name in (("The paper's claims", "claims"), ("The policy turned round", "inversion")):
         parts += [f"## {title}\n", *_ours(folder, name)]
+    parts += ["## Trained with other seeds\n", *_figure(folder, "seeds")]
+    parts += _ours(folder, "seeds") if (folder / "seeds.png").exists() else []
     parts += ["## The published tables, audited\n", *_audit()]
     gaps = not_run(profile, scores)
     parts += ["## What was not run\n", markdown(gaps) if len(gaps) else "Nothing.\n"]

@@ -49,6 +49,11 @@ from sgvl.scenes import describe, sample_names
         ("I see an object at the home.", "knife pill home",
          "I see a knife and a pill at the home."),
         ("I see a spoon at the home.", "knife home", "I see a spoon and a knife at the home."),
+        # one that was taken for something else is named where it stands, and so are the others
+        ("I see an object, a bus and a rose at the beach.", "knife pill bus beach",
+         "I see a knife, a pill, a bus and a rose at the beach."),
+        ("I see a cup, a tree and an object at the home.", "pill tree axe home",
+         "I see a cup, a pill, a tree and an axe at the home."),
         # what is named already is not named twice
         ("I see a knife and an object at the home.", "knife pill home",
          "I see a knife and a pill at the home."),

@@ -259,9 +259,19 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_path):
     rows = caption_rows()
-    with pytest.raises(FloatingPointError, match=r"loss nan at step \d+, on .*I see"):
-        sft.train(rows, "nano", tmp_path, SFT | {"learning_rate": 1e38, "max_grad_norm": 0.0})
+    settings = SFT | {"learning_rate": 1e38, "max_grad_norm": 0.0}
+    with pytest.raises(FloatingPointError, match=r"loss nan at step (\d+), in (.*)") as raised:
+        sft.train(rows, "nano", tmp_path, settings)
+    named = str(raised.value).rpartition(" in ")[2].split(", ")
+    assert len(named) == SFT["per_device_train_batch_size"] and set(named) <= set(rows["id"])
     assert not (tmp_path / "model").exists()
+
+
+def test_so_does_one_of_stage_two(tmp_path):
+    rows = grpo.conditioned(scenes.llavaguard(seed=0, images=1))
+    with pytest.raises(FloatingPointError) as raised:  # infinity times a divergence of zero
+        grpo.train(rows, "nano", tmp_path, GRPO | {"beta": math.inf})
+    assert str(raised.value) == f"loss nan at step 1, in {', '.join(rows['id'])}"
 
 
 @pytest.mark.slow

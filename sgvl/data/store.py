@@ -46,12 +46,13 @@ def read(name: str, folder: Path) -> Dataset:
     try:
         sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
     except (OSError, ValueError, KeyError):
-        broken = f"{folder / MANIFEST} is missing or broken; run notebook 01_data first"
+        writer = "02_recaption" if name == "captions" else "01_data"
+        broken = f"{folder / MANIFEST} is missing or broken; run notebook {writer} first"
         raise InputError(broken) from None
     if name not in sets:
         raise InputError(f"{folder}: no data set {name!r}; {nearest(name, sets)}")
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
-        raise InputError(f"{path} is not the file of its manifest; run notebook 01_data again")
+        raise InputError(f"{path} is not the file of its manifest; write it again")
     # A cache by digest: the library's own knows a file by path and time, and could be stale.
     cache = folder / ".cache" / sets[name]["sha256"][:16]
     return Dataset.from_parquet(str(path), cache_dir=str(cache))

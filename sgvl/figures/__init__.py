@@ -9,7 +9,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from sgvl.figures.charts import curves, precision_recall, score_heatmap, trade_off, unsafe_share
+from sgvl.figures.charts import (
+    by_seed,
+    curves,
+    precision_recall,
+    score_heatmap,
+    trade_off,
+    unsafe_share,
+)
 from sgvl.figures.panels import (
     pipeline,
     show_gallery,
@@ -21,6 +28,7 @@ from sgvl.figures.panels import (
 from sgvl.tables import places, plain
 
 __all__ = [
+    "by_seed",
     "curves",
     "pipeline",
     "precision_recall",

@@ -106,6 +106,35 @@ def trade_off(points: pd.DataFrame) -> plt.Figure:
     return fig
 
 
+def by_seed(runs: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
+    """One panel a measure: a point for every training run, the mean and its interval beside it.
+
+    ``runs`` has seed, judge, measure and value; ``means`` has judge, measure, value, low and high;
+    all in percent.
+    """
+    measures, judges = means["measure"].unique(), list(means["judge"].unique())
+    fig, axes = plt.subplots(
+        1,
+        len(measures),
+        figsize=(PAGE, 0.9 + 0.28 * len(judges)),
+        sharey=True,
+        layout="constrained",
+    )
+    for ax, measure in zip(axes, measures, strict=True):
+        mean = means[means["measure"] == measure].set_index("judge").loc[judges]
+        spread = [mean["value"] - mean["low"], mean["high"] - mean["value"]]
+        style = {"fmt": "|", "ms": 11, "color": "black", "lw": 0.9, "capsize": 2, "zorder": 2}
+        ax.errorbar(mean["value"], range(len(judges)), xerr=spread, **style)
+        own = runs[runs["measure"] == measure]
+        at = own["judge"].map(judges.index) + 0.28
+        ax.plot(own["value"], at, "o", ms=4, color="#0072B2", alpha=0.7)
+        ax.set(title=measure.replace(" ", "\n", 1), xlim=(-4, 104), xlabel="%")
+    axes[0].set_yticks(range(len(judges)), judges)
+    axes[0].set_ylim(len(judges) - 0.4, -0.6)
+    plt.close(fig)
+    return fig
+
+
 def precision_recall(unsafe, p_unsafe, recall: float, precision: float) -> plt.Figure:
     """Precision against recall over all thresholds on P(unsafe), one point marked; all fractions.
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 
 from sgvl.concepts import group
 from sgvl.errors import InputError, nearest
@@ -9,6 +10,7 @@ from sgvl.recaption.base import Captioner, Item, Reply
 from sgvl.scenes import describe, in_words
 
 VAGUE = re.compile(r"\b(an? )?object\b", re.IGNORECASE)  # how captions pass over a thing
+LIST = re.compile(r"(I see )((?:an? \w+(?:, | and )?)+)( at the \w+\.)")
 
 
 def harmful_in(tags: Sequence[str]) -> list[str]:
@@ -24,13 +26,21 @@ def minimal_edit(caption: str, tags: Sequence[str]) -> str:
 
     What the caption names already is left alone. If it has as many "objects" as there are things
     that it does not name, they are matched in the order of the scene, and a harmless one stays an
-    object. Otherwise the harmful things take the first "objects"; what is left of those stays, and
-    harmful things without one are added before the place. Nothing is ever taken out.
+    object. Otherwise each harmful thing is named between its neighbours in the scene, in place of
+    an "object" there or beside it:
+
+    >>> minimal_edit("I see a dog and a rose at the beach.", ("dog", "knife", "rose", "beach"))
+    'I see a dog, a knife and a rose at the beach.'
+
+    In captions of another form the harmful things take the first "objects", and the rest is added
+    before the place. Nothing is ever taken out.
     """
     said = set(re.findall(r"\w+", caption.lower()))
     unnamed = [tag for tag in tags[:-1] if tag not in said]
     harmful = [tag for tag in unnamed if group(tag) == "harmful"]
     matched = len(VAGUE.findall(caption)) == len(unnamed)
+    if harmful and not matched and (form := LIST.fullmatch(caption)):
+        return f"{form[1]}{in_words(_in_place(_things(form[2]), tags[:-1], harmful))}{form[3]}"
     things = iter(unnamed if matched else harmful)
 
     def name(match: re.Match) -> str:
@@ -46,6 +56,22 @@ def minimal_edit(caption: str, tags: Sequence[str]) -> str:
         before, place = (before, at + place) if at else (edited.rstrip(". "), ".")
         edited = f"{before} and {in_words(missing)}{place}"
     return edited
+
+
+def _things(listed: str) -> list[str]:
+    """``"a dog, a rose and an object"`` -> ``["dog", "rose", "object"]``."""
+    return re.findall(r"\ban? (\w+)", listed)
+
+
+def _in_place(said: list[str], scene: Sequence[str], harmful: Sequence[str]) -> list[str]:
+    """The things of a caption with the harmful ones of the scene where they stand in it."""
+    named = []
+    for _, i, i_end, j, j_end in SequenceMatcher(None, said, scene, False).get_opcodes():
+        new = [thing for thing in scene[j:j_end] if thing in harmful]
+        for thing in said[i:i_end]:
+            named.append(new.pop(0) if thing == "object" and new else thing)
+        named += new
+    return named
 
 
 def rewrite(caption: str, tags: Sequence[str]) -> str:
@@ -75,7 +101,7 @@ class ExactCaptioner(Captioner):
         self.name, self.prompt = name, prompt
 
     def identity(self) -> dict:
-        return {"kind": "exact", "prompt": self.prompt, "version": 1}
+        return {"kind": "exact", "prompt": self.prompt, "version": 3}
 
     def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
         if untold := [item.id for item in items if not item.tags]:
