@@ -275,6 +275,16 @@ def same_answers(judge, monkeypatch):
     return shared
 
 
+def test_a_penalty_on_repetition_counts_what_was_read_before(judge, monkeypatch):
+    """Some models come with one; pads do not count."""
+    free = judge.judge(PICTURE, load_all())
+    monkeypatch.setattr(judge.model.generation_config, "repetition_penalty", 1.5)
+    monkeypatch.setattr(judge.model.generation_config, "pad_token_id", 7)
+    monkeypatch.setattr(judge.processor.tokenizer, "pad_token_id", 7)
+    bound = same_answers(judge, monkeypatch)[0]
+    assert [a.reply for a in bound] != [a.reply for a in free]
+
+
 @pytest.mark.parametrize("prompt", ["reason", "word", "taxonomy"])
 def test_another_family_shares_its_picture_too(judge, prompt, monkeypatch):
     other = small(*llava(judge.processor.tokenizer), monkeypatch, prompt=prompt)

@@ -9,10 +9,7 @@ import torch
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
-LAYERS = (
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-)  # keys and values by token, cut or joined at will
+LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # of a cache: keys and values by token
 
 
 class Prefix(NamedTuple):
@@ -90,10 +87,11 @@ def _fork(cache: Cache) -> Cache:
 
 def join(prefixes: Sequence[Prefix]) -> Prefix:
     """The rows of all as one batch, padded on the left to one length."""
-    longest = max(prefix.ids.shape[1] for prefix in prefixes)
+    model, longest = prefixes[0].model, max(prefix.ids.shape[1] for prefix in prefixes)
+    blank = model.generation_config.pad_token_id or 0  # a repetition penalty would see another
     ids, mask = (
-        torch.cat([pad(t, (longest - t.shape[1], 0)) for t in tensors])
-        for tensors in ([p.ids for p in prefixes], [p.mask for p in prefixes])
+        torch.cat([pad(t, (longest - t.shape[1], 0), value=value) for t in tensors])
+        for value, tensors in ((blank, [p.ids for p in prefixes]), (0, [p.mask for p in prefixes]))
     )
     cache = _fork(prefixes[0].cache)
     for layer, *layers in zip(cache.layers, *(p.cache.layers for p in prefixes), strict=True):
@@ -103,7 +101,7 @@ def join(prefixes: Sequence[Prefix]) -> Prefix:
         if layer.is_sliding:  # it holds the end of its rows, and counts all
             layer.cumulative_length = longest
     ahead = torch.cat([prefix.ahead for prefix in prefixes], dim=-2)
-    return Prefix(prefixes[0].model, ids, mask, ahead, cache)
+    return Prefix(model, ids, mask, ahead, cache)
 
 
 def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
