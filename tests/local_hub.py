@@ -76,6 +76,8 @@ def local_hub():
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if repo in hub.gated and token not in hub.members:
                 return self.refuse(403 if token else 401, "GatedRepo")
+            if repo not in hub.repos:
+                return self.refuse(404, "RepoNotFound")
             content = hub.repos[repo].get(path)
             if content is None or revision not in ("main", hub.commit):
                 return self.refuse(404, "EntryNotFound")
