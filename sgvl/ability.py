@@ -3,16 +3,25 @@
 Both are measured before and after training, with the same pictures and the same words.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from sgvl import choices
 from sgvl.concepts import PLACES, group
 from sgvl.data import Sample
+from sgvl.images import image_digest, load_image
 from sgvl.intervals import wilson
 from sgvl.prompts import CAPTION
 from sgvl.questions import answer_in
+from sgvl.records import Records
+
+COLUMNS = ["judge", "id", "task", "category", "given", "right", "unread"]
+BATCH = 32  # published questions that are in memory at a time, and lost with a run that is killed
 
 
 def naming(judge, samples: Sequence[Sample], prompt: str = CAPTION[0]) -> pd.DataFrame:
@@ -26,18 +35,68 @@ def naming(judge, samples: Sequence[Sample], prompt: str = CAPTION[0]) -> pd.Dat
     return pd.DataFrame(rows, columns=["id", "thing", "group", "caption", "right"])
 
 
-def answering(judge, rows: Dataset) -> pd.DataFrame:
-    """One row a question of general ability: id, task, the answer given, whether it is right."""
+def of_judges(
+    judges: Iterable, sets: Sequence[Dataset], convention: str, folder: Path
+) -> pd.DataFrame:
+    """What ``answering`` returns for every judge that speaks and every set, with a column judge."""
+    frames = []
+    for judge in (judge for judge in judges if hasattr(judge, "ask")):
+        records = folder / f"{judge.name.replace('/', '_')}.general.jsonl"
+        found = [answering(judge, rows, convention, records) for rows in sets]
+        frames += [answers.assign(judge=judge.name)[COLUMNS] for answers in found]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def answering(
+    judge, rows: Dataset, convention: str = "vlmevalkit", records: Path | None = None
+) -> pd.DataFrame:
+    """One row a question: id, task, category, given, right, and unread (no answer was found in it).
+
+    Questions about drawn scenes have four tasks. Those of ``sgvl.data.general`` are one task, put
+    and read under a convention of ``sgvl.choices``; replies are kept in the file ``records``, and
+    what it holds is not asked again.
+    """
+    if "options" in rows.column_names:
+        return _published(judge, rows, convention, records)
     replies = judge.ask(list(rows["image"]), list(rows["question"]))
     given = [answer_in(reply) for reply in replies]
-    return pd.DataFrame(
-        {
-            "id": rows["id"],
-            "task": rows["category"],
-            "given": given,
-            "right": [g == a for g, a in zip(given, rows["answer"], strict=True)],
-        }
+    right = [g == a for g, a in zip(given, rows["answer"], strict=True)]
+    told = {"id": rows["id"], "task": rows["category"], "category": "", "given": given}
+    return pd.DataFrame(told | {"right": right, "unread": [not g for g in given]})
+
+
+def _published(judge, rows: Dataset, convention: str, path: Path) -> pd.DataFrame:
+    replies: list[str] = []
+    with Records(path, judge.identity(), fields=["reply"]) as records:
+        for start in range(0, len(rows), BATCH):
+            part = rows.select(range(start, min(start + BATCH, len(rows))))
+            replies += _replies(judge, list(part), convention, records)
+    found = []
+    for row, reply in zip(rows.remove_columns("images"), replies, strict=True):
+        options, name = choices.lettered(row["options"]), row["set"]
+        right = choices.right(reply, options, row["answer"], convention, name)
+        told = {"id": row["id"], "task": name, "category": row["category"], "given": reply}
+        found.append(told | {"right": right is True, "unread": right is None})
+    return pd.DataFrame(found)
+
+
+def _replies(judge, rows: Sequence[dict], convention: str, records: Records) -> list[str]:
+    """The reply to each question: from the records, or asked for now and kept there."""
+    abouts, new = [], {}
+    for row in rows:
+        options = choices.lettered(row["options"])
+        text = choices.ask(row["question"], options, row["answer"], convention, row["set"])
+        images = [load_image(file["bytes"], name=row["id"]) for file in row["images"]]
+        shown = " ".join(map(image_digest, images))
+        abouts.append((shown, hashlib.sha256(text.encode()).hexdigest()))
+        if records.get(*abouts[-1]) is None:
+            new[abouts[-1]] = row["id"], images, text
+    _, images, texts = zip(*new.values(), strict=True) if new else ([], [], [])
+    records.append(
+        {"key": records.key(*about), "id": new[about][0], "prompt": convention, "reply": reply}
+        for about, reply in zip(new, judge.ask(images, texts), strict=True)
     )
+    return [records.get(*about)["reply"] for about in abouts]
 
 
 def shares(answers: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -45,6 +104,19 @@ def shares(answers: pd.DataFrame, by: str) -> pd.DataFrame:
     found = answers.groupby(by, sort=False)["right"].agg(["mean", "size"])
     rows = [percent(row["mean"], int(row["size"])) for _, row in found.iterrows()]
     return pd.DataFrame(rows, index=found.index)
+
+
+def overall(answers: pd.DataFrame) -> pd.Series:
+    """The plain mean over tasks, as the paper's General is over four benchmarks, in percent.
+
+    The interval joins those of the tasks, which are independent (Zou and Donner 2008, Statistics
+    in Medicine 27:1693): value, low, high, n.
+    """
+    tasks = shares(answers, "task")
+    value = tasks["value"].mean()
+    below, above = tasks["value"] - tasks["low"], tasks["high"] - tasks["value"]
+    low, high = (float(np.sqrt((side**2).sum())) / len(tasks) for side in (below, above))
+    return pd.Series({"value": value, "low": value - low, "high": value + high, "n": len(answers)})
 
 
 def percent(share: float, n: int) -> dict:

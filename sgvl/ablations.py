@@ -21,29 +21,37 @@ class Sets(NamedTuple):
     unsafebench: Dataset  # nine categories under the eleven-heading policy
     llavaguard: Dataset  # pictures with policies of their own
     following: Dataset  # pictures under random policies over harmful categories
-    general: Dataset  # questions that have nothing to do with safety
+    general: list[Dataset]  # questions that have nothing to do with safety
 
 
-def read(folder: Path, pairs: int = 0, rows: int = 0) -> Sets:
-    """The sets in ``folder``; ``pairs`` of SafeEditBench and ``rows`` of each other, 0 for all."""
+def read(
+    folder: Path, pairs: int = 0, rows: int = 0, general: Sequence[str] = ("general",)
+) -> Sets:
+    """The sets in ``folder``; ``pairs`` of SafeEditBench and ``rows`` of each other, 0 for all.
+
+    ``general`` names sets of questions: the drawn one, or published ones.
+    """
     bench = store.read("safeeditbench", folder)
-    names = ("unsafebench", "llavaguard_test", "following_harmful", "general")
-    others = [store.read(name, folder) for name in names]
-    return Sets(
-        bench.select(store.spread(len(bench), 2 * pairs, group=2)),
-        *(some.select(store.spread(len(some), min(rows, len(some)), group=2)) for some in others),
-    )
+    names = ("unsafebench", "llavaguard_test", "following_harmful", *general)
+    others = [store.some(store.read(name, folder), rows, group=2) for name in names]
+    pairs_of_it = bench.select(store.spread(len(bench), 2 * pairs, group=2))
+    return Sets(pairs_of_it, *others[:3], others[3:])
 
 
 def examine(
-    judge: Judge, sets: Sets, levels: Sequence[Policy], folder: Path
+    judge: Judge,
+    sets: Sets,
+    levels: Sequence[Policy],
+    folder: Path,
+    convention: str = "vlmevalkit",
 ) -> dict[str, pd.DataFrame]:
     """Everything that one judge answers, as frames by name, each with a column ``judge``.
 
     ``levels``, ``unsafebench``, ``llavaguard`` and ``following`` are judgement frames as
     ``sgvl.metrics`` takes them; a category of UnsafeBench stands where the policy does. ``general``
-    and ``naming`` come from ``sgvl.ability``, and only from judges that speak. Answers under fixed
-    policies are kept in ``folder`` and not asked for again.
+    and ``naming`` come from ``sgvl.ability``, and only from judges that speak; ``convention`` is
+    that of published questions. Their answers, and those under fixed policies, are kept in
+    ``folder`` and not asked for again.
     """
     content = [load("openai_content")]
     one = _judged(judge, store.samples(sets.unsafebench), content, folder)
@@ -58,7 +66,7 @@ def examine(
         "following": _own_policies(judge, sets.following),
     }
     if hasattr(judge, "ask"):
-        found["general"] = ability.answering(judge, sets.general)
+        found["general"] = ability.of_judges([judge], sets.general, convention, folder)
         found["naming"] = ability.naming(judge, store.samples(sets.bench))
     return {name: frame.assign(judge=judge.name) for name, frame in found.items()}
 

@@ -10,6 +10,7 @@ a reply counts as unread under either convention, so that its share can be shown
     chosen("I cannot tell.", options, "vlmevalkit")  # None
 """
 
+import ast
 import re
 from collections.abc import Callable, Mapping
 from string import ascii_uppercase
@@ -17,13 +18,15 @@ from string import ascii_uppercase
 import pandas as pd
 
 from sgvl import prompts
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
+from sgvl.intervals import wilson
 
 # VLMEvalKit shows an open question of MMMU as two options: the right answer, and this.
 OTHER = "Other Answers"
 LAST_WORDS = 4  # of a reply, where VLMEvalKit looks for a bare letter
 
 _LETTER_SIGNS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+_NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 _ANSWER_IS = re.compile(r"\banswer is:?\s*\(?([A-D])\b", re.IGNORECASE)
 # lmms-eval's extractor of letters, most telling place first.
 _PLACES = [
@@ -40,14 +43,15 @@ def lettered(options) -> dict[str, str]:
     return dict(zip(ascii_uppercase, options, strict=False))
 
 
-def ask(question: str, options: Mapping[str, str], answer: str, convention: str) -> str:
+def ask(
+    question: str, options: Mapping[str, str], answer: str, convention: str, set_name: str = ""
+) -> str:
     """The text that is put before a model; ``options`` is empty for an open question."""
     _check(convention)
-    shown = options or _of_open(answer, convention)
-    if not shown:
-        return prompts.OPEN.format(question=question)
+    shown = options or _of_open(answer, convention, set_name)
     listed = "\n".join(f"{letter}. {text}" for letter, text in shown.items())
-    return prompts.GENERAL[convention].format(question=question, options=listed)
+    form = prompts.GENERAL[convention] if shown else prompts.OPEN
+    return form.format(question=question, options=listed)
 
 
 def chosen(
@@ -68,36 +72,64 @@ def right(
     if options:
         letter = chosen(reply, options, convention, set_name)
         return None if letter is None else letter == answer
-    if shown := _of_open(answer, convention):
+    if shown := _of_open(answer, convention, set_name):
         letter = chosen(reply, shown, convention, set_name)
         return None if letter is None else letter == "A"
-    given = reply.strip().rstrip(".").lower()
-    return given == answer.strip().lower() if given else None
+    given = _plain(reply)
+    found = [_plain(one) for one in _answers(answer)]
+    return any(_gives(given, one, set_name) for one in found) if given else None
 
 
 def scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in percent from the columns set, category and right (True, False, None: unread).
+    """Accuracy in percent by judge and task, from these columns and category, right and unread.
 
-    ``micro`` is over all questions, as the paper prints it; ``macro`` over categories, as BLINK's
-    authors do. An unread reply is wrong in both, and ``unread`` is its share.
+    ``micro`` is over all questions, as the paper prints it, with its Wilson 95 % interval;
+    ``macro`` over categories, as BLINK's authors do. An unread reply is wrong in both, and
+    ``unread`` is its share.
     """
     rows = []
-    for name, own in frame.groupby("set", sort=False):
-        hits = own["right"].eq(True).astype(float)
-        macro = hits.groupby(own["category"]).mean().mean()
-        shares = {"micro": hits.mean(), "macro": macro, "unread": own["right"].isna().mean()}
-        rows.append({"set": name, "n": len(own), **{k: 100 * float(v) for k, v in shares.items()}})
-    return pd.DataFrame(rows, columns=["set", "n", "micro", "macro", "unread"])
+    for (judge, task), own in frame.groupby(["judge", "task"], sort=False):
+        low, high = wilson(own["right"].mean(), len(own))
+        macro = own.groupby("category")["right"].mean().mean()
+        shares = {"micro": own["right"].mean(), "low": low, "high": high}
+        shares |= {"macro": macro, "unread": own["unread"].mean()}
+        named = {"judge": judge, "task": task, "n": len(own)}
+        rows.append(named | {name: 100 * float(share) for name, share in shares.items()})
+    columns = ["judge", "task", "n", "micro", "low", "high", "macro", "unread"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _check(convention: str) -> None:
-    if convention not in prompts.GENERAL:
-        known = nearest(convention, prompts.GENERAL)
-        raise InputError(f"convention {convention!r} of multiple choice is unknown; {known}")
+    need_known("unknown convention of multiple choice", convention, prompts.GENERAL)
 
 
-def _of_open(answer: str, convention: str) -> dict[str, str]:
-    return {"A": answer, "B": OTHER} if convention == "vlmevalkit" else {}
+def _of_open(answer: str, convention: str, set_name: str) -> dict[str, str]:
+    """VLMEvalKit's two options for an open question of MMMU; open ones of other sets stay open."""
+    shown = convention == "vlmevalkit" and set_name == "mmmu"
+    return {"A": answer, "B": OTHER} if shown else {}
+
+
+def _answers(answer: str) -> list[str]:
+    """MMMU publishes several right answers as the text of a Python list."""
+    try:
+        several = ast.literal_eval(answer) if answer.startswith("[") else [answer]
+    except (ValueError, SyntaxError):
+        several = [answer]
+    return [str(one) for one in several]
+
+
+def _plain(text: str) -> str:
+    return text.strip().rstrip(".").lower()
+
+
+def _gives(given: str, answer: str, set_name: str) -> bool:
+    """lmms-eval looks for the words or the number within a reply to MMMU, else for nothing else."""
+    if set_name != "mmmu":
+        return given == answer
+    numbers = [float(n.replace(",", "")) for n in _NUMBER.findall(given)]
+    if _NUMBER.fullmatch(answer):
+        return round(float(answer.replace(",", "")), 2) in [round(n, 2) for n in numbers]
+    return answer in given
 
 
 def _vlmevalkit(reply: str, options: Mapping[str, str]) -> str | None:

@@ -24,3 +24,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def need_known(what: str, name: object, known: Iterable[str]) -> None:
+    """Raise InputError with the nearest known name, unless ``name`` is one of them.
+
+    >>> need_known("split", "tset", ["train", "test"])
+    Traceback (most recent call last):
+    sgvl.errors.InputError: split 'tset'; did you mean test?
+    """
+    known = list(known)
+    if name not in known:
+        raise InputError(f"{what} {name!r}; {nearest(str(name), known)}")

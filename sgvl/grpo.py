@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from sgvl import finetune, prompts
 from sgvl.data import store
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
 from sgvl.metrics import LEVELS
 from sgvl.policy import Policy, load_all
 from sgvl.reward import make_reward
@@ -35,8 +35,7 @@ def rows_of(variant: str, data: Path, form: str = "brief") -> Dataset:
     ``full`` and ``rl`` share theirs, the LlavaGuard-like set, and differ in the model they start
     from. ``rl_safeedit``: edited pairs under all five levels; ``L1`` .. ``L5``: under that one.
     """
-    if variant not in VARIANTS:
-        raise InputError(f"variant {variant!r}: {nearest(variant, VARIANTS)}")
+    need_known("variant", variant, VARIANTS)
     if variant in ("full", "rl"):
         return conditioned(store.read("llavaguard", data), form)
     levels = load_all(LEVELS if variant == "rl_safeedit" else [variant])

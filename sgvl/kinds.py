@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from pkgutil import resolve_name
 
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, nearest, need_known
 
 
 def build(noun: str, kinds: Mapping[str, str], spec: str | dict):
@@ -16,8 +16,7 @@ def build(noun: str, kinds: Mapping[str, str], spec: str | dict):
     """
     options = dict(spec) if isinstance(spec, dict) else {"kind": spec}
     kind = str(options.pop("kind", None))
-    if kind not in kinds:
-        raise InputError(f"{noun} kind {kind!r} is unknown; {nearest(kind, kinds)}")
+    need_known(f"unknown {noun} kind", kind, kinds)
     make = resolve_name(kinds[kind])
     wanted = inspect.signature(make).parameters
     unknown = [option for option in options if option not in wanted]

@@ -104,6 +104,14 @@ def _found(model: str | Path):
         ) from None
 
 
+def control_tokens(processor) -> list[str]:
+    """What a model does not read as plain text: its special tokens, and those in its template; but
+    not runs of blanks, which some tokenizers add as tokens."""
+    added = processor.tokenizer.added_tokens_decoder.values()
+    found = {t.content for t in added if t.special or t.content in processor.chat_template}
+    return sorted(token for token in found if len(token) > 1 and not token.isspace())
+
+
 def digest(model: str | Path) -> str | None:
     """sha256 over what can decide an answer in a local model's folder: weights, tokenizer,
     processor, settings. For a hub id, the commit that main names now."""

@@ -26,6 +26,11 @@ FIGURES = ROOT / "figures"
 DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; a run asks for each only once
 
 
+def own(path: str | Path) -> Path:
+    """A reader's own file or folder: seen from here, or else from the checkout."""
+    return Path(path) if Path(path).exists() else ROOT / path
+
+
 def runs(profile: str) -> Path:
     """The folder where a profile's executed notebooks and results go. Does not create it."""
     return ROOT / "runs" / profile

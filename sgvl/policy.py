@@ -37,7 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sgvl.concepts import CATEGORIES, PLACES, concepts, in_category
 from sgvl.errors import InputError, nearest
-from sgvl.paths import POLICIES
+from sgvl.paths import POLICIES, own
 from sgvl.strict_yaml import Loader
 
 Status = Literal["prohibited", "permitted"]
@@ -243,9 +243,8 @@ def load(source: str | Path) -> Policy:
 
     Raises ``InputError`` that names the file, each wrong key, and what is allowed there.
     """
-    path = Path(source)
-    if path.suffix != ".md":
-        path = POLICIES / f"{source}.md"
+    named = Path(source).suffix != ".md"
+    path = POLICIES / f"{source}.md" if named else own(source)
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in POLICIES.glob("*.md")))
         raise InputError(f"no policy file {path}: give a path to a .md file, or one of {shipped}")

@@ -5,9 +5,10 @@ and is this kit's own; ``word`` asks for one word, after the form of the release
 evaluation (in our words); ``taxonomy`` asks for the JSON form of LlavaGuard and QwenGuard.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
 
 JUDGE = {
     "reason": (
@@ -80,8 +81,7 @@ def inert(text: str, tokens: Iterable[str] = ("<|",)) -> str:
 
 def judge_prompt(policy_text: str, prompt: str = "reason") -> str:
     """The user turn that asks for a verdict under a policy."""
-    if prompt not in JUDGE:
-        raise InputError(f"unknown judge prompt {prompt!r}: {nearest(prompt, JUDGE)}")
+    need_known("unknown judge prompt", prompt, JUDGE)
     return JUDGE[prompt].format(policy=inert(policy_text))
 
 
@@ -89,8 +89,7 @@ def caption_prompt(prompt: str, caption: str = "") -> str:
     """The user turn that asks for a caption (``"caption"``), or for a better one than ``caption``
     (the name of a prompt in ``RECAPTION``)."""
     known = {"caption": CAPTION[0], **RECAPTION}
-    if prompt not in known:
-        raise InputError(f"unknown caption prompt {prompt!r}: {nearest(prompt, known)}")
+    need_known("unknown caption prompt", prompt, known)
     return known[prompt].format(caption=inert(caption))
 
 
@@ -98,3 +97,24 @@ def message(text: str, image=None) -> dict:
     """One user turn, the image before the text, as the chat templates of VLMs expect it."""
     blocks = [{"type": "image", "image": image}] if image is not None else []
     return {"role": "user", "content": [*blocks, {"type": "text", "text": text}]}
+
+
+_MARK = re.compile(r"<image (\d+)>")
+
+
+def illustrated(text: str, images: Sequence) -> dict:
+    """One user turn with several images: each wherever the text names it, as ``<image 2>``.
+
+    Those that it names nowhere come first, in their order; a mark without an image stays text.
+    """
+    blocks, named = [], set()
+    for k, part in enumerate(_MARK.split(text)):  # text, number, text, number, .., text
+        number = int(part) if k % 2 else 0
+        if 0 < number <= len(images):
+            named.add(number)
+            blocks.append({"type": "image", "image": images[number - 1]})
+        elif words := f"<image {part}>" if k % 2 else part:
+            blocks.append({"type": "text", "text": words})
+    first = [image for k, image in enumerate(images, start=1) if k not in named]
+    blocks = [*({"type": "image", "image": image} for image in first), *blocks]
+    return {"role": "user", "content": blocks}

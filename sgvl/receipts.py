@@ -16,13 +16,14 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, nearest, need_known
 from sgvl.parameters import load_yaml, read_notebook, validate
 from sgvl.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, runs
 
@@ -70,8 +71,7 @@ def load_units(profile: str) -> dict[str, Unit]:
     Raises InputError that lists every problem of every unit.
     """
     known = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
-    if profile not in known:
-        raise InputError(f"no profile {profile!r} in {PARAMS}; {nearest(profile, known)}")
+    need_known(f"{PARAMS}: no profile", profile, known)
     names = sorted(file.stem for file in (PARAMS / profile).glob("*.yaml"))
     units, problems, giver = {}, [], {}
     for name in names:
@@ -240,19 +240,37 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
 
 
 def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
-    """Digests of the files that a unit reads: those of the package that its notebook declares, and
-    those that its parameters name, such as a reader's own policy."""
+    """Digests of what a unit reads: files of the package that its notebook declares, and files and
+    folders of pictures that its parameters name, such as a reader's own."""
     files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
-    files += [file for text in _texts(parameters) if (file := ROOT / text).is_file()]
-    return {os.path.relpath(file, ROOT): _fingerprint(file)["sha256"] for file in files}
+    folders = []
+    for part in _parts(parameters):
+        match part:
+            case str() if (ROOT / part).is_file():
+                files.append(ROOT / part)
+            case {"kind": "folder", "path": str(path)}:
+                folders.append(path)
+    digests = {os.path.relpath(file, ROOT): _fingerprint(file)["sha256"] for file in files}
+    return digests | {f"{path}/": _listing(ROOT / path) for path in folders}
 
 
-def _texts(value: object) -> list[str]:
-    """All strings in a parameter value, however deep."""
+def _parts(value: object) -> Iterator[object]:
+    """A parameter value and everything in it, however deep."""
+    yield value
     if isinstance(value, dict | list):
-        parts = value.values() if isinstance(value, dict) else value
-        return [text for part in parts for text in _texts(part)]
-    return [value] if isinstance(value, str) else []
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+
+
+def _listing(folder: Path) -> str:
+    """Digest of the names, sizes and times of all files below a folder.
+
+    Pictures come by the thousand: to read them for each --status would take minutes. As in git,
+    whoever writes a file changes its time; one that was only touched counts as changed, too.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
+    return _digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def _all_text(values: list) -> bool:

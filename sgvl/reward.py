@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from sgvl import verdict
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
 
 LONG = 50  # characters of reason that the released reward asks for
 FORMAT_SHARE = 0.1  # ours, after EasyR1's weight of a format reward
@@ -69,10 +69,8 @@ def make_reward(kind: str = "plain", parser: str = "answer") -> Callable[..., li
     and logs what a mean reward hides: how many replies were right, readable, and said safe. A
     reward that is not a number stops the run and names step and sample.
     """
-    if kind not in KINDS:
-        raise InputError(f"reward {kind!r}: {nearest(kind, KINDS)}")
-    if parser not in verdict.PARSERS:
-        raise InputError(f"parser {parser!r}: {nearest(parser, verdict.PARSERS)}")
+    need_known("reward", kind, KINDS)
+    need_known("parser", parser, verdict.PARSERS)
 
     def verdict_reward(completions, label, id, policy, trainer_state=None, **kwargs) -> list[float]:
         replies = [completion[0]["content"] for completion in completions]

@@ -15,7 +15,7 @@ from datasets import Dataset
 from sgvl import finetune, prompts
 from sgvl.concepts import CATEGORIES
 from sgvl.data import store
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
 from sgvl.metrics import LEVELS
 from sgvl.policy import Policy, load
 
@@ -36,8 +36,7 @@ def rows_of(variant: str, data: Path, prompt: str = "minimal_edit") -> Dataset:
     ``taxonomy``: the pictures and policies of stage 2, answered in JSON. ``L1`` .. ``L5``: edited
     pairs under that level.
     """
-    if variant not in VARIANTS:
-        raise InputError(f"variant {variant!r}: {nearest(variant, VARIANTS)}")
+    need_known("variant", variant, VARIANTS)
     if variant in ("recap", "no_recap"):
         rows = store.read("captions", data / "recaption")
         rows = rows.filter(lambda asked: asked == prompt, input_columns="prompt")

@@ -1,5 +1,6 @@
 """A small hub on this machine, for the tests: real HTTP, and the faults that a user meets."""
 
+import base64
 import hashlib
 import json
 import re
@@ -11,6 +12,8 @@ from threading import Thread
 
 COMMIT = "1a2b3c4d" * 5
 INFO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
+LATEST = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/?]+)")
+COMMIT_TO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/commit/main")
 FILE = re.compile(
     r"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)"
 )
@@ -29,6 +32,7 @@ class Hub:
     broken: Counter = field(default_factory=Counter)  # file -> how many more times it is cut short
     status: dict[str, int] = field(default_factory=dict)  # repo -> an error in its place
     asked: list[str] = field(default_factory=list)  # files that were sent, whole or in part
+    public: set[str] = field(default_factory=set)  # data sets that everybody sees; others: members
 
 
 @contextmanager
@@ -56,11 +60,58 @@ def local_hub():
                 self.info(**found.groupdict())
             elif found := FILE.match(self.path):
                 self.file(**found.groupdict())
+            elif found := LATEST.fullmatch(self.path):
+                self.info(**found.groupdict(), revision="main")
             elif self.path in hub.pages:
                 self.send(hub.pages[self.path], path=self.path)
             else:
                 hub.asked.append(self.path)
                 self.refuse(404, "")
+
+        def do_POST(self):
+            """What a client asks that sends files: all of them whole, in the commit itself."""
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            told = [json.loads(line) for line in body.splitlines()]
+            if self.headers.get("Authorization", "").removeprefix("Bearer ") not in hub.members:
+                self.refuse(403, "")
+            elif self.path == "/api/repos/create":
+                self.create(told[0])
+            elif self.path == "/api/validate-yaml":
+                self.send(b'{"errors": [], "warnings": []}')
+            elif "/preupload/" in self.path:
+                files = [
+                    f | {"uploadMode": "regular", "shouldIgnore": False} for f in told[0]["files"]
+                ]
+                self.send(json.dumps({"files": files}).encode())
+            elif found := COMMIT_TO.match(self.path):
+                self.commit(found["repo"], told)
+            else:
+                self.refuse(404, "")
+
+        def do_PUT(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            repo = self.path.removeprefix("/api/datasets/").removesuffix("/settings")
+            settings = json.loads(body)
+            hub.gated |= {repo} if settings.get("gated") else set()
+            hub.public |= {repo} if settings.get("visibility") == "public" else set()
+            self.send(b"{}")
+
+        def create(self, told):
+            repo = f"{told['organization']}/{told['name']}"
+            there = repo in hub.repos
+            hub.repos.setdefault(repo, {})
+            if not there and told.get("visibility") == "public":
+                hub.public.add(repo)
+            url = json.dumps({"url": f"{hub.url}/datasets/{repo}"}).encode()
+            self.send(url, status=409 if there else 200)
+
+        def commit(self, repo, told):
+            for line in told:
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    hub.repos[repo][line["value"]["path"]] = content
+            url = f"{hub.url}/datasets/{repo}/commit/{COMMIT}"
+            self.send(json.dumps({"commitUrl": url, "commitOid": COMMIT}).encode())
 
         def info(self, repo, revision):
             if repo in hub.status:
@@ -70,7 +121,9 @@ def local_hub():
             if revision not in ("main", hub.commit):
                 return self.refuse(404, "RevisionNotFound")
             files = [{"rfilename": name} for name in hub.repos[repo]]
-            self.send(json.dumps({"id": repo, "sha": hub.commit, "siblings": files}).encode())
+            told = {"id": repo, "sha": hub.commit, "siblings": files}
+            told |= {"private": repo not in hub.public, "gated": repo in hub.gated and "manual"}
+            self.send(json.dumps(told).encode())
 
         def file(self, repo, revision, path):
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -90,8 +143,8 @@ def local_hub():
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def send(self, content, start=0, path=""):
-            self.send_response(206 if start else 200)
+        def send(self, content, start=0, path="", status=200):
+            self.send_response(206 if start else status)
             self.send_header("ETag", f'"{hashlib.sha256(path.encode()).hexdigest()}"')
             self.send_header("X-Repo-Commit", hub.commit)
             self.send_header("Content-Length", str(len(content)))
@@ -99,7 +152,7 @@ def local_hub():
                 whole = start + len(content)
                 self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 hub.asked.append(path)
                 cut = hub.broken[path] > 0
                 hub.broken[path] -= cut

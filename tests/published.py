@@ -1,5 +1,6 @@
 """Published data sets as files in their exact schema, made of drawn scenes, on a local hub."""
 
+import base64
 import io
 
 import datasets
@@ -11,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from huggingface_hub import constants
 from local_hub import local_hub
 
-from sgvl.data import llavaguard, policyshift, safeeditbench, unsafebench
+from sgvl.data import general, llavaguard, policyshift, safeeditbench, unsafebench
 from sgvl.scenes import render, sample_scene
 
 
@@ -212,3 +213,81 @@ def serve_llavaguard(hub, monkeypatch, pictures, tmp_path):
         return hub
 
     return serve
+
+
+GENERAL = {
+    "mmmu": {
+        **{"id": TEXT, "question": TEXT, "options": TEXT, "explanation": TEXT},
+        **{f"image_{k}": Image() for k in range(1, 8)},
+        **{"img_type": TEXT, "answer": TEXT, "topic_difficulty": TEXT, "question_type": TEXT},
+        "subfield": TEXT,
+    },
+    "realworldqa": {"image": Image(), "question": TEXT, "answer": TEXT},
+    "blink": {
+        **{"idx": TEXT, "question": TEXT, "sub_task": TEXT},
+        **{f"image_{k}": Image() for k in range(1, 5)},
+        **{"choices": List(TEXT), "answer": TEXT, "prompt": TEXT},
+    },
+}
+MMT_COLUMNS = (
+    "index",
+    "question",
+    *"ABCDEFGHI",
+    "answer",
+    "category",
+    "l2-category",
+    "image",
+    "split",
+)
+
+
+@pytest.fixture
+def serve_general(hub, monkeypatch, pictures):
+    """Two questions of MMMU, two of RealWorldQA, one of each other set."""
+    one, two = ({"bytes": file, "path": None} for file in pictures[:2])
+    monkeypatch.setattr(general, "ROWS", {"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1})
+    mmmu = {name: None for name in GENERAL["mmmu"]} | {
+        **{"id": "validation_Art_Theory_7", "question": "Compare <image 1> and <image 2>."},
+        **{"options": "['a cat', \"a dog's\"]", "answer": "B", "question_type": "multiple-choice"},
+        **{"image_1": one, "image_2": two},
+    }
+    free = mmmu | {"id": "validation_Math_1", "options": "[]", "answer": "12", "image_2": None}
+    road = "What lies ahead?\n\nA. A dog\nB A tree\nPlease answer directly with only the letter."
+    rows = {
+        "mmmu": [mmmu, free],
+        "realworldqa": [
+            {"image": one, "question": road, "answer": "A"},
+            {"image": two, "question": "How many signs?", "answer": "2"},
+        ],
+        "blink": [
+            {"idx": "val_Jigsaw_1", "question": "Which fits?", "sub_task": "Jigsaw", "image_1": one}
+            | {"image_2": two, "image_3": None, "image_4": None, "choices": ["first", "second"]}
+            | {"answer": "(B)", "prompt": "Which fits? (A) first (B) second"}
+        ],
+    }
+    cells = ["17", "What is it?", "cat", "dog", "tree", *[""] * 6, "C", "naming", "recognition"]
+    mmt = [*cells, base64.b64encode(pictures[2]).decode(), "val"]
+    paths = {
+        "mmmu": "{}/validation-00000-of-00001.parquet",
+        "realworldqa": "data/test-00000-of-00002.parquet",
+        "blink": "{}/val-00000-of-00001.parquet",
+    }
+
+    def publish(name, change=lambda row: row):
+        repo, _ = general.REPOS[name]
+        if name == "mmt":
+            row = change(dict(zip(MMT_COLUMNS, mmt, strict=True)))
+            table = "\n".join("\t".join(cells) for cells in (list(row), row.values())) + "\n"
+            files = {"MMT-Bench_VAL.tsv": table.encode(), "MMT-Bench_ALL.tsv": b"seven gigabytes"}
+        else:
+            published = [change(row) for row in rows[name]]
+            schema = {k: GENERAL[name].get(k, TEXT) for k in published[0]}
+            half = {"Art_Theory": published[:1], "Math": published[1:]}
+            parts = {path: part for path, part in half.items() if part}
+            files = {paths[name].format(p): parquet(schema, part) for p, part in parts.items()}
+            if name == "realworldqa":
+                files = {paths[name]: parquet(schema, published)}
+        hub.repos[repo] = files
+        return hub
+
+    return publish

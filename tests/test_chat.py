@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from sgvl import models
+from sgvl import models, prompts
 from sgvl.data import Sample
 from sgvl.errors import InputError
 from sgvl.judges import make_judge
@@ -50,6 +50,26 @@ def test_batches_do_not_change_answers(judge):
             alone = judge.judge(sample.image, [level])[0]
             assert alone.reply == answer.reply
             assert math.isclose(alone.p_unsafe, answer.p_unsafe, abs_tol=1e-4)
+
+
+def test_several_images_stand_where_the_question_names_them(judge):
+    """The marks may come in any order; what none names comes first."""
+    turn = prompts.illustrated("Is <image 3> like <image 1>? <image 9>", ["a", "b", "c"])
+    assert [block.get("image") or block["text"] for block in turn["content"]] == [
+        *("b", "Is ", "c", " like ", "a", "? ", "<image 9>")
+    ]
+    other, question = render(Scene("street", 13, (Thing("car", 1),))), "Say what you see."
+    alone = judge.ask([PICTURE, other], [question] * 2)
+    shown = [PICTURE, [PICTURE], [PICTURE, other], [PICTURE, other], [other, PICTURE]]
+    asked = ["", "", "", "<image 2><image 1>", ""]
+    one, listed, both, turned, exchanged = judge.ask(shown, [words + question for words in asked])
+    assert one == listed == alone[0] != alone[1]
+    assert turned == exchanged != both  # the pictures are seen in the order of their marks
+
+
+def test_control_tokens_in_a_question_are_inert(judge):
+    turn = judge._question("<image 1> <|im_end|>?", [PICTURE])
+    assert [block.get("text") for block in turn["content"]] == [None, " < |im_end|>?"]
 
 
 def first_words(judge, pictures, wrong=lambda seen: seen.ahead) -> torch.Tensor:

@@ -51,11 +51,29 @@ def test_open_questions():
     assert right("It is Paris", {}, "paris", "lmms_eval") is False
     assert right(" ", {}, "paris", "lmms_eval") is None
     assert ask("Where?", {}, "Paris", "lmms_eval").startswith("Where?\n\nAnswer with one word")
-    # VLMEvalKit shows the answer beside "Other Answers"
-    assert "A. Paris\nB. Other Answers" in ask("Where?", {}, "Paris", "vlmevalkit")
-    assert right("A", {}, "Paris", "vlmevalkit") is True
-    assert right("B", {}, "Paris", "vlmevalkit") is False
-    assert right("Who knows", {}, "Paris", "vlmevalkit") is None
+
+
+MMMU_REPLIES = {  # answer: a right reply, a wrong one
+    "paris": ("It is Paris.", "It is Rome."),
+    "1,200": ("about 1200.00", "about 12"),
+    "-4.257": ("x = -4.26", "x = 4.26"),
+    "['24/7', '3.429']": ("3.43", "24"),
+}
+
+
+@pytest.mark.parametrize("answer", MMMU_REPLIES)
+def test_lmms_eval_finds_an_open_answer_of_mmmu_within_the_reply(answer):
+    for reply, hit in zip(MMMU_REPLIES[answer], (True, False), strict=True):
+        assert right(reply, {}, answer, "lmms_eval", "mmmu") is hit
+
+
+def test_vlmevalkit_shows_an_open_question_of_mmmu_as_a_choice_and_of_no_other_set():
+    shown = ask("Where?", {}, "Paris", "vlmevalkit", "mmmu")
+    assert "A. Paris\nB. Other Answers" in shown
+    given = [right(reply, {}, "Paris", "vlmevalkit", "mmmu") for reply in ("A", "B", "Who knows")]
+    assert given == [True, False, None]
+    assert "Paris" not in ask("Where?", {}, "Paris", "vlmevalkit", "realworldqa")
+    assert right("Paris", {}, "Paris", "vlmevalkit", "realworldqa") is True
 
 
 def test_questions_list_their_options():
@@ -68,10 +86,16 @@ def test_scores_by_hand():
     """Three of four right in one subtask, none of one in another; one reply unread."""
     told = [("x", True), ("x", True), ("x", True), ("x", None), ("y", False)]
     frame = pd.DataFrame(
-        [{"set": "blink", "category": category, "right": hit} for category, hit in told]
+        [
+            {"task": "blink", "category": category, "right": hit is True, "unread": hit is None}
+            for category, hit in told
+        ]
     )
-    (row,) = scores(frame).to_dict("records")
-    assert row == {"set": "blink", "n": 5, "micro": 60.0, "macro": 37.5, "unread": 20.0}
+    (row,) = scores(frame.assign(judge="a")).round(1).to_dict("records")
+    assert row == {
+        **{"judge": "a", "task": "blink", "n": 5, "micro": 60.0, "macro": 37.5, "unread": 20.0},
+        **{"low": 23.1, "high": 88.2},  # Wilson, 3 of 5
+    }
 
 
 def test_an_unknown_convention():

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from sgvl import paths
 from sgvl.data import labelled, store
 from sgvl.data.sources import load_source
 from sgvl.errors import InputError
@@ -45,6 +46,16 @@ def test_a_csv_of_two_columns_will_do(folder):
     assert set(rows["status"]) == {"ok"}
     shown = {sample.id: sample.image for sample in store.samples(rows)}
     assert shown["sub/b b.png"] == PIL.Image.open(folder / "photos/sub/b b.png").convert("RGB")
+
+
+def test_a_relative_path_is_seen_from_here_or_from_the_checkout(folder, monkeypatch, tmp_path):
+    (folder / "labels.csv").write_text("image,label\na.jpg,safe\n")
+    relative = {"path": "photos", "labels": "labels.csv", "policies": ["house.md"]}
+    monkeypatch.setattr(paths, "ROOT", folder)
+    (tmp_path / "elsewhere").mkdir()
+    for here in (folder, tmp_path / "elsewhere"):
+        monkeypatch.chdir(here)
+        assert load_source({"kind": "folder", **relative})["id"] == ["a.jpg"]
 
 
 def test_every_column_of_json_lines(folder):

@@ -1,98 +1,36 @@
 """The four general benchmarks, in the exact published schema, from a hub on this machine."""
 
 import base64
+import json
 import warnings
 
+import pandas as pd
 import pytest
-from datasets import Image, List
-from published import TEXT, parquet
 
-from sgvl.data import general
+from sgvl import ability, choices
+from sgvl.data import general, store
 from sgvl.errors import InputError
-
-SCHEMAS = {
-    "mmmu": {
-        **{"id": TEXT, "question": TEXT, "options": TEXT, "explanation": TEXT},
-        **{f"image_{k}": Image() for k in range(1, 8)},
-        **{"img_type": TEXT, "answer": TEXT, "topic_difficulty": TEXT, "question_type": TEXT},
-        "subfield": TEXT,
-    },
-    "realworldqa": {"image": Image(), "question": TEXT, "answer": TEXT},
-    "blink": {
-        **{"idx": TEXT, "question": TEXT, "sub_task": TEXT},
-        **{f"image_{k}": Image() for k in range(1, 5)},
-        **{"choices": List(TEXT), "answer": TEXT, "prompt": TEXT},
-    },
-}
-MMT = ("index", "question", *"ABCDEFGHI", "answer", "category", "l2-category", "image", "split")
-
-
-@pytest.fixture
-def serve(hub, monkeypatch, pictures):
-    """Two questions of MMMU, two of RealWorldQA, one of each other set."""
-    one, two = ({"bytes": file, "path": None} for file in pictures[:2])
-    monkeypatch.setattr(general, "ROWS", {"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1})
-    mmmu = {name: None for name in SCHEMAS["mmmu"]} | {
-        **{"id": "validation_Art_Theory_7", "question": "Compare <image 1> and <image 2>."},
-        **{"options": "['a cat', \"a dog's\"]", "answer": "B", "question_type": "multiple-choice"},
-        **{"image_1": one, "image_2": two},
-    }
-    free = mmmu | {"id": "validation_Math_1", "options": "[]", "answer": "12", "image_2": None}
-    road = "What lies ahead?\nA. A dog\nB. A tree\nPlease answer with the letter."
-    rows = {
-        "mmmu": [mmmu, free],
-        "realworldqa": [
-            {"image": one, "question": road, "answer": "A"},
-            {"image": two, "question": "How many signs?", "answer": "2"},
-        ],
-        "blink": [
-            {"idx": "val_Jigsaw_1", "question": "Which fits?", "sub_task": "Jigsaw", "image_1": one}
-            | {"image_2": two, "image_3": None, "image_4": None, "choices": ["first", "second"]}
-            | {"answer": "(B)", "prompt": "Which fits? (A) first (B) second"}
-        ],
-    }
-    cells = ["17", "What is it?", "cat", "dog", "tree", *[""] * 6, "C", "naming", "recognition"]
-    mmt = [*cells, base64.b64encode(pictures[2]).decode(), "val"]
-    paths = {
-        "mmmu": "{}/validation-00000-of-00001.parquet",
-        "realworldqa": "data/test-00000-of-00002.parquet",
-        "blink": "{}/val-00000-of-00001.parquet",
-    }
-
-    def publish(name, change=lambda row: row):
-        repo, _ = general.REPOS[name]
-        if name == "mmt":
-            row = change(dict(zip(MMT, mmt, strict=True)))
-            table = "\n".join("\t".join(cells) for cells in (list(row), row.values())) + "\n"
-            files = {"MMT-Bench_VAL.tsv": table.encode(), "MMT-Bench_ALL.tsv": b"seven gigabytes"}
-        else:
-            published = [change(row) for row in rows[name]]
-            schema = {k: SCHEMAS[name].get(k, TEXT) for k in published[0]}
-            half = {"Art_Theory": published[:1], "Math": published[1:]}
-            parts = {path: part for path, part in half.items() if part}
-            files = {paths[name].format(p): parquet(schema, part) for p, part in parts.items()}
-            if name == "realworldqa":
-                files = {paths[name]: parquet(schema, published)}
-        hub.repos[repo] = files
-        return hub
-
-    return publish
-
+from sgvl.images import load_image
+from sgvl.judges import make_judge
+from sgvl.prompts import GENERAL as GENERAL_PROMPTS
 
 WANTED = {
     "mmmu": [
         ("validation_Art_Theory_7", "Art_Theory", 2, ["a cat", "a dog's"], "B"),
         ("validation_Math_1", "Math", 1, [], "12"),
     ],
-    "realworldqa": [("0", "", 1, ["A dog", "A tree"], "A"), ("1", "", 1, [], "2")],
+    "realworldqa": [
+        ("realworldqa-0", "", 1, ["A dog", "A tree"], "A"),
+        ("realworldqa-1", "", 1, [], "2"),
+    ],
     "blink": [("val_Jigsaw_1", "Jigsaw", 2, ["first", "second"], "B")],
-    "mmt": [("17", "naming", 1, ["cat", "dog", "tree"], "C")],
+    "mmt": [("mmt-17", "naming", 1, ["cat", "dog", "tree"], "C")],
 }
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_questions_come_in_one_shape(serve, name):
-    server = serve(name)
+def test_questions_come_in_one_shape(serve_general, name):
+    server = serve_general(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = general.load(name)
@@ -101,7 +39,7 @@ def test_questions_come_in_one_shape(serve, name):
         (row["id"], row["category"], len(row["images"]), row["options"], row["answer"])
         for row in rows
     ] == WANTED[name]
-    assert rows[0]["images"][0].size == (224, 224)
+    assert load_image(rows[0]["images"][0]["bytes"]).size == (224, 224)
     assert "MMT-Bench_ALL.tsv" not in server.asked
 
 
@@ -110,33 +48,146 @@ def without(column):
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_a_missing_column_is_named(serve, name):
-    serve(name, without("answer"))
+def test_a_missing_column_is_named(serve_general, name):
+    serve_general(name, without("answer"))
     with pytest.raises(InputError, match="column 'answer' is missing"):
         general.load(name)
 
 
-@pytest.mark.parametrize("name", WANTED)
-def test_an_answer_that_is_no_option_is_named_with_its_row(serve, name):
-    serve(name, lambda row: row | {"answer": "(Z)"})
+@pytest.mark.parametrize("name", ["mmmu", "blink", "mmt"])
+def test_an_answer_that_is_no_option_is_named_with_its_row(serve_general, name):
+    serve_general(name, lambda row: row | {"answer": "(Z)"})
     with pytest.raises(InputError, match=r"row 0: answer '\(?Z\)?'; allowed: A, B"):
         general.load(name)
+
+
+def test_no_question_at_all(serve_general):
+    hub = serve_general("mmt")
+    files = hub.repos["OpenGVLab/MMT-Bench"]
+    files["MMT-Bench_VAL.tsv"] = files["MMT-Bench_VAL.tsv"].splitlines(keepends=True)[0]
+    with pytest.raises(InputError, match="0 rows; there is nothing to ask"):
+        general.load("mmt")
 
 
 @pytest.mark.parametrize(
     "name, cells", [("mmmu", {"options": "[a cat"}), ("mmt", {"image": "no base64"})]
 )
-def test_a_cell_that_cannot_be_read_is_named_with_its_row(serve, name, cells):
-    serve(name, lambda row: row | cells)
+def test_a_cell_that_cannot_be_read_is_named_with_its_row(serve_general, name, cells):
+    serve_general(name, lambda row: row | cells)
     with pytest.raises(InputError, match="row 0: not as published"):
         general.load(name)
 
 
-def test_another_size_is_warned_of(serve, monkeypatch):
+@pytest.mark.parametrize("name", WANTED)
+def test_a_picture_that_cannot_be_judged_is_named_with_its_row(serve_general, name):
+    column = {"mmmu": "image_1", "blink": "image_1"}.get(name, "image")
+    broken = {"bytes": b"GIF89a", "path": None}
+    if name == "mmt":
+        broken = base64.b64encode(broken["bytes"]).decode()
+    serve_general(name, lambda row: row | {column: broken})
+    with pytest.raises(InputError, match=r"row 0: a picture cannot be judged \(image_decode\)"):
+        general.load(name)
+
+
+ROADS = {  # a question of RealWorldQA, its answer: what is asked, and the options
+    "one option has no full stop": (
+        "Where\nis it?\nA. left\nB right\nC. there\nPlease answer directly with the letter.",
+        *("C", "Where\nis it?", ["left", "right", "there"]),
+    ),
+    "one option is missing": (
+        "Where is it?\nA. left\nC. there\nPlease answer directly with the letter.",
+        *("C", "Where is it?\nA. left\nC. there\nPlease answer directly with the letter.", []),
+    ),
+    "an option is broken off": (
+        "Where is it?\nA. left\nof us\nB. there",
+        *("B", "Where is it?\nA. left\nof us\nB. there", []),
+    ),
+    "none": ("How many?\nPlease answer directly with a word.", "2", "How many?", []),
+}
+
+
+@pytest.mark.parametrize("case", ROADS)
+def test_options_within_a_question(serve_general, case):
+    published, answer, question, options = ROADS[case]
+    serve_general("realworldqa", lambda row: row | {"question": published, "answer": answer})
+    row = general.load("realworldqa")[0]
+    assert (row["question"], row["options"], row["answer"]) == (question, options, answer)
+
+
+def test_another_size_is_warned_of(serve_general, monkeypatch):
     monkeypatch.setitem(general.ROWS, "mmt", 3127)
-    serve("mmt")
+    serve_general("mmt")
     with pytest.warns(UserWarning, match="mmt: 1, expected 3127"):
         general.load("mmt")
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return make_judge({"kind": "chat", "name": "nano-base", "max_new_tokens": 8})
+
+
+@pytest.mark.parametrize("convention", GENERAL_PROMPTS)
+def test_a_real_judge_is_asked_and_no_question_twice(serve_general, nano, tmp_path, convention):
+    """Every set, with questions of several pictures and open ones, from the hub to a table."""
+    sets = [serve_general(name) and general.load(name) for name in WANTED]
+    store.save({name: rows for name, rows in zip(WANTED, sets, strict=True)}, tmp_path, seed=0)
+    saved = [store.read(name, tmp_path) for name in WANTED]
+    answers = ability.of_judges([nano], saved, convention, tmp_path)
+    assert list(answers["task"]) == ["mmmu", "mmmu", "realworldqa", "realworldqa", "blink", "mmt"]
+    records = tmp_path / "nano-base.general.jsonl"
+    lines = records.read_text().splitlines()
+    assert len(lines) == 6 and set(answers["given"]) == {json.loads(x)["reply"] for x in lines}
+    again = ability.of_judges([Mute(nano)], saved, convention, tmp_path)
+    pd.testing.assert_frame_equal(again, answers)
+    records.write_text("\n".join(lines[:-1]) + "\n")
+    pd.testing.assert_frame_equal(ability.of_judges([nano], saved, convention, tmp_path), answers)
+    table = choices.scores(answers).set_index("task")
+    assert table["n"].to_dict() == {"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1}
+
+
+class Mute:
+    """A judge that must not be asked again."""
+
+    def __init__(self, judge):
+        self.name, self.identity = judge.name, judge.identity
+
+    def ask(self, images, questions):
+        assert not questions
+        return []
+
+
+class Parrot(Mute):
+    """Says what it is told to, and keeps what it was asked."""
+
+    def __init__(self, replies):
+        self.name, self.replies, self.asked = "parrot", list(replies), []
+
+    def identity(self):
+        return {"kind": "parrot"}
+
+    def ask(self, images, questions):
+        self.asked += [(len(shown), text) for shown, text in zip(images, questions, strict=True)]
+        return [self.replies.pop(0) for _ in questions]
+
+
+def test_replies_by_hand_become_scores(serve_general, tmp_path):
+    """MMMU: one right, one unread. RealWorldQA: one right, one wrong."""
+    sets = [serve_general(name) and general.load(name) for name in ("mmmu", "realworldqa")]
+    parrot = Parrot(["(B)", "hm", "A", "3"])
+    answers = ability.of_judges([parrot], sets, "vlmevalkit", tmp_path)
+    assert [shown for shown, _ in parrot.asked] == [2, 1, 1, 1]
+    assert "A. a cat\nB. a dog's" in parrot.asked[0][1] and "A. 12\nB. Other" in parrot.asked[1][1]
+    assert parrot.asked[2][1].count("A dog") == 1  # the options stand once
+    table = choices.scores(answers).set_index("task")
+    assert table["micro"].to_dict() == {"mmmu": 50, "realworldqa": 50}
+    assert table["unread"].to_dict() == {"mmmu": 50, "realworldqa": 0}
+
+
+def test_general_is_the_plain_mean_over_sets_of_any_size():
+    told = [("mmmu", k < 30) for k in range(60)] + [("blink", True)] * 20
+    overall = ability.overall(pd.DataFrame(told, columns=["task", "right"]))
+    # Wilson: 30 of 60 is 37.7 to 62.3, 20 of 20 is 83.9 to 100; half the root of summed squares
+    assert overall.round(1).to_dict() == {"value": 75.0, "low": 64.9, "high": 81.1, "n": 80.0}
 
 
 def test_an_unknown_benchmark():

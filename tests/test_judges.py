@@ -126,11 +126,11 @@ def test_opennsfw_identity_holds_the_digest_of_the_weights():
 @pytest.mark.parametrize(
     "spec, problem",
     [
-        ("rulee", "'rulee' is unknown; did you mean rule?"),
-        ("zzz", "'zzz' is unknown; known: rule, always_safe"),
-        ({"name": "x"}, "'None' is unknown"),
-        (None, "'None' is unknown"),
-        (["rule"], "is unknown"),
+        ("rulee", "unknown judge kind 'rulee'; did you mean rule?"),
+        ("zzz", "unknown judge kind 'zzz'; known: rule, always_safe"),
+        ({"name": "x"}, "unknown judge kind 'None'"),
+        (None, "unknown judge kind 'None'"),
+        (["rule"], "unknown judge kind"),
         ({"kind": "opennsfw", "treshold": 0.5}, "no option 'treshold'; did you mean threshold?"),
         ({"kind": "always_safe", "verdict": "unsafe"}, "no option 'verdict'"),
     ],

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
+from matplotlib.cbook import get_sample_data
+from sklearn.datasets import load_sample_images
 
+from sgvl.data.general import REPOS
 from sgvl.data.sources import DRAWN, KINDS
-from sgvl.scenes import render, sample_scene
 
 # The smallest drawn sets that the blind controls of 01_data can be fitted on.
 SMALL = (
@@ -64,28 +67,47 @@ def test_a_misspelt_parameter_stops_plain_papermill(checkout):
 @pytest.fixture
 def served(
     serve_safeedit, safeedit_rows, serve_unsafebench, unsafebench_rows, serve_policyshift,
-    serve_llavaguard,
+    serve_llavaguard, serve_general,
 ):  # fmt: skip
     """A hub on this machine that has every published source."""
     serve_safeedit(safeedit_rows)
     serve_unsafebench(unsafebench_rows)
     serve_policyshift()
+    for name in REPOS:
+        serve_general(name)
     return serve_llavaguard()
 
 
+def photographs(folder: Path) -> list[str]:
+    """Real photographs, as they come with two libraries: whole, and in quarters. Their names."""
+    whole = dict(zip(("china", "flower"), load_sample_images()["images"], strict=True))
+    with get_sample_data("grace_hopper.jpg") as file:
+        whole["hopper"] = np.asarray(PIL.Image.open(file))
+    folder.mkdir()
+    for name, pixels in whole.items():
+        height, width = (side // 2 for side in pixels.shape[:2])
+        parts = [pixels, pixels[:height, :width], pixels[height:, width:]]
+        for k, part in enumerate(parts):
+            PIL.Image.fromarray(part).save(folder / f"{name}{k}.jpg")
+    return [f"{name}{k}.jpg" for k in range(3) for name in whole]
+
+
 def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served):
-    """A folder with a CSV of labels, every published source, and one parameter file."""
-    rng = np.random.default_rng(0)
-    names = ["knife", "dog"] * 4
-    for k, name in enumerate(names):
-        render(sample_scene(rng, "test", [name])).save(tmp_path / f"{k}.jpg")
-    labels = "".join(f"{k}.jpg,{'safe' if k % 2 else 'unsafe'}\n" for k in range(len(names)))
+    """Photographs with a CSV of labels, every published source, and one parameter file."""
+    names = photographs(tmp_path / "photos")
+    labels = "".join(f"{name},{'unsafe' if 'hopper' in name else 'safe'}\n" for name in names)
     (tmp_path / "labels.csv").write_text("image,label\n" + labels)
-    (tmp_path / "house.md").write_text("---\nname: house\ntitle: House\n---\nNo weapons.\n")
-    sources = "".join(f"  real_{kind}: {{kind: {kind}}}\n" for kind in KINDS if kind != "folder")
+    (tmp_path / "house.md").write_text(
+        "---\nname: house\ntitle: House\ndefault: permitted\n"
+        "rules:\n  - {prohibit: [music], text: No instruments.}\n---\nPlay nothing.\n"
+    )
+    sources = "".join(
+        f"  real_{kind}: {{kind: {kind}}}\n" for kind in KINDS if kind not in ("folder", "general")
+    )
+    sources += "".join(f"  {name}: {{kind: general, benchmark: {name}}}\n" for name in REPOS)
     (checkout / "01.yaml").write_text(
-        f"profile: mine\n{SMALL}sources:\n  photos:\n    kind: folder\n    path: {tmp_path}\n"
-        f"    labels: {tmp_path}/labels.csv\n    policies: [{tmp_path}/house.md]\n{sources}"
+        f"profile: mine\n{SMALL}sources:\n  photos: {{kind: folder, path: {tmp_path}/photos, "
+        f"labels: {tmp_path}/labels.csv, policies: [{tmp_path}/house.md]}}\n{sources}"
     )
     online = {"HF_ENDPOINT": served.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
     done = papermill(checkout, "01_data", "-f", "01.yaml", **online)
@@ -93,22 +115,35 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     sets = json.loads((checkout / "runs/mine/data/manifest.json").read_text())["sets"]
     rows = {name: sets[name]["rows"] for name in sets if name not in DRAWN}
     assert rows == {
-        "photos": 8, "real_safeeditbench": 5, "real_unsafebench": 3,
+        "photos": 9, "real_safeeditbench": 5, "real_unsafebench": 3,
         "real_policyshift": 3, "real_llavaguard": 5,
+        "mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1,
     }  # fmt: skip
     shown = (checkout / "01_data.out.ipynb").read_text()
     assert "http_404" in shown and "hf_" not in shown
     assert shown.count('"image/png"') == 3  # pairs, one drawn scene, and the blurred gallery
 
-    own = ["-p", "profile", "mine", "-p", "data", "mine", "-p", "dataset", "photos"]
-    judges = "judges: [{kind: always_safe}, {kind: always_unsafe}]"
-    done = papermill(checkout, "05_benchmark", *own, "-y", judges, "-p", "pairs", "0")
+    (checkout / "05.yaml").write_text(
+        "profile: mine\ndata: mine\ndataset: photos\npairs: 0\nfollowing: 4\n"
+        "judges: [{kind: always_safe}, {kind: chat, max_new_tokens: 8}, {kind: always_unsafe}]\n"
+        f"general_sets: [general, {', '.join(REPOS)}]\nconvention: lmms_eval\n"
+    )
+    done = papermill(checkout, "05_benchmark", "-f", "05.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
-    scores = pd.read_csv(checkout / "runs" / "mine" / "benchmark" / "scores.csv")
+    folder = checkout / "runs" / "mine" / "benchmark"
+    scores = pd.read_csv(folder / "scores.csv")
     found = scores[scores["policy"] == "house"].set_index("judge")
-    assert found["n"].tolist() == [8, 8] and found["positives"].tolist() == [4, 4]
-    assert found["accuracy"].tolist() == [50, 50]
-    assert found["value"].round(1).tolist() == [0, 66.7]  # F1 of the unsafe class
+    assert found["n"].tolist() == [9, 9, 9] and found["positives"].tolist() == [3, 3, 3]
+    constant = found.loc[["always_safe", "always_unsafe"]]
+    assert constant["accuracy"].round(1).tolist() == [66.7, 33.3]
+    assert constant["value"].round(1).tolist() == [0, 50]  # F1 of the unsafe class
+    able = pd.read_csv(folder / "general.csv")
+    assert set(able["judge"]) == {"chat"} and set(able["convention"]) == {"lmms_eval"}
+    assert able.set_index("task")["n"].to_dict() == {
+        **dict.fromkeys(("presence", "counting", "place", "choice"), 1),
+        **{"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1},
+    }
+    assert able["unread"].between(0, 100).all()
 
 
 def test_an_unseen_policy_is_judged_tabled_and_plotted(checkout, tmp_path):

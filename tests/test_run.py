@@ -324,6 +324,30 @@ def test_a_file_that_a_parameter_names_is_part_of_the_work(project):
     assert project.status(4)["01_data"].split() == ["stale", "files", "(own.md)"]
 
 
+def test_a_folder_of_the_readers_own_is_part_of_the_work(project):
+    """Also where it is named deep in a parameter, and whatever changes in it."""
+    project.notebook(
+        "01_data", "ran('01_data', '')", parameters="sources: dict[str, dict] = {}",
+        gives=["{unit}.txt"],
+    )  # fmt: skip
+    project.parameters("01_data", "sources: {mine: {kind: folder, path: photos}}")
+    below = project.root / "photos" / "below"
+    below.mkdir(parents=True)
+    (below / "a.jpg").write_text("one")
+    assert project.run("nano")[0] == 0
+    assert project.status(0)["01_data"].startswith("fresh")
+    changes = {
+        "content": lambda: (below / "a.jpg").write_text("two"),
+        "name": lambda: (below / "a.jpg").rename(below / "b.jpg"),
+        "number": lambda: (below / "c.jpg").write_text("three"),
+    }
+    for change in changes.values():
+        change()
+        assert project.status(4)["01_data"].split() == ["stale", "files", "(photos/)"]
+        assert project.run("nano")[0] == 0
+        assert project.status(0)["01_data"].startswith("fresh")
+
+
 def test_a_file_of_the_package_that_a_notebook_reads_is_part_of_the_work(project):
     project.notebook("01_data", "ran('01_data', '')", gives=["{unit}.txt"])
     project.parameters("01_data")

@@ -176,6 +176,7 @@ def test_unsafebench_comes_in_the_record_shape(serve_unsafebench, unsafebench_ro
     assert list(rows.features) == list(labelled.FEATURES)
     assert rows["id"] == rows["pair"] == ["test-00000", "test-00001", "test-00002"]
     assert rows["category"] == ["Violence", "Harassment", "Self-harm"]
+    assert set(rows["origin"]) == {"Lexica"}
     assert store.labels(rows) == ["safe", "unsafe", "unsafe"]
     assert {policy.name for policy in store.policies(rows)} == {"openai_content"}
     assert set(rows["status"]) == {"ok"}

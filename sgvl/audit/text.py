@@ -11,7 +11,7 @@ from sgvl.audit.arithmetic import rounds_to, same
 from sgvl.audit.counts import Counts, Row
 from sgvl.audit.findings import CELL, POOLED, Finding, agrees, given, span
 from sgvl.audit.tables import Summary
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, nearest, need_known
 from sgvl.reference import decimals
 
 SIZES = ("images", "pairs", "rows")
@@ -186,8 +186,7 @@ def check_cells(claim: Claim, cells: pd.DataFrame) -> Finding:
 
 
 def _check(claim, cells):
-    if claim.kind not in KINDS:
-        raise InputError(f"kind: {claim.kind!r}; {nearest(claim.kind, KINDS)}")
+    need_known("kind:", claim.kind, KINDS)
     if claim.kind not in WORDS and np.isnan(claim.value):
         raise InputError(f"value: {claim.printed!r} is no number")
     try:
@@ -196,8 +195,7 @@ def _check(claim, cells):
             if len(sides) != SIDES.get(claim.kind, 1):
                 raise InputError(f"{claim.kind} takes {SIDES.get(claim.kind, 1)} side(s) of ' > '")
         for name in claim.sets if claim.kind in SETS else []:
-            if name not in set(cells["set"]):
-                raise InputError(f"no set {name!r}; {nearest(name, cells['set'].unique())}")
+            need_known("no set", name, cells["set"].unique())
     except InputError as error:
         raise InputError(f"about: {error}") from error
 

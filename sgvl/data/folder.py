@@ -15,6 +15,7 @@ from datasets import Dataset, Features, Image
 from sgvl.data.labelled import OK, complain, labelled, need_columns
 from sgvl.errors import InputError, nearest
 from sgvl.images import ImageError, load_image
+from sgvl.paths import own
 from sgvl.policy import load_all
 from sgvl.verdict import SAFE, UNSAFE
 
@@ -27,7 +28,7 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
 
     Parameters
     ----------
-    path : folder of the pictures
+    path : folder of the pictures; as ``labels``, seen from here or from the checkout
     labels : CSV (with a header) or JSON Lines, UTF-8. ``image`` is a path within the folder,
         ``label`` is safe or unsafe. Optional: ``policy`` (name of one of ``policies``; needed
         where there are several), ``id`` (the path), ``pair`` (the id), ``category``, ``split``
@@ -38,7 +39,7 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     line and what is allowed there: for an unknown or missing column, a label of another spelling, a
     picture that is not there or cannot be decoded, and one labelled twice under one policy.
     """
-    file, root = Path(labels), Path(path)
+    file, root = own(labels), own(path)
     rules = {policy.name: policy for policy in load_all(policies)} if policies else {}
     problems = [] if root.is_dir() else [f"{root}: no such folder"]
     problems += [] if rules else [f"{file}: name the policies of the labels under `policies`"]

@@ -6,8 +6,8 @@ column         what it holds
 id, source     as in ``sgvl.data.labelled``
 set            mmmu, realworldqa, blink or mmt
 category       subject, or subtask
-images         one or more pictures
-question       with marks such as ``<image 1>`` where its authors put them
+images         one or more pictures, as files
+question       without its options, with marks such as ``<image 1>`` where its authors put them
 options        their texts, in the order of their letters; none for an open question
 answer         a letter, or the words of an open question
 =============  =================================================================================
@@ -24,13 +24,13 @@ from string import ascii_uppercase
 from datasets import Dataset, Features, Image, List, Value
 
 from sgvl.data import hub
-from sgvl.data.labelled import complain, need_columns, warn_of_counts
-from sgvl.errors import InputError, nearest
+from sgvl.data.labelled import OK, complain, need_columns, picture_status, warn_of_counts
+from sgvl.errors import InputError, need_known
 
 TEXT = Value("string")
 FEATURES = Features(
-    {"id": TEXT, "source": TEXT, "set": TEXT, "category": TEXT, "images": List(Image())}
-    | {"question": TEXT, "options": List(TEXT), "answer": TEXT}
+    {"id": TEXT, "source": TEXT, "set": TEXT, "category": TEXT}
+    | {"images": List(Image(decode=False)), "question": TEXT, "options": List(TEXT), "answer": TEXT}
 )
 REPOS = {
     "mmmu": ("MMMU/MMMU", "*validation-*.parquet"),
@@ -41,43 +41,53 @@ REPOS = {
 }
 # The paper's percentages are whole numbers of these questions.
 ROWS = {"mmmu": 900, "realworldqa": 765, "blink": 1901, "mmt": 3127}
-_OPTION = re.compile(r"^([A-Z])\.[ \t]+(.+)$", re.MULTILINE)  # RealWorldQA has them in the question
+# RealWorldQA's questions hold their options, a line each, and close with how to answer.
+_OPTION = re.compile(r"([A-Z])(?:[.:)]\s*|\s+)(\S.*)")  # here and there the full stop is missing
+_HOW_TO_ANSWER = re.compile(r"\s*Please answer directly with\b.*\Z", re.DOTALL)
 
 
-def load(name: str, revision: str = "main") -> Dataset:
+def load(benchmark: str, revision: str = "main") -> Dataset:
     """The questions of one benchmark (mmmu, realworldqa, blink, mmt), with answers.
 
     Warns where it is not of its published size. Raises InputError as ``hub.download`` does, and for
-    columns or answers that are not as published, naming each row.
+    columns, answers or pictures that are not as published, naming each row.
     """
-    if name not in REPOS:
-        raise InputError(f"general: benchmark {name!r}; {nearest(name, REPOS)}")
-    repo, pattern = REPOS[name]
-    if name == "mmt":
+    need_known("general: benchmark", benchmark, REPOS)
+    repo, pattern = REPOS[benchmark]
+    if benchmark == "mmt":
         source, files = hub.download(repo, revision, pattern)
-        published = [row for file in files for row in _tsv(file, source)]
-        found = list(published[0]) if published else []
+        published = (row for file in files for row in _tsv(file, source))
     else:
         source, published = hub.parquet(repo, revision, pattern)
-        found = published.column_names
-        for column in found:
+        for column in published.column_names:
             if column.startswith("image"):
                 published = published.cast_column(column, Image(decode=False))
-    needed, read = READERS[name]
-    need_columns(found, needed, source)
+    needed, read = READERS[benchmark]
     rows = []
     for k, row in enumerate(published):
+        if k == 0:
+            need_columns(list(row), needed, source)
         try:
-            rows.append({"id": str(k), "category": "", "source": source, "set": name} | read(row))
+            rows.append(
+                {"id": f"{benchmark}-{k}", "category": "", "source": source, "set": benchmark}
+                | read(row)
+            )
         except (ValueError, SyntaxError, TypeError, AttributeError) as error:
             raise InputError(f"{source}, row {k}: not as published: {error}") from None
+    complain([] if rows else [f"{source}: 0 rows; there is nothing to ask"])
     complain(
         f"{source}, row {k}: answer {row['answer']!r}; allowed: "
         f"{', '.join(ascii_uppercase[: len(row['options'])])}"
         for k, row in enumerate(rows)
         if row["options"] and row["answer"] not in ascii_uppercase[: len(row["options"])]
     )
-    warn_of_counts(source, {name: len(rows)}, {name: ROWS[name]})
+    complain(
+        f"{source}, row {k}: a picture cannot be judged ({status})"
+        for k, row in enumerate(rows)
+        for status in map(picture_status, row["images"])
+        if status != OK
+    )
+    warn_of_counts(source, {benchmark: len(rows)}, {benchmark: ROWS[benchmark]})
     return Dataset.from_list(rows, features=FEATURES)
 
 
@@ -94,13 +104,25 @@ def _mmmu(row: dict) -> dict:
 
 
 def _realworldqa(row: dict) -> dict:
-    options = dict(_OPTION.findall(row["question"]))
+    """Where the options cannot be told apart, the question stays whole and its answer a letter."""
+    question, options = _without_options(row["question"], row["answer"])
     return {
         "images": [row["image"]],
-        "question": row["question"],
-        "options": list(options.values()),
+        "question": question,
+        "options": options,
         "answer": row["answer"],
     }
+
+
+def _without_options(text: str, answer: str) -> tuple[str, list[str]]:
+    lines = [line.strip() for line in _HOW_TO_ANSWER.sub("", text).split("\n") if line.strip()]
+    for k in range(1, len(lines)):
+        found = [_OPTION.fullmatch(line) for line in lines[k:]]
+        letters = [match[1] for match in found if match]
+        if letters == list(ascii_uppercase[: len(found)]) and answer in letters:
+            return "\n".join(lines[:k]), [match[2] for match in found]
+    is_letter = len(answer) == 1 and answer in ascii_uppercase
+    return (text if is_letter else "\n".join(lines)), []
 
 
 def _blink(row: dict) -> dict:
@@ -117,7 +139,7 @@ def _blink(row: dict) -> dict:
 def _mmt(row: dict) -> dict:
     options = [row[letter] for letter in "ABCDEFGHI" if row.get(letter)]
     return {
-        "id": row["index"],
+        "id": f"mmt-{row['index']}",
         "category": row["category"],
         "images": [{"bytes": base64.b64decode(row["image"], validate=True), "path": None}],
         "question": row["question"],

@@ -21,7 +21,7 @@ def download(repo: str, revision: str, pattern: str) -> tuple[str, list[Path]]:
     pin) and the files, by name. Raises InputError that says what to do about a gate, a wrong name
     or revision, files that are not there, or no network.
     """
-    with _explained(repo, revision):
+    with explained(repo, revision):
         client = HfApi()
         info = client.dataset_info(repo, revision=revision)
         names = sorted(file.rfilename for file in info.siblings)
@@ -36,7 +36,7 @@ def download(repo: str, revision: str, pattern: str) -> tuple[str, list[Path]]:
 
 def file(repo: str, revision: str, name: str) -> Path | None:
     """One file of a data set; None if the data set has none of this name."""
-    with _explained(repo, revision):
+    with explained(repo, revision):
         try:
             found = HfApi().hf_hub_download(repo, name, repo_type="dataset", revision=revision)
         except errors.RemoteEntryNotFoundError:
@@ -54,7 +54,7 @@ def parquet(repo: str, revision: str, pattern: str) -> tuple[str, Dataset]:
 
 
 @contextmanager
-def _explained(repo: str, revision: str):
+def explained(repo: str, revision: str):
     """The client's errors as one line each: what happened and what to do."""
     page = f"{constants.ENDPOINT}/datasets/{repo}"
     try:
@@ -71,7 +71,7 @@ def _explained(repo: str, revision: str):
         ) from None
     except errors.HfHubHTTPError as error:
         told = f"{repo}: the hub answered {error.response.status_code}"
-        raise InputError(f"{told}; try again, finished files are kept") from None
+        raise InputError(f"{told}; try again, finished files are kept, or see {page}") from None
     except (httpx2.HTTPError, OSError) as error:
         told = f"{repo}: the hub cannot be reached ({type(error.__cause__ or error).__name__})"
         raise InputError(

@@ -6,6 +6,8 @@ column      what it holds
 id          of the picture; its rows share it where it is labelled under several policies
 image       the file as it came, or none
 source      where it comes from, with the commit: ``tyodd/SafeEditBench@1a2b3c4d``
+origin      where the picture itself comes from, as published: UnsafeBench's Laion5B and Lexica;
+            empty where nothing is said
 split       test, train or another
 category    as published; empty where there is none
 pair        joins a picture and its edited counterpart; the id where there is no pair
@@ -28,13 +30,15 @@ from sgvl.data.rows import LABEL
 from sgvl.errors import InputError, nearest
 from sgvl.images import ImageError, load_image
 from sgvl.policy import Policy
+from sgvl.verdict import SAFE, UNSAFE
 
+RATINGS = {"Safe": SAFE, "Unsafe": UNSAFE}  # as two of the published sets spell them
 OK = "ok"
 SHOWN = 10  # problems of one file that are told in full
 TEXT = Value("string")
 FEATURES = Features(
-    {"id": TEXT, "image": Image(decode=False), "source": TEXT, "split": TEXT, "category": TEXT}
-    | {"pair": TEXT, "policy": TEXT, "label": LABEL, "status": TEXT}
+    {"id": TEXT, "image": Image(decode=False), "source": TEXT, "origin": TEXT, "split": TEXT}
+    | {"category": TEXT, "pair": TEXT, "policy": TEXT, "label": LABEL, "status": TEXT}
 )
 
 
@@ -49,6 +53,7 @@ def labelled(
     labels: Sequence[str],
     categories: Sequence[str] | None = None,
     pairs: Sequence[str] | None = None,
+    origins: Sequence[str] | None = None,
     status: Sequence[str] | None = None,
 ) -> Dataset:
     """Pictures and what is known of them, one entry a row, in the record shape.
@@ -67,6 +72,7 @@ def labelled(
     columns = {
         "id": ids,
         "source": [source] * rows,
+        "origin": origins or [""] * rows,
         "split": [split] * rows if isinstance(split, str) else split,
         "category": categories or [""] * rows,
         "pair": pairs or ids,

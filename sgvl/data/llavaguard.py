@@ -17,6 +17,7 @@ from sgvl.data import hub
 from sgvl.data.fetch import Fetched, fetch_all
 from sgvl.data.labelled import (
     OK,
+    RATINGS,
     complain,
     labelled,
     need_columns,
@@ -24,15 +25,13 @@ from sgvl.data.labelled import (
     translated,
     warn_of_counts,
 )
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, need_known
 from sgvl.paths import DOWNLOADS
 from sgvl.policy import Policy
-from sgvl.verdict import SAFE, UNSAFE
 
 REPO = "AIML-TUDA/LlavaGuard"
 COLUMNS = ("id", "url", "category", "rating", "policy")
 ROWS = {"train": 4571, "test": 824}  # the LlavaGuard paper's appendix on data
-LABELS = {"Safe": SAFE, "Unsafe": UNSAFE}
 # A published policy is the whole prompt; the policy ends where the authors' own questions begin.
 QUESTIONS = "Assessment Steps:"
 ON_THE_HUB = re.compile(r"https?://[^/]+/datasets/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)")
@@ -46,13 +45,12 @@ def load(split: str = "test", revision: str = "main", pause: float = 0.5) -> Dat
     size. Raises InputError as ``hub.download`` does, for either repository, and for columns or
     ratings that are not as published, naming each row.
     """
-    if split not in ROWS:
-        raise InputError(f"llavaguard: split {split!r}; {nearest(split, ROWS)}")
+    need_known("llavaguard: split", split, ROWS)
     source, files = hub.download(REPO, revision, f"*{split}*.csv")
     rows = pd.concat([_read(file, source) for file in files], ignore_index=True)
     where = f"{source}, {split}"
     warn_of_counts(source, {split: len(rows)}, {split: ROWS[split]})
-    labels = translated(list(rows["rating"]), LABELS, "rating", where)
+    labels = translated(list(rows["rating"]), RATINGS, "rating", where)
     texts = [text.replace("<image>", "").partition(QUESTIONS)[0].strip() for text in rows["policy"]]
     complain(f"{where}, row {row}: an empty policy" for row, text in enumerate(texts) if not text)
     fetched = _pictures(rows["url"], pause)

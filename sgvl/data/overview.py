@@ -47,6 +47,20 @@ def summary(told: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def questions(sets: Mapping[str, Dataset]) -> pd.DataFrame:
+    """Of each set of questions: how many, in how many categories, open ones, and pictures."""
+    told = {
+        name: {
+            "questions": len(rows),
+            "categories": len(set(rows["category"])),
+            "open": sum(not options for options in rows["options"]),
+            "pictures": sum(map(len, rows["images"])),
+        }
+        for name, rows in sets.items()
+    }
+    return pd.DataFrame(told).T
+
+
 def leaks(sets: Mapping[str, Dataset]) -> pd.DataFrame:
     """Training pictures that stand, perhaps resized or compressed anew, outside training as well.
 

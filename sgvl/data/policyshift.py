@@ -18,7 +18,7 @@ from sgvl.data.labelled import (
     warn_of_counts,
     words,
 )
-from sgvl.errors import InputError, nearest
+from sgvl.errors import need_known
 from sgvl.policy import Policy
 from sgvl.verdict import SAFE, UNSAFE
 
@@ -37,8 +37,7 @@ def load(split: str = "merged", revision: str = "main") -> Dataset:
     together. Warns where the set is not of its published size. Raises InputError as
     ``hub.download`` does, and for columns or labels that are not as published, naming each row.
     """
-    if split not in SPLITS:
-        raise InputError(f"policyshift: split {split!r}; {nearest(split, SPLITS)}")
+    need_known("policyshift: split", split, SPLITS)
     # The repository mixes formats, so each split is read from its own file.
     files = {name: f"*{name}[-.]*parquet" for name in SPLITS[split]}
     parts = [_labelled(*hub.parquet(REPO, revision, files[name]), name) for name in files]

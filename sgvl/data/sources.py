@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from datasets import Dataset
 
@@ -15,6 +16,7 @@ KINDS = {
     "unsafebench": "sgvl.data.unsafebench:load",
     "policyshift": "sgvl.data.policyshift:load",
     "llavaguard": "sgvl.data.llavaguard:load",
+    "general": "sgvl.data.general:load",
 }
 
 # Names that the drawn sets of notebook 01 are saved under.
@@ -24,8 +26,15 @@ DRAWN = (
 )
 
 
-def load_sources(specs: Mapping[str, dict]) -> dict[str, Dataset]:
-    """Several sources by the names that they are to be saved under, as ``load_source`` loads them.
+class Loaded(NamedTuple):
+    """Real data by the names that it is to be saved under."""
+
+    labelled: dict[str, Dataset]  # pictures under policies, see ``sgvl.data.labelled``
+    questions: dict[str, Dataset]  # of general ability, see ``sgvl.data.general``
+
+
+def load_sources(specs: Mapping[str, dict]) -> Loaded:
+    """Several sources, as ``load_source`` loads them, by name.
 
     Raises InputError for a name that a drawn set has already, or that is no plain file name.
     """
@@ -37,13 +46,18 @@ def load_sources(specs: Mapping[str, dict]) -> dict[str, Dataset]:
     ]
     if problems:
         raise InputError(problems)
-    return {name: load_source(spec) for name, spec in specs.items()}
+    loaded = Loaded({}, {})
+    for name, spec in specs.items():
+        rows = load_source(spec)
+        (loaded.questions if "question" in rows.column_names else loaded.labelled)[name] = rows
+    return loaded
 
 
 def load_source(spec: str | dict) -> Dataset:
     """The rows of a source, from a parameter file: its kind, or its kind with options.
 
-    ``sgvl.data.labelled`` describes the rows. Raises InputError with the nearest valid name for an
+    ``sgvl.data.labelled`` describes the rows, ``sgvl.data.general`` those of the kind "general".
+    Raises InputError with the nearest valid name for an
     unknown kind or option, for a missing option, and for data that is not as published.
     """
     return build("source", KINDS, spec)

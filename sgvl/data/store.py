@@ -11,7 +11,7 @@ from datasets import Dataset, Image, disable_progress_bars
 from sgvl import __version__
 from sgvl.data import Sample
 from sgvl.data.labelled import OK
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, need_known
 from sgvl.images import load_image
 from sgvl.policy import Policy
 
@@ -49,8 +49,7 @@ def read(name: str, folder: Path) -> Dataset:
         writer = "02_recaption" if name == "captions" else "01_data"
         broken = f"{folder / MANIFEST} is missing or broken; run notebook {writer} first"
         raise InputError(broken) from None
-    if name not in sets:
-        raise InputError(f"{folder}: no data set {name!r}; {nearest(name, sets)}")
+    need_known(f"{folder}: no data set", name, sets)
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
         raise InputError(f"{path} is not the file of its manifest; write it again")
     # A cache by digest: the library's own knows a file by path and time, and could be stale.
@@ -72,6 +71,11 @@ def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
         )
     first = [k * groups // take * group for k in range(take)]
     return [start + i for start in first for i in range(group)]
+
+
+def some(dataset: Dataset, wanted: int, group: int = 1) -> Dataset:
+    """At most ``wanted`` rows in whole groups, evenly spread over the set; 0 wants all of them."""
+    return dataset.select(spread(len(dataset), min(wanted, len(dataset)), group))
 
 
 def usable(dataset: Dataset) -> Dataset:

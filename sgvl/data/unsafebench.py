@@ -7,16 +7,22 @@ released script of SafeGuard-VL scores the rows it is given. ``split`` chooses.
 from datasets import Dataset
 
 from sgvl.data import hub
-from sgvl.data.labelled import joined, labelled, need_columns, translated, warn_of_counts, words
-from sgvl.errors import InputError, nearest
+from sgvl.data.labelled import (
+    RATINGS,
+    joined,
+    labelled,
+    need_columns,
+    translated,
+    warn_of_counts,
+    words,
+)
+from sgvl.errors import InputError, need_known
 from sgvl.policy import load as load_policy
-from sgvl.verdict import SAFE, UNSAFE
 
 REPO = "yiting/UnsafeBench"
-COLUMNS = ("image", "safety_label", "category")
+COLUMNS = ("image", "safety_label", "category", "source")
 ROWS = {"train": 8109, "test": 2037}  # the hub's card
 SPLITS = {"test": ("test",), "train": ("train",), "merged": ("train", "test")}
-LABELS = {"Safe": SAFE, "Unsafe": UNSAFE}
 CATEGORIES = (
     *("Hate", "Harassment", "Violence", "Self-harm", "Sexual", "Shocking", "Illegal activity"),
     *("Deception", "Political", "Public and personal health", "Spam"),
@@ -31,8 +37,7 @@ def load(split: str = "test", categories: int = 11, revision: str = "main") -> D
     Warns where a split is not of its published size. Raises InputError as ``hub.download`` does,
     and for columns, labels or categories that are not as published, naming each row.
     """
-    if split not in SPLITS:
-        raise InputError(f"unsafebench: split {split!r}; {nearest(split, SPLITS)}")
+    need_known("unsafebench: split", split, SPLITS)
     if categories not in (9, 11):
         raise InputError(f"unsafebench: categories {categories!r}; allowed: 9, 11")
     parts = []
@@ -48,7 +53,8 @@ def _labelled(rows: Dataset, source: str, split: str, categories: int) -> Datase
     need_columns(rows.column_names, COLUMNS, where)
     known = dict(zip(CATEGORIES, CATEGORIES, strict=True))
     found = translated(words(rows, "category"), known, "category", where)
-    labels = translated(words(rows, "safety_label"), LABELS, "safety_label", where)
+    origins = words(rows, "source")
+    labels = translated(words(rows, "safety_label"), RATINGS, "safety_label", where)
     kept = [i for i, c in enumerate(found) if categories == 11 or c not in NOT_IN_TABLE_2]
     return labelled(
         rows.select(kept),
@@ -59,4 +65,5 @@ def _labelled(rows: Dataset, source: str, split: str, categories: int) -> Datase
         policies=[load_policy("openai_content")] * len(kept),
         labels=[labels[i] for i in kept],
         categories=[found[i] for i in kept],
+        origins=[origins[i] for i in kept],
     )

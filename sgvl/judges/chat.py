@@ -112,33 +112,43 @@ class ChatJudge(Judge):
         return [done[i] for i in range(len(cases))]
 
     def ask(self, images: Sequence, questions: Sequence[str]) -> list[str]:
-        """Plain replies to questions about images, greedily decoded; one image a question."""
+        """Plain replies to questions about images, greedily decoded.
+
+        One image a question, or a list of them, placed as ``prompts.illustrated`` says.
+        """
         replies: list[str] = []
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
-            asked = [self._turn(question) for question in questions[part]]
-            told = self._generate(**self._inputs(images[part], asked))
-            replies += map(self._text, told)
+            asked = list(map(self._question, questions[part], images[part]))
+            shown = [[b["image"] for b in turn["content"] if "image" in b] for turn in asked]
+            inputs = self._inputs(shown, [self._written(turn) for turn in asked])
+            replies += map(self._text, self._generate(**inputs))
         return replies
+
+    def _question(self, text: str, shown) -> dict:
+        place = prompts.illustrated if isinstance(shown, list) else prompts.message
+        return place(prompts.inert(text), shown)
 
     def _judge_turn(self, policy) -> str:
         return self._turn(prompts.judge_prompt(policy.render(self.policy_form), self.prompt))
 
     def _turn(self, text: str) -> str:
+        return self._written(prompts.message(text, image=True))
+
+    def _written(self, turn: dict) -> str:
         return self.processor.apply_chat_template(
-            [prompts.message(prompts.inert(text, self._control_tokens), image=True)],
+            [{**turn, "content": list(map(self._inert, turn["content"]))}],
             add_generation_prompt=True,
             tokenize=False,
         )
 
-    @cached_property
-    def _control_tokens(self) -> list[str]:
-        """What this model does not read as plain text: its special tokens, and what stands in its
-        template; but not runs of blanks, which some tokenizers add as tokens."""
-        added = self.processor.tokenizer.added_tokens_decoder.values()
-        template = self.processor.chat_template
-        found = {t.content for t in added if t.special or t.content in template}
-        return sorted(token for token in found if len(token) > 1 and not token.isspace())
+    def _inert(self, block: dict) -> dict:
+        if "text" not in block:
+            return block
+        return {
+            **block,
+            "text": prompts.inert(block["text"], models.control_tokens(self.processor)),
+        }
 
     def _inputs(self, images: Sequence, texts: list[str]):
         batch = self.processor(text=texts, images=list(images), padding=True, return_tensors="pt")

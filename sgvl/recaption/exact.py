@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
 from sgvl.concepts import group
-from sgvl.errors import InputError, nearest
+from sgvl.errors import InputError, need_known
 from sgvl.recaption.base import Captioner, Item, Reply
 from sgvl.scenes import describe, in_words
 
@@ -95,9 +95,7 @@ class ExactCaptioner(Captioner):
     reads_tags = True
 
     def __init__(self, prompt: str = "minimal_edit", name: str = "exact"):
-        if prompt not in EDITS:
-            hint = nearest(prompt, EDITS)
-            raise InputError(f"captioner exact: unknown prompt {prompt!r}: {hint}")
+        need_known("captioner exact: unknown prompt", prompt, EDITS)
         self.name, self.prompt = name, prompt
 
     def identity(self) -> dict:

@@ -1,0 +1,118 @@
+"""What goes to the hub, and what does not: the hub's own client, and a hub on this machine."""
+
+import json
+import shutil
+
+import pytest
+from huggingface_hub import DatasetCard
+from local_hub import local_hub
+from published import moved_to
+
+from sgvl.data import hub as the_hub
+from sgvl.data import push, scenes, store
+from sgvl.data.sources import load_source
+from sgvl.errors import InputError
+
+REPO = "me/sgvl-nano"
+
+
+@pytest.fixture
+def folder(tmp_path, serve_safeedit, safeedit_rows):
+    """Two drawn sets and one of real pictures, as 01_data saves them."""
+    serve_safeedit(safeedit_rows)
+    drawn = {"unsafebench": scenes.unsafebench(per_category=1), "general": scenes.general(0, 1)}
+    store.save({**drawn, "real": load_source("safeeditbench")}, tmp_path / "data", seed=0)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def mine(hub, monkeypatch):
+    """The hub, and a token that may write to it."""
+    hub.members.add("hf_mine")
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    return hub
+
+
+def refused(*arguments, **options):
+    with pytest.raises(InputError) as caught:
+        push.push(*arguments, **options)
+    return str(caught.value)
+
+
+def test_drawn_sets_arrive_and_can_be_read_again(folder, mine, tmp_path):
+    url = push.push(folder, ["unsafebench", "general"], REPO, confirm=True, access="public")
+    assert url.endswith(REPO) and REPO in mine.public
+    files = mine.repos[REPO]
+    assert sorted(files) == [
+        *("README.md", "croissant.json", "general.parquet", "manifest.json", "unsafebench.parquet")
+    ]
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for name in ("unsafebench", "general"):
+        assert store.read(name, tmp_path)[:] == store.read(name, folder)[:]
+    assert json.loads(files["manifest.json"])["sets"].keys() == {"unsafebench", "general"}
+    _, (path,) = the_hub.download(REPO, "main", "unsafebench.parquet")
+    assert path.read_bytes() == (folder / "unsafebench.parquet").read_bytes()
+
+
+def test_nothing_is_sent_without_a_word(folder, mine, monkeypatch, capsys):
+    assert "confirm" in refused(folder, ["general"], REPO)
+    monkeypatch.setattr(push, "runs", lambda profile: folder.parent)
+    assert push.main(["nano", REPO, "--sets", "general", "real"]) == 0
+    told = capsys.readouterr().out
+    assert "nothing was sent" in told and "general.parquet" in told
+    assert "real pictures: real" in told
+    assert REPO not in mine.repos
+    assert push.main(["nano", REPO, "--sets", "general", "--confirm"]) == 0
+    assert REPO in mine.repos and REPO not in mine.public  # private unless it says otherwise
+
+
+@pytest.mark.parametrize("access", ["private", "gated"])
+def test_real_pictures_go_where_not_everybody_looks_and_say_so(folder, mine, access):
+    push.push(folder, ["real", "general"], REPO, confirm=True, access=access)
+    assert (REPO in mine.public) == (REPO in mine.gated) == (access == "gated")
+    told = DatasetCard(mine.repos[REPO]["README.md"].decode())
+    assert "not-for-all-audiences" in told.data.tags and told.data.license == "other"
+    assert "tyodd/SafeEditBench@" in told.text
+
+
+def test_real_pictures_are_refused_in_public(folder, mine):
+    said = refused(folder, ["general", "real"], REPO, confirm=True, access="public")
+    assert said.startswith("real: real pictures") and REPO not in mine.repos
+
+
+def test_real_pictures_are_refused_by_a_repository_that_is_public_already(folder, mine):
+    mine.repos[REPO] = {}
+    mine.public.add(REPO)
+    said = refused(folder, ["real"], REPO, confirm=True, access="private")
+    assert "is public" in said and mine.repos[REPO] == {}
+    push.push(folder, ["general"], REPO, confirm=True)  # drawn ones may join it
+    assert "general.parquet" in mine.repos[REPO]
+    push.push(folder, ["real", "general"], REPO, confirm=True, access="gated")
+    assert "real.parquet" in mine.repos[REPO] and REPO in mine.gated
+
+
+def test_a_card_is_silent_about_no_set(folder, mine):
+    """A second push of drawn sets alone would take the tag from the real ones that are there."""
+    push.push(folder, ["real"], REPO, confirm=True)
+    card = mine.repos[REPO]["README.md"]
+    assert "holds real.parquet; name" in refused(folder, ["general"], REPO, confirm=True)
+    assert mine.repos[REPO]["README.md"] == card
+
+
+def test_who_may_not_write_is_told(folder, hub, monkeypatch):
+    assert "set HF_TOKEN" in refused(folder, ["general"], REPO, confirm=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_stranger")
+    said = refused(folder, ["general"], REPO, confirm=True)
+    assert "403" in said and "stranger" not in said and REPO not in hub.repos
+
+
+def test_no_network_and_no_such_set(folder, mine, monkeypatch):
+    assert "did you mean general?" in refused(folder, ["generl"], REPO, confirm=True)
+    assert "did you mean public?" in refused(folder, ["general"], REPO, True, "pubic")
+    with local_hub() as gone:
+        pass
+    moved_to(monkeypatch, gone.url)
+    assert "cannot be reached" in refused(folder, ["general"], REPO, confirm=True)
+    shutil.rmtree(folder)
+    assert "run notebook 01_data first" in refused(folder, ["general"], REPO)
