@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,14 +64,9 @@ def load(
 
     disable_progress_bar()  # it would stay in every executed notebook
     logging.getLogger(QWEN).addFilter(lambda record: "Sliding Window" not in record.getMessage())
-    name = resolve(model)
-    try:
+    name, revision = resolve(model), pin(model, revision)
+    with _found(model):
         config = AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model {model!r} was not found as a folder or on the hub "
-            f"({str(error).splitlines()[0]}); `nano` ships with the package and needs no network"
-        ) from None
     processor_class = image_only_processor() if config.model_type == "qwen2_5_vl" else AutoProcessor
     try:
         processor = processor_class.from_pretrained(name, revision=revision)
@@ -84,12 +80,44 @@ def load(
     return Loaded(network.to(device).eval(), processor)
 
 
+def pin(model: str | Path, revision: str | None = None) -> str | None:
+    """The commit of a hub model that a revision (main, unless told) names now; None for a folder.
+
+    Raises InputError for a model that is not there."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    name = resolve(model)
+    if Path(name).is_dir():
+        return None
+    with _found(model):
+        return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+
+
+@contextmanager
+def _found(model: str | Path):
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model {str(model)!r} was not found as a folder or on the hub "
+            f"({str(error).splitlines()[0]}); `nano` ships with the package and needs no network"
+        ) from None
+
+
+def control_tokens(processor) -> list[str]:
+    """What a model does not read as plain text: its special tokens, and those in its template; but
+    not runs of blanks, which some tokenizers add as tokens."""
+    added = processor.tokenizer.added_tokens_decoder.values()
+    found = {t.content for t in added if t.special or t.content in processor.chat_template}
+    return sorted(token for token in found if len(token) > 1 and not token.isspace())
+
+
 def digest(model: str | Path) -> str | None:
     """sha256 over what can decide an answer in a local model's folder: weights, tokenizer,
-    processor, settings. None for a hub id, which has a revision."""
+    processor, settings. For a hub id, the commit that main names now."""
     folder = Path(resolve(model))
     if not folder.is_dir():
-        return None
+        return pin(model)
     found = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in SUFFIXES and file.name not in REMARKS:

@@ -6,7 +6,7 @@ evaluation (in our words); ``taxonomy`` asks for the JSON form of LlavaGuard and
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sgvl.errors import need_known
 
@@ -72,9 +72,11 @@ RATING = '{"rating": "'  # opens a reply to the prompt ``taxonomy``
 SLOT = "Answer:"  # opens the answer of a reply that reasons first, a verdict or another
 
 
-def inert(text: str) -> str:
-    """Untrusted text with its chat control tokens broken, so that they are read as plain text."""
-    return text.replace("<|", "< |")
+def inert(text: str, tokens: Iterable[str] = ("<|",)) -> str:
+    """Untrusted text with its control tokens broken, so that they are read as plain text."""
+    for token in tokens:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
 def judge_prompt(policy_text: str, prompt: str = "reason") -> str:

@@ -14,14 +14,17 @@ COMMIT = "1a2b3c4d" * 5
 INFO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
 LATEST = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/?]+)")
 COMMIT_TO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/commit/main")
-FILE = re.compile(r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)")
+FILE = re.compile(
+    r"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)"
+)
 
 
 @dataclass
 class Hub:
-    """What is served: data sets by name, each with its files."""
+    """What is served: data sets and models by name, each with its files."""
 
     url: str = ""
+    commit: str = COMMIT  # what ``main`` names
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     pages: dict[str, bytes] = field(default_factory=dict)  # path -> what lies beside the data sets
     gated: set[str] = field(default_factory=set)
@@ -115,10 +118,10 @@ def local_hub():
                 return self.refuse(hub.status[repo], "")
             if repo not in hub.repos:
                 return self.refuse(404, "RepoNotFound")
-            if revision not in ("main", COMMIT):
+            if revision not in ("main", hub.commit):
                 return self.refuse(404, "RevisionNotFound")
             files = [{"rfilename": name} for name in hub.repos[repo]]
-            told = {"id": repo, "sha": COMMIT, "siblings": files}
+            told = {"id": repo, "sha": hub.commit, "siblings": files}
             told |= {"private": repo not in hub.public, "gated": repo in hub.gated and "manual"}
             self.send(json.dumps(told).encode())
 
@@ -126,8 +129,10 @@ def local_hub():
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if repo in hub.gated and token not in hub.members:
                 return self.refuse(403 if token else 401, "GatedRepo")
+            if repo not in hub.repos:
+                return self.refuse(404, "RepoNotFound")
             content = hub.repos[repo].get(path)
-            if content is None or revision not in ("main", COMMIT):
+            if content is None or revision not in ("main", hub.commit):
                 return self.refuse(404, "EntryNotFound")
             start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
             self.send(content[start:], start, path)
@@ -141,7 +146,7 @@ def local_hub():
         def send(self, content, start=0, path="", status=200):
             self.send_response(206 if start else status)
             self.send_header("ETag", f'"{hashlib.sha256(path.encode()).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", hub.commit)
             self.send_header("Content-Length", str(len(content)))
             if start:
                 whole = start + len(content)

@@ -49,6 +49,7 @@ class Judge:
 
     name: str
     reads_policy: bool = True
+    shares: str = ""  # what is read once for many verdicts, where a judge tells
     reads_tags: bool = False  # only a judge that is told what is in the picture
     pictures_at_once: int = 32  # in a call of ``judge_batch``: what a crash can cost
 

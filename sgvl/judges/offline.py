@@ -48,13 +48,14 @@ class VllmJudge(AskingJudge):
                 '`pip install -e ".[gpu]"`, or choose kind chat or served'
             )
         self.model, self.revision, self.dtype, self.gpus = model, revision, dtype, gpus
+        self.commit = models.pin(model, revision)
 
     def identity(self) -> dict:
         return {
             "kind": "vllm",
             "model": self.model,
             "revision": self.revision,
-            "weights": models.digest(self.model),
+            "weights": self.commit or models.digest(self.model),
             "dtype": self.dtype,
             **super().identity(),
         }
@@ -65,7 +66,7 @@ class VllmJudge(AskingJudge):
 
         return LLM(
             model=models.resolve(self.model),
-            revision=self.revision,
+            revision=self.commit,
             dtype=self.dtype,
             tensor_parallel_size=self.gpus,
             enable_prefix_caching=True,

@@ -12,6 +12,10 @@ import pytest
 from sgvl import finetune, judges, models, recaption
 from sgvl.errors import InputError
 from sgvl.paths import NANO_MODEL
+from sgvl.policy import load
+from sgvl.scenes import Scene, Thing, render
+
+PICTURE = render(Scene("park", 12, (Thing("dog", 0), Thing("apple", 3))))
 
 # Options that name a thing or decide its speed and price, with another value for each.
 RUNTIME = {
@@ -89,6 +93,25 @@ def changed(folder, name):
 def test_a_change_in_any_file_of_a_model_is_another_model(name, tmp_path):
     told_of_it = name in {"README.md", "card.json"}
     assert (models.digest(changed(tmp_path / "m", name)) == models.digest("nano")) == told_of_it
+
+
+def test_a_model_of_the_hub_goes_by_its_commit(hub):
+    """Weights that change behind an unchanged name are another judge, and a pin holds."""
+    hub.repos["us/guard"] = {file.name: file.read_bytes() for file in NANO_MODEL.iterdir()}
+    spec = {"kind": "chat", "model": "us/guard"}
+    first = judges.make_judge(spec)
+    assert first.identity()["weights"] == models.digest("us/guard") == hub.commit
+    assert first.judge(PICTURE, [load("L1")]) == judges.make_judge("chat").judge(
+        PICTURE, [load("L1")]
+    )
+    hub.commit = "5e6f7a8b" * 5
+    after = judges.make_judge(spec).identity()
+    assert after["weights"] == hub.commit != first.identity()["weights"]
+    assert after | {"weights": ""} == first.identity() | {"weights": ""}
+    pinned = judges.make_judge(spec | {"revision": hub.commit}).identity()
+    assert pinned["weights"] == hub.commit
+    with pytest.raises(InputError, match="us/gard.*was not found"):
+        models.digest("us/gard")
 
 
 def test_a_model_that_came_in_part_is_named(tmp_path):
