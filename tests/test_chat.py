@@ -298,7 +298,7 @@ def same_answers(judge, monkeypatch):
 def test_a_penalty_on_repetition_counts_what_was_read_before(judge, monkeypatch):
     """Some models come with one; what pads a row does not count."""
     free = judge.judge(PICTURE, load_all())
-    monkeypatch.setattr(judge.model.generation_config, "repetition_penalty", 1.5)
+    monkeypatch.setattr(judge.model.generation_config, "repetition_penalty", 3.0)
     monkeypatch.setattr(judge.model.generation_config, "pad_token_id", 4)
     bound = same_answers(judge, monkeypatch)[0]
     assert [a.reply for a in bound] != [a.reply for a in free]
