@@ -1,5 +1,7 @@
 """Charts: scores, shares and training curves."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -128,7 +130,7 @@ def by_seed(runs: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
         own = runs[runs["measure"] == measure]
         at = own["judge"].map(judges.index) + 0.28
         ax.plot(own["value"], at, "o", ms=4, color="#0072B2", alpha=0.7)
-        ax.set(title=measure.replace(" ", "\n", 1), xlim=(-4, 104), xlabel="%")
+        ax.set(title=fill(measure, 16), xlim=(-4, 104), xlabel="%")
     axes[0].set_yticks(range(len(judges)), judges)
     axes[0].set_ylim(len(judges) - 0.4, -0.6)
     plt.close(fig)
