@@ -117,7 +117,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     sets = json.loads((checkout / "runs/mine/data/manifest.json").read_text())["sets"]
     rows = {name: sets[name]["rows"] for name in sets if name not in DRAWN}
     assert rows == {
-        "photos": 9, "real_safeeditbench": 5, "real_unsafebench": 3,
+        "photos": 10, "real_safeeditbench": 5, "real_unsafebench": 3,
         "real_policyshift": 3, "real_llavaguard": 5,
         "mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1,
     }  # fmt: skip
