@@ -63,9 +63,14 @@ missing, and its row says why in `status`: scores belong to the rows that are "o
 
 def write(folder: Path, names: Sequence[str]) -> None:
     """README.md and croissant.json about the sets of these names, beside their files."""
-    (folder / "README.md").write_text(readme(folder, names), encoding="utf-8")
+    for name, text in texts(folder, names).items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def texts(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Both files about these sets, by their names."""
     told = json.dumps(croissant(folder, names), indent=1, ensure_ascii=False)
-    (folder / "croissant.json").write_text(told + "\n", encoding="utf-8")
+    return {"README.md": readme(folder, names), "croissant.json": told + "\n"}
 
 
 def is_drawn(dataset: Dataset) -> bool:

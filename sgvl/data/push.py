@@ -42,13 +42,9 @@ def plan(folder: Path, names: Sequence[str]) -> Plan:
     real = [name for name in names if not card.is_drawn(store.read(name, folder))]
     manifest = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     manifest["sets"] = {name: manifest["sets"][name] for name in names}
-    texts = {
-        "README.md": card.readme(folder, names),
-        "croissant.json": json.dumps(card.croissant(folder, names), indent=1, ensure_ascii=False),
-        store.MANIFEST: json.dumps(manifest, indent=1),
-    }
+    texts = card.texts(folder, names) | {store.MANIFEST: json.dumps(manifest, indent=1) + "\n"}
     files = {f"{name}.parquet": folder / f"{name}.parquet" for name in names}
-    return Plan(files | {name: (text + "\n").encode() for name, text in texts.items()}, real)
+    return Plan(files | {name: text.encode() for name, text in texts.items()}, real)
 
 
 def push(

@@ -12,7 +12,7 @@ from operator import itemgetter
 from sgvl import prompts, verdict
 from sgvl.endpoint import Answer
 from sgvl.errors import InputError
-from sgvl.judges.base import Judge, Judgement, Sample, Unanswered, check_wording
+from sgvl.judges.base import Judgement, Sample, SpeakingJudge, Unanswered
 
 TOP = 20  # likeliest tokens that are asked for at each place: the most that vLLM gives by default
 TOLD = 3  # problems of one batch that are told in full
@@ -25,8 +25,8 @@ VERDICTS = {
 }
 
 
-class AskingJudge(Judge):
-    """Base class. A subclass gives ``_answers``, and a ``kind`` and its model in ``identity``.
+class AskingJudge(SpeakingJudge):
+    """Base class. A subclass gives ``_answers``, and adds its kind and its model to ``identity``.
 
     Replies are decoded greedily and read as ``sgvl.judges.chat`` reads them. P(unsafe) is that of
     the token where the reply's verdict begins, against the other verdict, among the ``TOP``
@@ -35,31 +35,6 @@ class AskingJudge(Judge):
     verdict, where no log-probabilities were sent, and if ``score`` is False. The chat judge has one
     for replies without a verdict, too: it leads the model there, which a server cannot do.
     """
-
-    def __init__(
-        self,
-        name: str,
-        prompt: str,
-        policy_form: str,
-        parser: str,
-        max_new_tokens: int,
-        score: bool,
-    ):
-        check_wording(name, prompt, policy_form, parser)
-        self.name, self.prompt, self.policy_form, self.parser = name, prompt, policy_form, parser
-        self.max_new_tokens, self.score = max_new_tokens, score
-
-    def identity(self) -> dict:
-        return {
-            "prompt": prompts.JUDGE[self.prompt],
-            "policy_form": self.policy_form,
-            "parser": [self.parser, verdict.VERSION],
-            "max_new_tokens": self.max_new_tokens,
-            "score": self.score,
-        }
-
-    def judge(self, image, policies, tags=frozenset()) -> list[Judgement]:
-        return self.judge_batch([Sample("", image, tags)], policies)[0]
 
     def judge_batch(self, samples, policies) -> list[list[Judgement]]:
         return self._judged([(sample, policies) for sample in samples])
@@ -76,7 +51,7 @@ class AskingJudge(Judge):
         raise NotImplementedError
 
     def _judged(self, shown: Sequence[tuple[Sample, Sequence]]) -> list[list[Judgement]]:
-        asked = [(sample.image, list(map(self._question, own))) for sample, own in shown]
+        asked = [(sample.image, list(map(self._judge_prompt, own))) for sample, own in shown]
         told: dict[int, list[Answer]] = {}
         problems: list[str] = []
         try:
@@ -108,9 +83,6 @@ class AskingJudge(Judge):
         if cut := sum(answer.finish == "length" for row in rows for answer in row):
             told = f"{cut} replies reached max_new_tokens = {self.max_new_tokens} and were cut"
             warnings.warn(f"judge {self.name}: {told}; raise it", stacklevel=2)
-
-    def _question(self, policy) -> str:
-        return prompts.judge_prompt(policy.render(self.policy_form), self.prompt)
 
     def _judgement(self, answer: Answer) -> Judgement:
         reply = answer.text.strip()

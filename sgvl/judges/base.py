@@ -86,14 +86,46 @@ class Judge:
         return [self.judge_batch([sample], [policy])[0][0] for sample, policy in cases]
 
 
-def check_wording(name: str, prompt: str, policy_form: str, parser: str) -> None:
-    """Raise InputError for a prompt, a form of policies or a parser that nobody knows."""
-    chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
-    known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
-    wrong = [
-        f"judge {name}: {k} {chosen[k]!r}: {nearest(chosen[k], known[k])}"
-        for k in chosen
-        if chosen[k] not in known[k]
-    ]
-    if wrong:
-        raise InputError(wrong)
+class SpeakingJudge(Judge):
+    """Base class of judges that are asked in words and reply in words.
+
+    ``prompt`` is a name in ``sgvl.prompts.JUDGE``, ``policy_form`` one of ``FORMS``, ``parser`` a
+    name in ``sgvl.verdict.PARSERS``; raises InputError for any that nobody knows. A subclass adds
+    its kind and its model to ``identity``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        prompt: str,
+        policy_form: str,
+        parser: str,
+        max_new_tokens: int,
+        score: bool,
+    ):
+        chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
+        known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
+        wrong = [
+            f"judge {name}: {k} {chosen[k]!r}: {nearest(chosen[k], known[k])}"
+            for k in chosen
+            if chosen[k] not in known[k]
+        ]
+        if wrong:
+            raise InputError(wrong)
+        self.name, self.prompt, self.policy_form, self.parser = name, prompt, policy_form, parser
+        self.max_new_tokens, self.score = max_new_tokens, score
+
+    def identity(self) -> dict:
+        return {
+            "prompt": prompts.JUDGE[self.prompt],
+            "policy_form": self.policy_form,
+            "parser": [self.parser, verdict.VERSION],
+            "max_new_tokens": self.max_new_tokens,
+            "score": self.score,
+        }
+
+    def judge(self, image, policies, tags=frozenset()) -> list[Judgement]:
+        return self.judge_batch([Sample("", image, tags)], policies)[0]
+
+    def _judge_prompt(self, policy: Policy) -> str:
+        return prompts.judge_prompt(policy.render(self.policy_form), self.prompt)

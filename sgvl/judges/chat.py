@@ -10,7 +10,7 @@ import torch
 
 from sgvl import models, prompts, verdict
 from sgvl.data import Sample
-from sgvl.judges.base import Judge, Judgement, check_wording
+from sgvl.judges.base import Judgement, SpeakingJudge
 from sgvl.judges.prefix import Prefix, hearing, join, log_probability
 
 # How far logits may be off when reading is cut in two, as a share of their size: rounding alone was
@@ -18,7 +18,7 @@ from sgvl.judges.prefix import Prefix, hearing, join, log_probability
 EXACT, ROUGH = 1e-3, 0.04
 
 
-class ChatJudge(Judge):
+class ChatJudge(SpeakingJudge):
     """Asks a chat model for a reply, reads the verdict from it, and scores P(unsafe).
 
     P(unsafe) compares the full words ``safe`` and ``unsafe`` as continuations of the reply up to
@@ -50,10 +50,8 @@ class ChatJudge(Judge):
         dtype: str = "float32",
         device: str = "cpu",
     ):
-        check_wording(name, prompt, policy_form, parser)
-        self.name, self.batch_size = name, batch_size
-        self.prompt, self.policy_form, self.parser = prompt, policy_form, parser
-        self.max_new_tokens, self.score = max_new_tokens, score
+        super().__init__(name, prompt, policy_form, parser, max_new_tokens, score)
+        self.batch_size = batch_size
         self.model_name, self.revision, self.dtype = model, revision, dtype
         self.commit = models.pin(model, revision)
         self.model, self.processor = models.load(model, self.commit, dtype, device)
@@ -67,15 +65,8 @@ class ChatJudge(Judge):
             "dtype": self.dtype,
             "pixels": dict(self.processor.image_processor.size),
             "template": hashlib.sha256(self.processor.chat_template.encode()).hexdigest(),
-            "prompt": prompts.JUDGE[self.prompt],
-            "policy_form": self.policy_form,
-            "parser": [self.parser, verdict.VERSION],
-            "max_new_tokens": self.max_new_tokens,
-            "score": self.score,
+            **super().identity(),
         }
-
-    def judge(self, image, policies, tags=()) -> list[Judgement]:
-        return self.judge_batch([Sample("", image, tags)], policies)[0]
 
     def judge_batch(self, samples: Sequence[Sample], policies) -> list[list[Judgement]]:
         """A picture is read once, and each policy goes on from there, where the model can do so;
@@ -123,7 +114,7 @@ class ChatJudge(Judge):
         return place(prompts.inert(text), shown)
 
     def _judge_turn(self, policy) -> str:
-        return self._turn(prompts.judge_prompt(policy.render(self.policy_form), self.prompt))
+        return self._turn(self._judge_prompt(policy))
 
     def _turn(self, text: str) -> str:
         return self._written(prompts.message(text, image=True))
