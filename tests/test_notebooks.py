@@ -28,9 +28,10 @@ NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A folder that holds the notebooks and nothing that a run writes."""
+    """A folder that holds the notebooks, the parameter files and nothing that a run writes."""
     folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for part in "notebooks", "params":
+        shutil.copytree(ROOT / part, folder / part)
     return folder
 
 

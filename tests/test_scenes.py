@@ -360,7 +360,7 @@ def test_braces_of_a_policy_are_plain_text():
 
 
 def test_an_unknown_prompt_is_an_error():
-    with pytest.raises(InputError, match="judge prompt 'reasons': did you mean reason?"):
+    with pytest.raises(InputError, match=r"judge prompt 'reasons'; did you mean reason\?"):
         prompts.judge_prompt("Be nice.", "reasons")
 
 
