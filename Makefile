@@ -42,8 +42,9 @@ seeds: env  ## train both stages with five seeds, after `make run` (an hour), an
 	$(BIN)/python -m sgvl.run nano_seeds
 	$(BIN)/python -m sgvl.run nano --only 07_figures --force
 
+# Two processes of one thread each: with more, two at once wait for each other's threads.
 test: env  ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: env  ## run the tests that train a model
 	$(BIN)/python -m pytest -m slow

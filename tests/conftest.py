@@ -24,6 +24,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if name_of(item.nodeid) in named:
             item.add_marker(pytest.mark.fault)
+    # The longest file first: with two processes, all else runs beside it.
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
 def pytest_runtest_logreport(report):
