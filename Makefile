@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@touch $@
 
 run: env  ## run the whole notebook series, nano profile
-	$(BIN)/python -m sgvl.run nano
+	$(BIN)/python -m sgvl.run nano --jobs 2
 
 seeds: env  ## train both stages with five seeds, after `make run` (an hour), and put them into the report
 	$(BIN)/python -m sgvl.run nano_seeds

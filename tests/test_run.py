@@ -246,6 +246,38 @@ def test_one_run_at_a_time_and_a_signal_reaches_the_kernel(project):
     assert project.newly_run() == []
 
 
+def test_two_units_at_a_time_and_what_needs_them_after(project):
+    meets = (
+        "import os, time\nPath('{0}').touch()\nwhile not Path('{1}').exists():\n    time.sleep(0.1)"
+    )
+    project.notebook("01_one", meets.format(1, 2), "ran('01', os.environ['OMP_NUM_THREADS'])")
+    project.notebook("02_two", meets.format(2, 1), "ran('02', os.environ['OMP_NUM_THREADS'])")
+    project.notebook("03_both", "ran('03', '')", needs=["01_one", "02_two"])
+    for unit in ("01_one", "02_two", "03_both"):
+        project.parameters(unit)
+    code, _, err = project.run("nano", "--jobs", "2")
+    assert code == 0, err
+    assert project.newly_run()[2:] == ["03"]
+    share = max(1, os.cpu_count() // 2)
+    assert (project.root / "runs/nano/01.txt").read_text() == str(share)
+    assert project.receipt("01_one")["threads"] == share
+    code, _, err = project.run("nano", "--jobs", "0")
+    assert (code, "expected 1 or more, got 0" in err) == (2, True)
+
+
+def test_a_signal_reaches_every_kernel(project):
+    for unit in ("01_one", "02_two"):
+        project.notebook(unit, SLEEPS.replace('"kernel"', f'"{unit}"'))
+        project.parameters(unit)
+    run = project.start("nano", "--jobs", "2")
+    kernels = [int(project.wait_for(unit)) for unit in ("01_one", "02_two")]
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 4, out + err
+    assert not any(map(psutil.pid_exists, kernels))
+    assert {project.receipt(u)["status"] for u in ("01_one", "02_two")} == {"interrupted"}
+
+
 def test_a_killed_run_takes_its_kernel_along_and_frees_the_folder(project):
     project.notebook("01_sleeps", SLEEPS)
     project.parameters("01_sleeps")
