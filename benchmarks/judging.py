@@ -63,7 +63,7 @@ def make_policies(n: int, tokenizer) -> list[Policy]:
 
 
 def engine(judge: ChatJudge, samples, policies) -> list[str]:
-    """Each picture read once, each policy from there."""
+    """What comes first is read once, each picture or each policy, and the other from there."""
     return [found.reply for row in judge.judge_batch(samples, policies) for found in row]
 
 
@@ -150,7 +150,7 @@ def split(judge: ChatJudge, way: Callable, samples, policies) -> dict[str, float
         pictures += len(kwargs["grid_thw"])
 
     hook = vision.register_forward_pre_hook(count, with_kwargs=True)
-    timed(judge, "_inputs", lambda **_: "preprocessing")
+    timed(judge.reader, "inputs", lambda **_: "preprocessing")
     timed(vision, "forward", lambda **_: "vision")
     timed(text, "forward", lambda inputs_embeds, **_: (
         "decode" if inputs_embeds.shape[1] == 1 else "prefill"
@@ -159,7 +159,7 @@ def split(judge: ChatJudge, way: Callable, samples, policies) -> dict[str, float
     way(judge, samples, policies)
     total = time.process_time() - start
     hook.remove()
-    del judge._inputs, vision.forward, text.forward  # what they hid is back
+    del judge.reader.inputs, vision.forward, text.forward  # what they hid is back
     return {**spent, "rest": total - sum(spent.values()), "pictures seen": pictures}
 
 
@@ -225,6 +225,12 @@ def main() -> None:
             print(seconds.assign(ratio=seconds.iloc[:, 1] / seconds["engine"]).round(2).to_string())
             more = (seconds["engine"][20] - seconds["engine"][1]) / (19 * seconds["engine"][1])
             print(f"\none more policy costs {more:.2f} of the first")
+        first = make_judge(Path(folder), prompt="llama_guard", max_new_tokens=1)
+        best = race(
+            {"engine": engine, "plain": plain}, first, samples, policies[:5], options.rounds
+        )
+        print(f"\none word asked, the policy before the picture: k = 5, {len(samples)} pictures")
+        print(table(best, 5 * len(samples)).to_string())
     print("\nstoring alone, five policies")
     print(harness(policies[:5], [1_000, 4_000, 16_000, 32_000]).to_string())
 

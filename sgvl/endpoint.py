@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import openai
 
+from sgvl import prompts
 from sgvl.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -212,9 +213,13 @@ class Endpoint:
 
 
 def turn(text: str, shown: str | None = None) -> dict:
-    """One user turn of the protocol: the picture, as a data URL, before the text."""
-    picture = [{"type": "image_url", "image_url": {"url": shown}}] if shown else []
-    return {"role": "user", "content": [*picture, {"type": "text", "text": text}]}
+    """One user turn of the protocol, the picture, a data URL, where ``illustrated`` puts it."""
+    message = prompts.illustrated(text, [shown] if shown else [])
+    blocks = [
+        {"type": "image_url", "image_url": {"url": block["image"]}} if "image" in block else block
+        for block in message["content"]
+    ]
+    return {**message, "content": blocks}
 
 
 def data_url(image: "Image", image_format: str = "JPEG", max_side: int = 0) -> str:

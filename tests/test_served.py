@@ -127,6 +127,13 @@ def test_a_request_is_as_documented(faulty, path):
     assert image_digest(Image.open(io.BytesIO(sent))) == image_digest(SAMPLES[0].image)
 
 
+def test_the_picture_stands_where_the_prompt_puts_it(faulty):
+    served(faulty, prompt="llama_guard").judge(SAMPLES[0].image, POLICIES[:1])
+    before, shown, after = faulty.asked[0]["messages"][0]["content"]
+    assert "image_url" in shown
+    assert POLICIES[0].render("full") in before["text"] and "CONVERSATION" in after["text"]
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_the_policies_of_a_picture_are_asked_one_after_another(faulty, concurrency):
     """So that all but the first find the picture in the server's prefix cache."""

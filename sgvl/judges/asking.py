@@ -21,6 +21,7 @@ TOLD = 3  # problems of one batch that are told in full
 VERDICTS = {
     "reason": (re.compile(rf"{prompts.SLOT}\s*$"), ("safe", "unsafe")),
     "word": (re.compile(r"^\s*$"), ("safe", "unsafe")),
+    "llama_guard": (re.compile(r"^\s*$"), ("safe", "unsafe")),
     "taxonomy": (re.compile(r'"rating"\s*:\s*"$'), ("Safe", "Unsafe")),
 }
 

@@ -4,18 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
+from itertools import groupby
 from os.path import commonprefix
-
-import torch
 
 from sgvl import models, prompts, verdict
 from sgvl.data import Sample
 from sgvl.judges.base import Judgement, SpeakingJudge
-from sgvl.judges.prefix import Prefix, hearing, join, log_probability
-
-# How far logits may be off when reading is cut in two, as a share of their size: rounding alone was
-# seen to move nano's by 3e-7 in float32 and 7e-3 in bfloat16, wrong positions by 8e-2 and more.
-EXACT, ROUGH = 1e-3, 0.04
+from sgvl.judges.prefix import Prefix, hearing, log_probability
+from sgvl.judges.reading import Reader
 
 
 class ChatJudge(SpeakingJudge):
@@ -55,6 +51,7 @@ class ChatJudge(SpeakingJudge):
         self.model_name, self.revision, self.dtype = model, revision, dtype
         self.commit = models.pin(model, revision)
         self.model, self.processor = models.load(model, self.commit, dtype, device)
+        self.reader = Reader(self.model, self.processor)
 
     def identity(self) -> dict:
         return {
@@ -69,19 +66,16 @@ class ChatJudge(SpeakingJudge):
         }
 
     def judge_batch(self, samples: Sequence[Sample], policies) -> list[list[Judgement]]:
-        """A picture is read once, and each policy goes on from there, where the model can do so;
-        otherwise every case is asked whole."""
-        k = len(policies)
-        if k < 2 or self.shares != "picture":
-            done = self.judge_cases([(sample, policy) for sample in samples for policy in policies])
-            return [done[i : i + k] for i in range(0, len(done), k)]
+        """Whichever of picture and policy comes first is read once, and the other goes on from
+        there, where the model can do so; otherwise every case is asked whole."""
+        k, images = len(policies), [sample.image for sample in samples]
         turns = [self._judge_turn(policy) for policy in policies]
-        rows: list[list[Judgement]] = []
-        for start in range(0, len(samples), self.batch_size):
-            images = [sample.image for sample in samples[start : start + self.batch_size]]
-            told = self._judge_product(images, turns)
-            rows += [told[i :: len(images)] for i in range(len(images))]
-        return rows
+        if k > 1 and self.shares == "picture":
+            return self._pictures_first(images, turns)
+        if len(images) > 1 and self.shares == "policy":
+            return self._policies_first(images, turns)
+        done = self.judge_cases([(sample, policy) for sample in samples for policy in policies])
+        return [done[i : i + k] for i in range(0, len(done), k)]
 
     def judge_cases(self, cases: Sequence[tuple]) -> list[Judgement]:
         """Cases of like length are asked together, so that little is padding."""
@@ -104,130 +98,71 @@ class ChatJudge(SpeakingJudge):
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
             asked = list(map(self._question, questions[part], images[part]))
-            shown = [[b["image"] for b in turn["content"] if "image" in b] for turn in asked]
-            inputs = self._inputs(shown, [self._written(turn) for turn in asked])
-            replies += map(self._text, self._generate(**inputs))
+            shown = [[b["image"] for b in message["content"] if "image" in b] for message in asked]
+            turns = list(map(self.reader.turn, asked))
+            told = self.reader.generate(shown, turns, max_new_tokens=self.max_new_tokens)
+            replies += map(self.reader.text, told)
         return replies
 
     def _question(self, text: str, shown) -> dict:
         place = prompts.illustrated if isinstance(shown, list) else prompts.message
-        return place(prompts.inert(text), shown)
+        return place(prompts.inert(text, ["<|"]), shown)
 
     def _judge_turn(self, policy) -> str:
         return self._turn(self._judge_prompt(policy))
 
     def _turn(self, text: str) -> str:
-        return self._written(prompts.message(text, image=True))
-
-    def _written(self, turn: dict) -> str:
-        return self.processor.apply_chat_template(
-            [{**turn, "content": list(map(self._inert, turn["content"]))}],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-
-    def _inert(self, block: dict) -> dict:
-        if "text" not in block:
-            return block
-        return {
-            **block,
-            "text": prompts.inert(block["text"], models.control_tokens(self.processor)),
-        }
-
-    def _inputs(self, images: Sequence, texts: list[str]):
-        batch = self.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
-        return batch.to(self.model.device)
-
-    def _generate(self, input_ids, **inputs) -> list[list[int]]:
-        """The token ids of each reply, up to the longest."""
-        out = self.model.generate(
-            input_ids=input_ids, **inputs, max_new_tokens=self.max_new_tokens, do_sample=False
-        )
-        return out[:, input_ids.shape[1] :].tolist()
-
-    def _text(self, tokens: list[int]) -> str:
-        return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return self.reader.turn(prompts.illustrated(text, [True]))
 
     @cached_property
     def shares(self) -> str:
-        """What is read once for many verdicts: ``"picture"``, or ``"nothing: "`` and why.
+        """What is read once for many verdicts, as ``Reader.shares`` tells, when first asked."""
+        texts = "Prohibited: a.", "Permitted: a, b, c."
+        asked = [prompts.judge_prompt(text, self.prompt) for text in texts]
+        return self.reader.shares(list(map(self._turn, asked)))
 
-        Found by trying: two steps of a reply that goes on from its picture must have the logits of
-        one that is asked whole. A model without a cache, or with positions that are not told
-        right, fails here and not in its answers.
-        """
-        from PIL import Image
+    def _pictures_first(self, images: list, turns: Sequence[str]) -> list[list[Judgement]]:
+        rows: list[list[Judgement]] = []
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            seen, at_once = self.reader.seen(part, turns), max(1, self.batch_size // len(part))
+            told: list[Judgement] = []  # (turn, picture), flat
+            for first in range(0, len(turns), at_once):
+                some = turns[first : first + at_once]
+                asked = [turn for turn in some for _ in part]
+                told += self._judgements(self.reader.under(seen, some), part * len(some), asked)
+            rows += [told[i :: len(part)] for i in range(len(part))]
+        return rows
 
-        if self.model.generation_config.use_cache is False:
-            return "nothing: its settings turn the cache off"
-        turns = [
-            self._turn(prompts.judge_prompt(text, self.prompt))
-            for text in ("Prohibited: a.", "Permitted: a, b, c.")
-        ]
-        if len({self._head(turn) for turn in turns}) > 1:
-            return "nothing: its prompt has the policy before the picture"
-        images, word = [Image.new("RGB", (320, 224), "teal")], self._ids(turns[0])[-1]
-        steps = {"max_new_tokens": 2, "prefix_allowed_tokens_fn": lambda *_: [word]}
-        try:
-            with hearing(self.model) as whole:
-                inputs = self._inputs(images * 2, turns)
-                self.model.generate(**inputs, do_sample=False, **steps)
-            with hearing(self.model) as parts:
-                self._under(self._seen(images, turns), turns).generate([word], **steps)
-        except Exception as error:  # whatever it is that this model cannot do
-            return f"nothing: {type(error).__name__}: {error}".splitlines()[0]
-        one, other = torch.stack(whole[-2:]), torch.stack(parts[-2:])
-        gap = (one - other).norm() / (one - one.mean(-1, keepdim=True)).norm()
-        if gap > (EXACT if self.dtype == "float32" else ROUGH):
-            return f"nothing: after its cache its logits are {gap:.1%} off"
-        return "picture"
-
-    def _head(self, turn: str) -> str:
-        """A turn up to the end of its picture; empty if its place cannot be told."""
-        for name in ("boi_token", "image_token"):
-            mark = getattr(self.processor, name, None)
-            if mark and mark in turn:
-                return turn[: turn.index(mark) + len(mark)]
-        return ""
-
-    def _seen(self, images: Sequence, turns: Sequence[str]) -> Prefix:
-        """What all turns open with, up to the end of each picture."""
-        return Prefix.read(self.model, self._inputs(images, [self._head(turns[0])] * len(images)))
-
-    def _under(self, seen: Prefix, turns: Sequence[str]) -> Prefix:
-        """The rest of each turn but for its last token, about each picture: (turn, picture)."""
-        start = len(self._ids(self._head(turns[0])))
-        return join([seen.then(self._ids(turn)[start:-1]) for turn in turns])
+    def _policies_first(self, images: list, turns: Sequence[str]) -> list[list[Judgement]]:
+        """Pictures of one size at a time: nothing may be padded after the policy."""
+        done: dict[int, list[Judgement]] = {i: [] for i in range(len(images))}
+        by_size = sorted(done, key=lambda i: images[i].size)
+        batches = []
+        for _, alike in groupby(by_size, key=lambda i: images[i].size):
+            own = list(alike)
+            batches += [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
+        for turn in turns:
+            opening = self.reader.opening(turn)
+            for part in batches:
+                shown, asked = [images[i] for i in part], [turn] * len(part)
+                read = self.reader.about(shown, turn, opening)
+                for i, told in zip(part, self._judgements(read, shown, asked), strict=True):
+                    done[i].append(told)
+        return list(done.values())
 
     def _whole(self, images: Sequence, turns: Sequence[str]) -> Prefix | None:
         """Each turn but for its last token, about its own picture; None without a cache."""
-        if self.shares.startswith("nothing"):
-            return None
-        inputs = self._inputs(images, turns)
-        shape = inputs["input_ids"].shape
-        return Prefix.read(
-            self.model, {k: v[:, :-1] if v.shape == shape else v for k, v in inputs.items()}
-        )
-
-    def _judge_product(self, images: list, turns: Sequence[str]) -> list[Judgement]:
-        """Every turn about every picture: (turn, picture), flat."""
-        seen, at_once = self._seen(images, turns), max(1, self.batch_size // len(images))
-        told: list[Judgement] = []
-        for start in range(0, len(turns), at_once):
-            part = turns[start : start + at_once]
-            asked = [turn for turn in part for _ in images]
-            told += self._judgements(self._under(seen, part), images * len(part), asked)
-        return told
+        return None if self.shares.startswith("nothing") else self.reader.whole(images, turns)
 
     def _judgements(self, prefix: Prefix | None, images, turns: list[str]) -> list[Judgement]:
+        most = {"max_new_tokens": self.max_new_tokens}
         with self._listening() as log_odds:
             if prefix:
-                tokens = prefix.generate(
-                    self._ids(turns[0])[-1:], max_new_tokens=self.max_new_tokens
-                )
+                tokens = prefix.generate(self.reader.ids(turns[0])[-1:], **most)
             else:
-                tokens = self._generate(**self._inputs(images, turns))
-        replies = [self._text(reply) for reply in tokens]
+                tokens = self.reader.generate(images, turns, **most)
+        replies = [self.reader.text(reply) for reply in tokens]
         p_unsafe = [None] * len(replies)
         if self.score:
             p_unsafe = self._p_unsafe(prefix, images, turns, tokens, log_odds)
@@ -242,10 +177,6 @@ class ChatJudge(SpeakingJudge):
         """Safe and unsafe, as replies to this prompt write them."""
         words = {"reason": (" safe", " unsafe"), "taxonomy": ("Safe", "Unsafe")}
         return words.get(self.prompt, (verdict.SAFE, verdict.UNSAFE))
-
-    def _ids(self, text: str) -> list[int]:
-        """Token ids of a text, its picture one token."""
-        return self.processor.tokenizer(text).input_ids
 
     def _listening(self):
         """Log-odds of unsafe over safe at each step while replies are written, of shape (rows,).
@@ -267,11 +198,11 @@ class ChatJudge(SpeakingJudge):
 
     def _p_unsafe(self, prefix, images, turns: list[str], replies, log_odds) -> list[float]:
         """As heard where the verdict was written; replies without one are led there and asked."""
-        before = [self._until_verdict(self._text(tokens)) for tokens in replies]
+        before = [self._until_verdict(self.reader.text(tokens)) for tokens in replies]
         words, found = self._word_tokens if log_odds else [], {}
         for i, tokens in enumerate(replies):
             for step, token in enumerate(tokens):
-                if token in words and self._text(tokens[:step]) == before[i]:
+                if token in words and self.reader.text(tokens[:step]) == before[i]:
                     found[i] = log_odds[step][i]
         if rest := [i for i in range(len(replies)) if i not in found]:
             found |= zip(rest, self._log_odds(prefix, rest, images, turns, before), strict=True)
@@ -293,16 +224,16 @@ class ChatJudge(SpeakingJudge):
         ids: list[list[int]] = []
         last: list[int] = []
         for i in rows:
-            pair = [self._ids(turns[i] + before[i] + word) for word in self._words]
+            pair = [self.reader.ids(turns[i] + before[i] + word) for word in self._words]
             ids += pair
             last += [len(one) - len(commonprefix(pair)) for one in pair]
         if prefix:
-            starts = [len(self._ids(turns[i])) - 1 for i in twice]
+            starts = [len(self.reader.ids(turns[i])) - 1 for i in twice]
             more = [one[start:] for one, start in zip(ids, starts, strict=True)]
             found = prefix.log_probability(twice, more, last)
         else:
             texts = [turns[i] + before[i] + word for i in rows for word in self._words]
-            inputs = self._inputs([images[i] for i in twice], texts)
+            inputs = self.reader.inputs([images[i] for i in twice], texts)
             ends = [inputs["input_ids"].shape[1]] * len(texts)
             found = log_probability(self.model, inputs, ends, last)
         return found[1::2] - found[::2]

@@ -49,6 +49,24 @@ class Prefix(NamedTuple):
         ids = torch.cat([self.ids, fed["input_ids"]], 1)
         return Prefix(self.model, ids, fed["attention_mask"], self.ahead + len(tokens), cache)
 
+    def onto(self, inputs: dict) -> "Prefix":
+        """Read on from this one row in several, pictures among them.
+
+        Every row of ``inputs`` opens with what was read, and all are of one length: padding after
+        what was read would stand in the windows of layers that look back a little way only.
+        """
+        ids, mask, length = inputs["input_ids"], inputs["attention_mask"], self.ids.shape[1]
+        positions = self.model._prepare_position_ids_for_generation(ids, inputs)
+        cache = _fork(self.cache)
+        cache.batch_select_indices(torch.zeros(len(ids), dtype=torch.long, device=ids.device))
+        fed = {k: v[:, length:] if v.shape == ids.shape else v for k, v in inputs.items()}
+        fed |= {"attention_mask": mask, "position_ids": positions[..., length:]}
+        with torch.no_grad():
+            cache = self.model(
+                **fed, past_key_values=cache, use_cache=True, logits_to_keep=1
+            ).past_key_values
+        return Prefix(self.model, ids, mask, positions[..., -1:] + 1, cache)
+
     def generate(self, tokens: list[int], **options) -> list[list[int]]:
         """Token ids of the greedy replies after the same tokens in every row, up to the longest."""
         fed = self._feed([tokens] * len(self.ids))
