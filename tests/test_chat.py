@@ -417,6 +417,15 @@ def test_control_tokens_in_a_policy_are_inert(judge):
     assert ids.count(start) == 2 and ids.count(image) == 1
 
 
+def test_a_policy_over_the_context_is_one_clear_error():
+    long = Policy(name="long", title="Long", default="permitted", rules=[], text="a " * 50_000)
+    full = make_judge({"kind": "chat", "name": "full", "model": "nano", "policy_form": "full"})
+    with pytest.raises(
+        InputError, match=r"judge full: policy long takes \d{5,} tokens .* room for"
+    ):
+        full.judge(PICTURE, [load_all()[0], long])
+
+
 def test_identity_names_what_decides_an_answer(judge):
     other = make_judge({"kind": "chat", "name": "x", "model": "nano", "max_new_tokens": 5})
     assert judge.identity() != other.identity()

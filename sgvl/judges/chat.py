@@ -9,6 +9,7 @@ from os.path import commonprefix
 
 from sgvl import models, prompts, verdict
 from sgvl.data import Sample
+from sgvl.errors import InputError
 from sgvl.judges.base import Judgement, SpeakingJudge
 from sgvl.judges.prefix import Prefix, hearing, log_probability
 from sgvl.judges.reading import Reader
@@ -109,7 +110,16 @@ class ChatJudge(SpeakingJudge):
         return place(prompts.inert(text, ["<|"]), shown)
 
     def _judge_turn(self, policy) -> str:
-        return self._turn(self._judge_prompt(policy))
+        """Raises InputError for a policy that leaves no room for the reply, pictures apart."""
+        turn = self._turn(self._judge_prompt(policy))
+        taken = len(self.reader.ids(turn))
+        room = self.model.config.get_text_config().max_position_embeddings - self.max_new_tokens
+        if taken > room:
+            raise InputError(
+                f"judge {self.name}: policy {policy.name} takes {taken} tokens in the form "
+                f"{self.policy_form!r}; beside its reply, the model has room for {room}"
+            )
+        return turn
 
     def _turn(self, text: str) -> str:
         return self.reader.turn(prompts.illustrated(text, [True]))
