@@ -103,21 +103,26 @@ def _exit_code(statuses: list[str]) -> int:
 def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1) -> list[Row]:
     """Run the planned units that do not hold, and return a row for each that was reached.
 
-    A unit starts once all that it needs has ended and fewer than ``jobs`` are at work. A failure
-    stops only the units that need the failed one; an interrupt ends the run.
+    A unit starts once all that it needs has ended and fewer than ``jobs`` are at work, on its share
+    of the cores; one that nothing can run beside has them all. A failure stops only the units that
+    need the failed one; an interrupt ends the run.
     """
-    threads = max(1, os.cpu_count() // jobs) if jobs > 1 else None  # more would wait for each other
+    share = max(1, os.cpu_count() // jobs)  # with more, units would wait for each other's threads
     rows: dict[str, Row] = {}
     going: dict[Connection, Execution] = {}
     try:
         while len(rows) < len(plan):
             begun = rows.keys() | {execution.unit.name for execution in going.values()}
-            for unit in (units[name] for name in plan if name not in begun):
+            left = [units[name] for name in plan if name not in begun]
+            for unit in left:
                 if rows.keys() >= set(unit.needs) and len(going) < jobs:
                     if row := _settled(unit, units, forced):
                         rows[unit.name] = row
                     else:
                         print(f"{unit.name} ...", flush=True)
+                        others = [other for other in left if other.name not in rows]
+                        alone = not going and all(_builds_on(u, unit, units) for u in others)
+                        threads = None if alone or jobs == 1 else share
                         execution = Execution(unit, units, threads)
                         going[execution.ending] = execution
             for ending in wait(going) if going else ():
@@ -127,6 +132,11 @@ def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1
         for execution in going.values():
             rows[execution.unit.name] = Row(execution.unit.name, *execution.stop())
     return [rows[name] for name in plan if name in rows]
+
+
+def _builds_on(unit: Unit, other: Unit, units: dict[str, Unit]) -> bool:
+    """Whether a unit is the other, or needs it, if only through what it needs."""
+    return other.name in receipts.with_needs({unit.name}, units)
 
 
 def _settled(unit: Unit, units: dict[str, Unit], forced: set[str]) -> Row | None:

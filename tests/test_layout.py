@@ -58,6 +58,7 @@ ROOMS = [
     "receipts",
     "seeds",
     "report",
+    "execution",
     "run",
     "nano",
 ]

@@ -64,6 +64,7 @@ class Project:
             "SGVL_ROOT": str(self.root),
             "PYTHONPATH": str(PACKAGE_PARENT),
         }
+        environment.pop("OMP_NUM_THREADS", None)  # the runner's to set
         return subprocess.Popen(
             [sys.executable, "-m", "sgvl.run", *arguments],
             cwd=self.root.parent,
@@ -252,7 +253,8 @@ def test_two_units_at_a_time_and_what_needs_them_after(project):
     )
     project.notebook("01_one", meets.format(1, 2), "ran('01', os.environ['OMP_NUM_THREADS'])")
     project.notebook("02_two", meets.format(2, 1), "ran('02', os.environ['OMP_NUM_THREADS'])")
-    project.notebook("03_both", "ran('03', '')", needs=["01_one", "02_two"])
+    alone = "import os\nran('03', os.environ.get('OMP_NUM_THREADS', 'all'))"
+    project.notebook("03_both", alone, needs=["01_one", "02_two"])
     for unit in ("01_one", "02_two", "03_both"):
         project.parameters(unit)
     code, _, err = project.run("nano", "--jobs", "2")
@@ -261,6 +263,7 @@ def test_two_units_at_a_time_and_what_needs_them_after(project):
     share = max(1, os.cpu_count() // 2)
     assert (project.root / "runs/nano/01.txt").read_text() == str(share)
     assert project.receipt("01_one")["threads"] == share
+    assert (project.root / "runs/nano/03.txt").read_text() == "all", "nothing runs beside it"
     code, _, err = project.run("nano", "--jobs", "0")
     assert (code, "expected 1 or more, got 0" in err) == (2, True)
 
