@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sgvl import receipts
 from sgvl.paths import PACKAGE, ROOT
-from sgvl.receipts import Unit
+from sgvl.units import Unit
 
 MENDABLE = {"InputError", "ImageError"}  # of all errors, those that only new input can mend
 PATIENCE = 30  # seconds for a stopped notebook to shut its kernel down

@@ -27,7 +27,7 @@ from sgvl import receipts
 from sgvl.errors import Busy, InputError
 from sgvl.execution import Execution, interrupt
 from sgvl.paths import ROOT, runs
-from sgvl.receipts import Unit
+from sgvl.units import Unit, load_units, match_units, with_needs
 
 DONE, BAD_INPUT, BUSY, INCOMPLETE, INTERNAL = 0, 2, 3, 4, 5
 HOLDS = {"ok", "fresh", "old-code"}  # states in which a unit need not run
@@ -66,10 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    units = receipts.load_units(options.profile)
+    units = load_units(options.profile)
     patterns = options.only or ["*"]
-    chosen = {name for text in patterns for name in receipts.match_units(text, list(units))}
-    plan = receipts.with_needs(chosen, units)
+    chosen = {name for text in patterns for name in match_units(text, list(units))}
+    plan = with_needs(chosen, units)
     forced = chosen if options.force else set()
     if options.status:
         return _exit_code(_print_status(plan, units))
@@ -136,7 +136,7 @@ def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1
 
 def _builds_on(unit: Unit, other: Unit, units: dict[str, Unit]) -> bool:
     """Whether a unit is the other, or needs it, if only through what it needs."""
-    return other.name in receipts.with_needs({unit.name}, units)
+    return other.name in with_needs({unit.name}, units)
 
 
 def _settled(unit: Unit, units: dict[str, Unit], forced: set[str]) -> Row | None:

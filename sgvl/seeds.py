@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sgvl import grpo, launch, receipts, sft
+from sgvl import grpo, launch, sft, units
 from sgvl.claims import Effect, Evidence, Term
 from sgvl.metrics import LEVELS
 from sgvl.paths import ROOT, runs
@@ -32,9 +32,9 @@ def train(
     same seed, which are trained first. ``settings`` are laid over the recipe's. What is finished in
     ``runs/<profile>`` is not trained again. Raises InputError for a unit that is not a training.
     """
-    units = receipts.load_units(recipes)
-    (name,) = receipts.match_units(unit, [u for u in units if u.startswith(("03_", "04_"))])
-    recipe = units[name].parameters
+    known = units.load_units(recipes)
+    (name,) = units.match_units(unit, [u for u in known if u.startswith(("03_", "04_"))])
+    recipe = known[name].parameters
     folder = runs(profile) / "training" / f"{unit}.seed{seed}"
     model = recipe["model"]
     if earlier := re.fullmatch(f"runs/{re.escape(recipes)}/training/([^/]+)/model", model):

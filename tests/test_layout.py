@@ -55,6 +55,7 @@ ROOMS = [
     "figures",
     "widgets",
     "parameters",
+    "units",
     "receipts",
     "seeds",
     "report",

@@ -8,7 +8,7 @@ import pytest
 from sgvl import judges
 from sgvl.data import sources
 from sgvl.paths import PARAMS
-from sgvl.receipts import load_units
+from sgvl.units import load_units
 
 PROFILES = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
 WHOLE = ["nano", "paper", "single"]  # the others hold units that build on one of these

@@ -333,7 +333,7 @@ def test_bad_input_stops_everything_before_anything_runs(project):
     ],
 )
 def test_a_notebook_must_tell_its_place(tmp_path, metadata, said, monkeypatch):
-    from sgvl import receipts
+    from sgvl import units
     from sgvl.errors import InputError
 
     project = Project(tmp_path / "kit")
@@ -342,10 +342,10 @@ def test_a_notebook_must_tell_its_place(tmp_path, metadata, said, monkeypatch):
     project.edit("02_score", lambda notebook: notebook.update(metadata=metadata))
     project.parameters("01_data")
     project.parameters("02_score")
-    monkeypatch.setattr(receipts, "NOTEBOOKS", project.root / "notebooks")
-    monkeypatch.setattr(receipts, "PARAMS", project.root / "params")
+    monkeypatch.setattr(units, "NOTEBOOKS", project.root / "notebooks")
+    monkeypatch.setattr(units, "PARAMS", project.root / "params")
     with pytest.raises(InputError, match="02_score") as caught:
-        receipts.load_units("nano")
+        units.load_units("nano")
     assert said in str(caught.value)
 
 

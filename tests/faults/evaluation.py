@@ -23,6 +23,7 @@ from PIL import Image
 
 from sgvl import metrics, paths, receipts, records
 from sgvl.judges import Judge, Judgement, Sample
+from sgvl.units import Unit
 from sgvl.verdict import SAFE, UNSAFE
 
 
@@ -36,7 +37,7 @@ SAMPLES = [Sample(f"s{i}", Image.new("RGB", (2, 2), (i, 0, 0))) for i in range(1
 QUESTIONS = [f"{sample.id} {policy.name}" for sample in SAMPLES for policy in POLICIES]
 BATCH = 4  # pictures
 ONE_BATCH = BATCH * len(POLICIES)  # questions
-UNIT = receipts.Unit("01_data", "nano", {}, {}, "code", {}, (), (), "key")
+UNIT = Unit("01_data", "nano", {}, {}, "code", {}, (), (), "key")
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([Path(__file__).stem])
