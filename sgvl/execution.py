@@ -118,9 +118,12 @@ def _papermill(unit: Unit) -> tuple[str, str]:
     with tempfile.TemporaryDirectory(prefix="sgvl-") as sockets:
         # Over Unix sockets, kernels that start together cannot take each other's ports.
         unix = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
+        # A kernel is interrupted before it is shut down, and would log that as an error of its own.
+        quiet = {"extra_arguments": ["--log-level=CRITICAL"]}
+        config = Config(KernelManager=unix, NotebookClient=quiet)
         try:
             notebook = papermill.execute_notebook(
-                path, path, unit.parameters, progress_bar=False, config=Config(KernelManager=unix)
+                path, path, unit.parameters, progress_bar=False, config=config
             )
         except PapermillExecutionError as error:
             if error.ename in MENDABLE:

@@ -258,7 +258,7 @@ def test_two_units_at_a_time_and_what_needs_them_after(project):
     for unit in ("01_one", "02_two", "03_both"):
         project.parameters(unit)
     code, _, err = project.run("nano", "--jobs", "2")
-    assert code == 0, err
+    assert (code, err) == (0, "")
     assert project.newly_run()[2:] == ["03"]
     share = max(1, os.cpu_count() // 2)
     assert (project.root / "runs/nano/01.txt").read_text() == str(share)
