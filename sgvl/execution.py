@@ -49,11 +49,8 @@ class Execution:
             status, reason = self.ending.recv()
         except EOFError:
             self._child.join()
-            code = self._child.exitcode
-            status, reason = (
-                "failed",
-                f"the process around the notebook ended with exit code {code}",
-            )
+            status = "failed"
+            reason = f"the process around the notebook ended with exit code {self._child.exitcode}"
         if status == "ok" and (absent := receipts.missing_outputs(self.unit)):
             status, reason = "no-output", f"declared but not written: {', '.join(absent)}"
         return self._recorded(status, reason)

@@ -115,16 +115,16 @@ def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1
             begun = rows.keys() | {execution.unit.name for execution in going.values()}
             left = [units[name] for name in plan if name not in begun]
             for unit in left:
-                if rows.keys() >= set(unit.needs) and len(going) < jobs:
-                    if row := _settled(unit, units, forced):
-                        rows[unit.name] = row
-                    else:
-                        print(f"{unit.name} ...", flush=True)
-                        others = [other for other in left if other.name not in rows]
-                        alone = not going and all(_builds_on(u, unit, units) for u in others)
-                        threads = None if alone or jobs == 1 else share
-                        execution = Execution(unit, units, threads)
-                        going[execution.ending] = execution
+                if len(going) == jobs or not rows.keys() >= set(unit.needs):
+                    continue
+                if row := _settled(unit, units, forced):
+                    rows[unit.name] = row
+                    continue
+                print(f"{unit.name} ...", flush=True)
+                others = [other for other in left if other.name not in rows]
+                alone = not going and all(_builds_on(other, unit, units) for other in others)
+                execution = Execution(unit, units, None if alone or jobs == 1 else share)
+                going[execution.ending] = execution
             for ending in wait(going) if going else ():
                 execution = going.pop(ending)
                 rows[execution.unit.name] = Row(execution.unit.name, *execution.end())

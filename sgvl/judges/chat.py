@@ -70,11 +70,10 @@ class ChatJudge(SpeakingJudge):
         """Whichever of picture and policy comes first is read once, and the other goes on from
         there, where the model can do so; otherwise every case is asked whole."""
         k, images = len(policies), [sample.image for sample in samples]
-        turns = [self._judge_turn(policy) for policy in policies]
         if k > 1 and self.shares == "picture":
-            return self._pictures_first(images, turns)
+            return self._pictures_first(images, list(map(self._judge_turn, policies)))
         if len(images) > 1 and self.shares == "policy":
-            return self._policies_first(images, turns)
+            return self._policies_first(images, list(map(self._judge_turn, policies)))
         done = self.judge_cases([(sample, policy) for sample in samples for policy in policies])
         return [done[i : i + k] for i in range(0, len(done), k)]
 
