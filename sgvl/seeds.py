@@ -41,7 +41,7 @@ def train(
         model = str(train(earlier[1], seed, recipes, profile, data, settings).relative_to(ROOT))
     stage, job = "sft", {}
     if name.startswith("03_"):
-        rows = sft.rows_of(recipe["variant"], runs(data))
+        rows = sft.rows_of(recipe["variant"], runs(data), recipe["rehearsal"])
     else:
         stage, job = "grpo", {"reward": recipe["reward_kind"], "parser": recipe["parser"]}
         rows = grpo.shuffled(grpo.rows_of(recipe["variant"], runs(data) / "data"), seed)

@@ -9,15 +9,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from sgvl import finetune, prompts
 from sgvl.concepts import CATEGORIES
 from sgvl.data import store
-from sgvl.errors import need_known
+from sgvl.errors import InputError, need_known
+from sgvl.judges.base import SpeakingJudge
 from sgvl.metrics import LEVELS
 from sgvl.policy import Policy, load
+from sgvl.random_policies import fill, mixed_skeleton
+from sgvl.verdict import UNPARSEABLE
 
 
 def turns(image, prompt: str, completion: str, **more) -> dict:
@@ -29,17 +33,25 @@ def turns(image, prompt: str, completion: str, **more) -> dict:
 VARIANTS = ("recap", "no_recap", "taxonomy", *LEVELS)
 
 
-def rows_of(variant: str, data: Path, prompt: str = "minimal_edit") -> Dataset:
+def rows_of(variant: str, data: Path, rehearsal: bool = False) -> Dataset:
     """The training rows of a variant, from the folder of a run that has 01_data and 02_recaption.
 
-    ``recap`` and ``no_recap``: captions after and before recaptioning with that ``prompt``.
-    ``taxonomy``: the pictures and policies of stage 2, answered in JSON. ``L1`` .. ``L5``: edited
-    pairs under that level.
+    ``recap`` and ``no_recap``: captions after and before a minimal edit. ``taxonomy``: the pictures
+    and policies of stage 2, answered in JSON. ``L1`` .. ``L5``: edited pairs under that level.
+    With ``rehearsal`` the replies that 02_recaption kept come on top.
     """
+    rows = _taught(variant, data)
+    if not rehearsal:
+        return rows
+    kept = store.undecoded(store.read("rehearsal", data / "recaption"))
+    replies = (turns(row["image"], row["asked"], row["reply"], id=row["id"]) for row in kept)
+    return concatenate_datasets([rows, store.from_rows(replies)])
+
+
+def _taught(variant: str, data: Path) -> Dataset:
     need_known("variant", variant, VARIANTS)
     if variant in ("recap", "no_recap"):
-        rows = store.read("captions", data / "recaption")
-        rows = rows.filter(lambda asked: asked == prompt, input_columns="prompt")
+        rows = _edited(store.read("captions", data / "recaption"))
         return captions(rows, "recaption" if variant == "recap" else "caption")
     if variant == "taxonomy":
         return taxonomy(store.read("llavaguard", data / "data"))
@@ -52,6 +64,39 @@ def captions(rows: Dataset, column: str, wordings: Sequence[str] = prompts.CAPTI
         turns(row["image"], wordings[i % len(wordings)], row[column], id=row["id"])
         for i, row in enumerate(store.undecoded(rows))
     )
+
+
+def rehearse(judge: SpeakingJudge, captions: Dataset, rows: int, seed: int = 0) -> Dataset:
+    """A judge's own replies to random policies, one a picture: id, image, asked, reply, verdict.
+
+    Taught again beside captions, they keep a small model from forgetting how it replies (after
+    pseudorehearsal, Robins 1995; not in the paper). Nothing harmful is in them: the policies are
+    about harmless categories, and the pictures are ``rows`` of those whose caption a minimal edit
+    left as it was. Replies without a verdict are left out. Raises InputError if none is left, or if
+    there are fewer such pictures.
+    """
+    edited = _edited(captions)
+    texts = zip(edited["caption"], edited["recaption"], strict=True)
+    whole = edited.select([i for i, (before, after) in enumerate(texts) if before == after])
+    pictures = whole.select(store.spread(len(whole), rows))
+    rng = np.random.default_rng(seed)
+    harmless = [c.name for c in CATEGORIES.values() if c.group != "harmful"]
+    policies = [fill(rng, mixed_skeleton(rng, longest=12), harmless) for _ in pictures["id"]]
+    told = judge.judge_cases(list(zip(store.samples(pictures), policies, strict=True)))
+    replies = [
+        {"id": row["id"], "image": row["image"], "asked": judge.question(policy)}
+        | {"reply": judgement.reply, "verdict": judgement.verdict}
+        for row, policy, judgement in zip(store.undecoded(pictures), policies, told, strict=True)
+        if judgement.verdict != UNPARSEABLE
+    ]
+    if not replies:
+        raise InputError(f"{judge.name}: none of {len(told)} replies to rehearse has a verdict")
+    return store.from_rows(replies)
+
+
+def _edited(captions: Dataset) -> Dataset:
+    """Of pictures that several prompts recaptioned, the rows of the paper's minimal edit."""
+    return captions.filter(lambda prompt: prompt == "minimal_edit", input_columns="prompt")
 
 
 def classify(rows: Dataset, policy: Policy) -> Dataset:

@@ -29,7 +29,9 @@ def train(tmp_path, monkeypatch):
         ("prompt", ["minimal_edit"] * 4),
     ):
         told = told.add_column(name, column)
-    store.save({"captions": told}, tmp_path / "tiny" / "recaption", 0)
+    kept = told.select_columns(["id", "image"]).add_column("asked", ["Is this fine?"] * 4)
+    made = {"captions": told, "rehearsal": kept.add_column("reply", ["Answer: safe"] * 4)}
+    store.save(made, tmp_path / "tiny" / "recaption", 0)
     store.save({"llavaguard": scenes.llavaguard(0, images=2)}, tmp_path / "tiny" / "data", 0)
     return lambda unit, seed: seeds.train(unit, seed, "nano", "again", "tiny", TWO_STEPS)
 

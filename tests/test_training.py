@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from datasets import concatenate_datasets
 from transformers import TrainingArguments
 
 from sgvl import finetune, grpo, launch, reward, sft
-from sgvl.data import pairs, scenes
+from sgvl.concepts import CATEGORIES, named
+from sgvl.data import pairs, scenes, store
 from sgvl.errors import InputError
+from sgvl.judges.chat import ChatJudge
 from sgvl.models import load as load_model
 from sgvl.paths import PARAMS
 from sgvl.policy import load
@@ -120,6 +124,44 @@ def test_each_variant_teaches_what_it_says():
         sft.rows_of("recaps", PARAMS)
     with pytest.raises(InputError, match="did you mean rl"):
         grpo.rows_of("rll", PARAMS)
+
+
+def captioned():
+    """Eight pictures; the recaptioner put something back into the first four captions only."""
+    told = scenes.sft_images(seed=0, images=8, harmful_share=0.0)
+    texts = [describe(tags) for tags in told["tags"]]
+    told = told.add_column("caption", ["I see an object."] * 4 + texts[4:])
+    both = [
+        told.add_column("recaption", texts).add_column("prompt", [prompt] * 8)
+        for prompt in ("minimal_edit", "rewrite")
+    ]
+    return concatenate_datasets(both)
+
+
+def test_rehearsed_are_own_replies_to_policies_where_nothing_was_put_back(tmp_path):
+    told, judge = captioned(), ChatJudge(score=False)
+    kept = sft.rehearse(judge, told, rows=3, seed=5)
+    assert set(kept["id"]) < set(told["id"][4:8]) and len(kept) == 3
+    assert judge.ask(list(kept["image"]), list(kept["asked"])) == list(kept["reply"])
+    assert len(set(kept["asked"])) == 3 and set(kept["verdict"]) <= {"safe", "unsafe"}
+    harmful = {c.name for c in CATEGORIES.values() if c.group == "harmful"} | set(named("harmful"))
+    assert not harmful & set(re.findall(r"\w+", " ".join(kept["asked"])))
+    store.save({"captions": told, "rehearsal": kept}, tmp_path / "recaption", 0)
+    rows = sft.rows_of("recap", tmp_path, rehearsal=True)
+    assert rows.select(range(8)).to_list() == sft.rows_of("recap", tmp_path).to_list()
+    assert [row["completion"][0]["content"] for row in rows][8:] == list(kept["reply"])
+    assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["asked"])
+
+
+def test_what_cannot_be_rehearsed_is_said(tmp_path):
+    told, short = captioned(), ChatJudge("mute", score=False, max_new_tokens=4)
+    with pytest.raises(InputError, match="mute: none of 2 replies to rehearse has a verdict"):
+        sft.rehearse(short, told, rows=2)
+    with pytest.raises(InputError, match="5 rows wanted of a set of 4"):
+        sft.rehearse(short, told, rows=5)
+    store.save({"captions": told}, tmp_path / "recaption", 0)
+    with pytest.raises(InputError, match="written by 02_recaption: no data set 'rehearsal'"):
+        sft.rows_of("recap", tmp_path, rehearsal=True)
 
 
 def test_training_pairs_share_no_scene_with_the_benchmark():

@@ -43,13 +43,13 @@ def read(name: str, folder: Path) -> Dataset:
     Raises ``InputError`` when the file is missing, unknown to the manifest, or not the one written.
     """
     path = folder / f"{name}.parquet"
+    writer = "02_recaption" if name in ("captions", "rehearsal") else "01_data"
     try:
         sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
     except (OSError, ValueError, KeyError):
-        writer = "02_recaption" if name == "captions" else "01_data"
         broken = f"{folder / MANIFEST} is missing or broken; run notebook {writer} first"
         raise InputError(broken) from None
-    need_known(f"{folder}: no data set", name, sets)
+    need_known(f"{folder}, written by {writer}: no data set", name, sets)
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
         raise InputError(f"{path} is not the file of its manifest; write it again")
     # A cache by digest: the library's own knows a file by path and time, and could be stale.

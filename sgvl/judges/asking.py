@@ -52,7 +52,7 @@ class AskingJudge(SpeakingJudge):
         raise NotImplementedError
 
     def _judged(self, shown: Sequence[tuple[Sample, Sequence]]) -> list[list[Judgement]]:
-        asked = [(sample.image, list(map(self._judge_prompt, own))) for sample, own in shown]
+        asked = [(sample.image, list(map(self.question, own))) for sample, own in shown]
         told: dict[int, list[Answer]] = {}
         problems: list[str] = []
         try:

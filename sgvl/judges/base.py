@@ -127,5 +127,6 @@ class SpeakingJudge(Judge):
     def judge(self, image, policies, tags=frozenset()) -> list[Judgement]:
         return self.judge_batch([Sample("", image, tags)], policies)[0]
 
-    def _judge_prompt(self, policy: Policy) -> str:
+    def question(self, policy: Policy) -> str:
+        """The words that put a policy before the judge; the picture is no part of them."""
         return prompts.judge_prompt(policy.render(self.policy_form), self.prompt)

@@ -110,7 +110,7 @@ class ChatJudge(SpeakingJudge):
 
     def _judge_turn(self, policy) -> str:
         """Raises InputError for a policy that leaves no room for the reply, pictures apart."""
-        turn = self._turn(self._judge_prompt(policy))
+        turn = self._turn(self.question(policy))
         taken = len(self.reader.ids(turn))
         room = self.model.config.get_text_config().max_position_embeddings - self.max_new_tokens
         if taken > room:
