@@ -51,7 +51,7 @@ def rows_of(variant: str, data: Path, rehearsal: bool = False) -> Dataset:
 def _taught(variant: str, data: Path) -> Dataset:
     need_known("variant", variant, VARIANTS)
     if variant in ("recap", "no_recap"):
-        rows = _edited(store.read("captions", data / "recaption"))
+        rows = edited(store.read("captions", data / "recaption"))
         return captions(rows, "recaption" if variant == "recap" else "caption")
     if variant == "taxonomy":
         return taxonomy(store.read("llavaguard", data / "data"))
@@ -75,9 +75,9 @@ def rehearse(judge: SpeakingJudge, captions: Dataset, rows: int, seed: int = 0) 
     left as it was. Replies without a verdict are left out. Raises InputError if none is left, or if
     there are fewer such pictures.
     """
-    edited = _edited(captions)
-    texts = zip(edited["caption"], edited["recaption"], strict=True)
-    whole = edited.select([i for i, (before, after) in enumerate(texts) if before == after])
+    minimal = edited(captions)
+    texts = zip(minimal["caption"], minimal["recaption"], strict=True)
+    whole = minimal.select([i for i, (before, after) in enumerate(texts) if before == after])
     pictures = whole.select(store.spread(len(whole), rows))
     rng = np.random.default_rng(seed)
     harmless = [c.name for c in CATEGORIES.values() if c.group != "harmful"]
@@ -94,7 +94,7 @@ def rehearse(judge: SpeakingJudge, captions: Dataset, rows: int, seed: int = 0) 
     return store.from_rows(replies)
 
 
-def _edited(captions: Dataset) -> Dataset:
+def edited(captions: Dataset) -> Dataset:
     """Of pictures that several prompts recaptioned, the rows of the paper's minimal edit."""
     return captions.filter(lambda prompt: prompt == "minimal_edit", input_columns="prompt")
 
