@@ -9,19 +9,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from datasets import Dataset, concatenate_datasets
 
 from sgvl import finetune, prompts
 from sgvl.concepts import CATEGORIES
 from sgvl.data import store
-from sgvl.errors import InputError, need_known
-from sgvl.judges.base import SpeakingJudge
+from sgvl.errors import need_known
 from sgvl.metrics import LEVELS
 from sgvl.policy import Policy, load
-from sgvl.random_policies import fill, mixed_skeleton
-from sgvl.verdict import UNPARSEABLE
 
 
 def turns(image, prompt: str, completion: str, **more) -> dict:
@@ -64,34 +60,6 @@ def captions(rows: Dataset, column: str, wordings: Sequence[str] = prompts.CAPTI
         turns(row["image"], wordings[i % len(wordings)], row[column], id=row["id"])
         for i, row in enumerate(store.undecoded(rows))
     )
-
-
-def rehearse(judge: SpeakingJudge, captions: Dataset, rows: int, seed: int = 0) -> Dataset:
-    """A judge's own replies to random policies, one a picture: id, image, asked, reply, verdict.
-
-    Taught again beside captions, they keep a small model from forgetting how it replies (after
-    pseudorehearsal, Robins 1995; not in the paper). Nothing harmful is in them: the policies are
-    about harmless categories, and the pictures are ``rows`` of those whose caption a minimal edit
-    left as it was. Replies without a verdict are left out. Raises InputError if none is left, or if
-    there are fewer such pictures.
-    """
-    minimal = edited(captions)
-    texts = zip(minimal["caption"], minimal["recaption"], strict=True)
-    whole = minimal.select([i for i, (before, after) in enumerate(texts) if before == after])
-    pictures = whole.select(store.spread(len(whole), rows))
-    rng = np.random.default_rng(seed)
-    harmless = [c.name for c in CATEGORIES.values() if c.group != "harmful"]
-    policies = [fill(rng, mixed_skeleton(rng, longest=12), harmless) for _ in pictures["id"]]
-    told = judge.judge_cases(list(zip(store.samples(pictures), policies, strict=True)))
-    replies = [
-        {"id": row["id"], "image": row["image"], "asked": judge.question(policy)}
-        | {"reply": judgement.reply, "verdict": judgement.verdict}
-        for row, policy, judgement in zip(store.undecoded(pictures), policies, told, strict=True)
-        if judgement.verdict != UNPARSEABLE
-    ]
-    if not replies:
-        raise InputError(f"{judge.name}: none of {len(told)} replies to rehearse has a verdict")
-    return store.from_rows(replies)
 
 
 def edited(captions: Dataset) -> Dataset:

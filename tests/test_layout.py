@@ -45,6 +45,7 @@ ROOMS = [
     "reward",
     "finetune",
     "sft",
+    "rehearsal",
     "grpo",
     "launch",
     "ablations",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +24,9 @@ from sgvl.judges.chat import ChatJudge
 from sgvl.models import load as load_model
 from sgvl.paths import PARAMS
 from sgvl.policy import load
+from sgvl.rehearsal import rehearse
 from sgvl.scenes import describe
+from sgvl.verdict import parse
 
 SFT = {
     "per_device_train_batch_size": 4,
@@ -138,14 +141,19 @@ def captioned():
     return concatenate_datasets(both)
 
 
-def test_rehearsed_are_own_replies_to_policies_where_nothing_was_put_back(tmp_path):
+def test_rehearsed_are_own_replies_and_nothing_harmful_is_asked(tmp_path):
     told, judge = captioned(), ChatJudge(score=False)
-    kept = sft.rehearse(judge, told, rows=3, seed=5)
-    assert set(kept["id"]) < set(told["id"][4:8]) and len(kept) == 3
+    kept = rehearse(judge, told, policies=3, per_task=2, seed=5)
     assert judge.ask(list(kept["image"]), list(kept["asked"])) == list(kept["reply"])
-    assert len(set(kept["asked"])) == 3 and set(kept["verdict"]) <= {"safe", "unsafe"}
+    assert len(set(kept["asked"])) >= 3 + 4  # counting and place ask the same of every picture
     harmful = {c.name for c in CATEGORIES.values() if c.group == "harmful"} | set(named("harmful"))
     assert not harmful & set(re.findall(r"\w+", " ".join(kept["asked"])))
+    policies, questions = kept.select(range(3)), kept.select(range(3, 11))
+    assert set(policies["id"]) < set(told["id"][4:8])  # where nothing was put back
+    assert {parse(reply).verdict for reply in policies["reply"]} <= {"safe", "unsafe"}
+    tasks = [name.split("-")[1] for name in questions["id"]]
+    assert Counter(tasks) == dict.fromkeys(("presence", "counting", "place", "choice"), 2)
+
     store.save({"captions": told, "rehearsal": kept}, tmp_path / "recaption", 0)
     rows = sft.rows_of("recap", tmp_path, rehearsal=True)
     assert rows.select(range(8)).to_list() == sft.rows_of("recap", tmp_path).to_list()
@@ -153,12 +161,20 @@ def test_rehearsed_are_own_replies_to_policies_where_nothing_was_put_back(tmp_pa
     assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["asked"])
 
 
+def test_questions_are_rehearsed_on_scenes_that_no_test_shows():
+    rehearsed = scenes.general(seed=0, per_task=4, split="train")
+    asked = scenes.general(seed=0, per_task=4)
+    assert set(rehearsed["split"]) == {"train"} and set(asked["split"]) == {"test"}
+    assert not {i.tobytes() for i in rehearsed["image"]} & {i.tobytes() for i in asked["image"]}
+
+
 def test_what_cannot_be_rehearsed_is_said(tmp_path):
     told, short = captioned(), ChatJudge("mute", score=False, max_new_tokens=4)
     with pytest.raises(InputError, match="mute: none of 2 replies to rehearse has a verdict"):
-        sft.rehearse(short, told, rows=2)
+        rehearse(short, told, policies=2, per_task=0)
     with pytest.raises(InputError, match="5 rows wanted of a set of 4"):
-        sft.rehearse(short, told, rows=5)
+        rehearse(short, told, policies=5, per_task=0)
+    assert len(rehearse(ChatJudge(score=False), told, policies=2, per_task=0)) == 2
     store.save({"captions": told}, tmp_path / "recaption", 0)
     with pytest.raises(InputError, match="written by 02_recaption: no data set 'rehearsal'"):
         sft.rows_of("recap", tmp_path, rehearsal=True)

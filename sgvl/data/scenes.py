@@ -166,7 +166,7 @@ def sft_images(seed: int = 0, images: int = 600, harmful_share: float = 0.8) -> 
     return table(records)
 
 
-def general(seed: int = 0, per_task: int = 100) -> Dataset:
+def general(seed: int = 0, per_task: int = 100, split: str = "test") -> Dataset:
     """General ability on neutral scenes: presence, counting, place, multiple choice."""
     rng = np.random.default_rng((seed, 60))
     ask: dict[str, Callable] = {
@@ -179,15 +179,15 @@ def general(seed: int = 0, per_task: int = 100) -> Dataset:
     for task, question in ask.items():
         for i in range(per_task):
             n = 1 + i % 4
-            names = sample_names(rng, named("neutral", "sensitive"), n, "test")
-            scene = sample_scene(rng, "test", names)
+            names = sample_names(rng, named("neutral", "sensitive"), n, split)
+            scene = sample_scene(rng, split, names)
             asked = question(i, scene)
             records.append(
                 row(
                     scene,
                     id=f"general-{task}-{i:03d}",
                     source="general-nano",
-                    split="test",
+                    split=split,
                     category=task,
                     question=asked.text,
                     answer=asked.answer,
