@@ -96,12 +96,12 @@ def trade_off(points: pd.DataFrame) -> plt.Figure:
     general_high, in percent.
     """
     fig, ax = plt.subplots(figsize=(0.6 * PAGE, 0.45 * PAGE), layout="constrained")
-    for row in points.itertuples():
+    # Smaller and smaller: of judges with the same scores each still shows, as a ring.
+    for row, size in zip(points.itertuples(), np.linspace(9, 4, len(points)), strict=True):
         across = [[row.general - row.general_low], [row.general_high - row.general]]
         up = [[row.safety - row.safety_low], [row.safety_high - row.safety]]
-        ax.errorbar(
-            row.general, row.safety, up, across, fmt="o", ms=5, lw=0.7, capsize=2, label=row.judge
-        )
+        style = {"fmt": "o", "ms": size, "lw": 0.7, "capsize": 2}
+        ax.errorbar(row.general, row.safety, up, across, label=row.judge, **style)
     ax.set(xlabel="general ability (% right)", ylabel="SafeEditBench (macro, %)")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     plt.close(fig)
