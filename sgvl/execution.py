@@ -98,8 +98,6 @@ def _child(send, unit: Unit, threads: int | None) -> None:
     os.environ["SGVL_ROOT"] = str(ROOT)
     path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    # Else glibc gives memory back after each step and fetches it for the next: 8 % of a training.
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     send.send(_papermill(unit))
