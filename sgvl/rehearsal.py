@@ -37,8 +37,8 @@ def to_policies(judge: SpeakingJudge, captions: Dataset, pictures: int, seed: in
     a verdict are left out.
     """
     minimal = edited(captions)
-    texts = zip(minimal["caption"], minimal["recaption"], strict=True)
-    whole = minimal.select([i for i, (before, after) in enumerate(texts) if before == after])
+    texts = ["caption", "recaption"]
+    whole = minimal.filter(lambda before, after: before == after, input_columns=texts)
     shown = whole.select(store.spread(len(whole), pictures))
     rng = np.random.default_rng(seed)
     harmless = [c.name for c in CATEGORIES.values() if c.group != "harmful"]

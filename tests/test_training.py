@@ -150,6 +150,7 @@ def test_rehearsed_are_own_replies_and_nothing_harmful_is_asked(tmp_path):
     assert not harmful & set(re.findall(r"\w+", " ".join(kept["asked"])))
     policies, questions = kept.select(range(3)), kept.select(range(3, 11))
     assert set(policies["id"]) < set(told["id"][4:8])  # where nothing was put back
+    assert len(set(policies["asked"])) == 3
     assert {parse(reply).verdict for reply in policies["reply"]} <= {"safe", "unsafe"}
     tasks = [name.split("-")[1] for name in questions["id"]]
     assert Counter(tasks) == dict.fromkeys(("presence", "counting", "place", "choice"), 2)
