@@ -104,16 +104,18 @@ def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1
     """Run the planned units that do not hold, and return a row for each that was reached.
 
     A unit starts once all that it needs has ended and fewer than ``jobs`` are at work, on its share
-    of the cores; one that nothing can run beside has them all. A failure stops only the units that
-    need the failed one; an interrupt ends the run.
+    of the cores; one that nothing can run beside has them all. Of several that could start, the one
+    with the longest chain of units waiting for it goes first, unless they run one by one. A failure
+    stops only the units that need the failed one; an interrupt ends the run.
     """
+    order = plan if jobs == 1 else _longest_chain_first(plan, units)
     share = max(1, os.cpu_count() // jobs)  # with more, units would wait for each other's threads
     rows: dict[str, Row] = {}
     going: dict[Connection, Execution] = {}
     try:
         while len(rows) < len(plan):
             begun = rows.keys() | {execution.unit.name for execution in going.values()}
-            left = [units[name] for name in plan if name not in begun]
+            left = [units[name] for name in order if name not in begun]
             for unit in left:
                 if len(going) == jobs or not rows.keys() >= set(unit.needs):
                     continue
@@ -132,6 +134,15 @@ def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1
         for execution in going.values():
             rows[execution.unit.name] = Row(execution.unit.name, *execution.stop())
     return [rows[name] for name in plan if name in rows]
+
+
+def _longest_chain_first(plan: list[str], units: dict[str, Unit]) -> list[str]:
+    """The plan, by how many units must follow one another from each; ties stay as planned."""
+    chain = dict.fromkeys(plan, 1)
+    for name in reversed(plan):
+        for need in units[name].needs:
+            chain[need] = max(chain[need], chain[name] + 1)
+    return sorted(plan, key=chain.get, reverse=True)
 
 
 def _builds_on(unit: Unit, other: Unit, units: dict[str, Unit]) -> bool:

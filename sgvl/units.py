@@ -6,6 +6,8 @@ stands in the notebook's metadata, so that a notebook tells its own place in the
 
     "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],
              "reads": ["policies/*.md"]}
+
+A unit also needs those whose results its parameters name, such as the weights that it starts from.
 """
 
 import hashlib
@@ -114,6 +116,7 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
             needs += match_units(pattern, names)
         except InputError as error:
             problems.append(f"{notebook.name}: needs: {error}")
+    needs += _named(parameters, profile, earlier)
     if late := [need for need in needs if need >= name]:
         problems.append(f"{notebook.name}: needs {late[0]}, which does not run before {name}")
     for path in gives:
@@ -131,6 +134,15 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     key = digest([code, parameters, files, upstream])
     needs = tuple(sorted(set(needs)))
     return Unit(name, profile, parameters, source, code, files, needs, tuple(gives), key)
+
+
+def _named(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
+    """Units that give what the parameters name in the profile's run folder, or something in it."""
+    run = PurePosixPath("runs", profile)
+    texts = [text for text in _parts(parameters) if isinstance(text, str)]
+    paths = [path for path in map(PurePosixPath, texts) if run in path.parents]
+    given = {run / give: name for name, unit in units.items() for give in unit.gives}
+    return [name for give, name in given.items() if any(map(give.is_relative_to, paths))]
 
 
 def _digests(globs: list[str], parameters: dict) -> dict[str, str]:

@@ -268,6 +268,27 @@ def test_two_units_at_a_time_and_what_needs_them_after(project):
     assert (code, "expected 1 or more, got 0" in err) == (2, True)
 
 
+def test_a_unit_needs_what_its_parameters_name_and_the_longest_chain_starts_first(project):
+    save = "place = folder / unit\nplace.mkdir(exist_ok=True)\n(place / 'weights').touch()"
+    train = "unit = f'01_sft.{split}'", "ran(unit, '')", save
+    tune = "ran('02_grpo', '')\nassert Path(model, 'weights').exists()"
+    project.notebook("01_sft", *train, parameters="split: str = 'a'", gives=["{unit}/weights"])
+    project.notebook("02_grpo", tune, parameters="model: str = 'nano'")
+    project.parameters("01_sft.a", "split: a")
+    project.parameters("01_sft.b", "split: b")
+    project.parameters("02_grpo.b", "model: runs/nano/01_sft.b")
+    code, out, err = project.run("nano", "--jobs", "2")
+    assert code == 0, err
+    assert out.splitlines()[:2] == ["01_sft.b ...", "01_sft.a ..."]
+
+    project.edit("01_sft", lambda notebook: notebook.cells.append(new_code_cell("1")))
+    project.run("nano", "--only", "01_sft.a")
+    project.newly_run()
+    assert project.status(4)["02_grpo.b"] == "stale        upstream (01_sft.b)"
+    assert project.run("nano", "--only", "02_*")[0] == 0
+    assert project.newly_run() == ["01_sft.b", "02_grpo"]
+
+
 def test_a_signal_reaches_every_kernel(project):
     for unit in ("01_one", "02_two"):
         project.notebook(unit, SLEEPS.replace('"kernel"', f'"{unit}"'))
