@@ -168,7 +168,7 @@ def sft_images(seed: int = 0, images: int = 600, harmful_share: float = 0.8) -> 
 
 def general(seed: int = 0, per_task: int = 100, split: str = "test") -> Dataset:
     """General ability on neutral scenes: presence, counting, place, multiple choice."""
-    rng = np.random.default_rng((seed, 60))
+    rng = np.random.default_rng((seed, 60, split == "train"))
     ask: dict[str, Callable] = {
         "presence": lambda i, scene: questions.presence(rng, scene)[i // 4 % 2],
         "counting": lambda i, scene: questions.counting(scene),
