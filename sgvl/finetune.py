@@ -17,6 +17,7 @@ import pandas as pd
 from sgvl import models
 from sgvl.data import store
 from sgvl.errors import InputError, nearest
+from sgvl.progress import report
 
 # Linear layers of the language model only: the same names also stand in the vision tower.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -75,6 +76,7 @@ def run(
             peft_config=lora_config(lora),
             **more,
         )
+        report_steps(trainer)
         trainer.train(resume_from_checkpoint=checkpoint)
         finish(trainer, processor, folder)
     return history(folder)
@@ -113,6 +115,22 @@ def watched(trainer: type) -> type:
             return found
 
     return Watched
+
+
+def report_steps(trainer) -> None:
+    """Say each minute how many steps are done, in place of every line of the log, which is kept."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    class Steps(TrainerCallback):
+        def on_train_begin(self, args, state, control, **_):
+            self.before, self.say = state.global_step, report(every=60)
+
+        def on_step_end(self, args, state, control, **_):
+            if state.is_world_process_zero:
+                self.say(state.global_step - self.before, state.max_steps - self.before)
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Steps)
 
 
 def identify(folder: Path, **facts) -> None:

@@ -21,6 +21,7 @@ ROOMS = [
     "paths",
     "strict_yaml",
     "kinds",
+    "progress",
     "concepts",
     "policy",
     "clauses",

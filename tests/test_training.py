@@ -273,9 +273,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(lora, tmp_path):
     assert again["loss"].tolist() == whole["loss"].tolist()
 
 
-def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path):
+def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path, capsys):
     rows = caption_rows().select(range(4))
     sft.train(rows, "nano", tmp_path, SFT)
+    said = capsys.readouterr().out
+    assert said.startswith("1 of 1, ") and said.count("\n") == 1, "not each line of the log"
     first = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     sft.train(rows, "nano", tmp_path, SFT)
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == first

@@ -10,7 +10,8 @@ recaptioner refused, cut short or garbled is counted and left out; ``departure``
 """
 
 from sgvl.kinds import build
-from sgvl.recaption.asking import caption_all, counts, estimate, report
+from sgvl.progress import report
+from sgvl.recaption.asking import caption_all, counts, estimate
 from sgvl.recaption.base import Captioner, Item, Reply, items, read, with_captions
 from sgvl.recaption.measuring import changes, departure, measure
 from sgvl.recaption.saving import examples, figure_words, to_dataset

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -93,22 +92,6 @@ def counts(rows: Sequence[dict]) -> dict[str, int]:
     """How many rows have each status, all statuses named."""
     found = Counter(row["status"] for row in rows)
     return {status: found[status] for status in STATUSES}
-
-
-def report(every: float = 10.0) -> Callable[[int, int], None]:
-    """A ``progress`` that prints at most one line in ``every`` seconds, and one at the end."""
-    begun = last = time.monotonic()
-
-    def say(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done < total and now - last < every:
-            return
-        last = now
-        left = (now - begun) / done * (total - done)
-        print(f"{done} of {total}, {now - begun:.0f} s, about {left:.0f} s left", flush=True)
-
-    return say
 
 
 def _tokens(text: str) -> int:
