@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 
 def report(every: float = 10.0) -> Callable[[int, int], None]:
-    """A ``progress`` that prints at most one line in ``every`` seconds, and one at the end."""
+    """What to tell how many are done, of how many: it prints at most one line in ``every`` seconds,
+    and one at the end."""
     begun = last = time.monotonic()
 
     def say(done: int, total: int) -> None:
