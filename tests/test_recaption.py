@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scripted_server import says
 
-from sgvl import recaption
+from sgvl import progress, recaption
 from sgvl.concepts import group, named
 from sgvl.data.scenes import sft_images
 from sgvl.errors import InputError
@@ -433,7 +433,7 @@ def test_captions_that_are_not_there_yet_are_assumed(server, tmp_path):
 
 
 def test_progress_is_a_line_at_most_now_and_then(capsys):
-    say = recaption.report(every=60)
+    say = progress.report(every=60)
     for k in range(1, 6):
         say(k, 5)
     assert capsys.readouterr().out.count("\n") == 1

@@ -10,7 +10,6 @@ recaptioner refused, cut short or garbled is counted and left out; ``departure``
 """
 
 from sgvl.kinds import build
-from sgvl.progress import report
 from sgvl.recaption.asking import caption_all, counts, estimate
 from sgvl.recaption.base import Captioner, Item, Reply, items, read, with_captions
 from sgvl.recaption.measuring import changes, departure, measure
@@ -32,7 +31,6 @@ __all__ = [
     "make_captioner",
     "measure",
     "read",
-    "report",
     "to_dataset",
     "with_captions",
 ]
