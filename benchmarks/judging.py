@@ -19,17 +19,17 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from sgvl import prompts
-from sgvl.concepts import CATEGORIES, named
+from sgvl.common.paths import NANO_MODEL
 from sgvl.data import Sample
 from sgvl.judges.base import Judge, Judgement
-from sgvl.judges.chat import ChatJudge
-from sgvl.paths import NANO_MODEL
-from sgvl.policy import Policy
-from sgvl.questions import SEEN
-from sgvl.random_policies import fill, mixed_skeleton
-from sgvl.records import judge_all
-from sgvl.scenes import render, sample_names, sample_scene
+from sgvl.judges.chat.judge import ChatJudge
+from sgvl.judges.records import judge_all
+from sgvl.policies.concepts import CATEGORIES, named
+from sgvl.policies.policy import Policy
+from sgvl.policies.random_policies import fill, mixed_skeleton
+from sgvl.text import prompts
+from sgvl.world.questions import SEEN
+from sgvl.world.scenes import render, sample_names, sample_scene
 
 PIXELS = 448 * 448  # 256 tokens
 LENGTHS = range(65, 86)  # tokens of a policy
@@ -39,7 +39,7 @@ BATCHES = (1, 2, 4, 8)  # of the pipeline: the best counts
 def make_judge(folder: Path, **options) -> ChatJudge:
     """Nano's weights behind a processor that keeps pictures large."""
     shutil.copytree(NANO_MODEL, folder, dirs_exist_ok=True)
-    judge = ChatJudge(model=str(folder), score=False, **options)
+    judge = ChatJudge(model=str(folder), with_p_unsafe=False, **options)
     judge.processor.image_processor.size = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
     return judge
 

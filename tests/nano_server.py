@@ -14,10 +14,10 @@ from threading import Lock
 import torch
 from PIL import Image
 
-from sgvl import models
+from sgvl.models import loading
 
 NAME = "nano-served"
-MODEL, PROCESSOR = models.load("nano")
+MODEL, PROCESSOR = loading.load("nano")
 ONE_AT_A_TIME = Lock()
 
 

@@ -12,8 +12,8 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from huggingface_hub import constants
 from local_hub import local_hub
 
-from sgvl.data import general, llavaguard, policyshift, safeeditbench, unsafebench
-from sgvl.scenes import render, sample_scene
+from sgvl.data.sources import general, llavaguard, policyshift, safeeditbench, unsafebench
+from sgvl.world.scenes import render, sample_scene
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sgvl import reference
-from sgvl.audit import arithmetic, audit, counts
-from sgvl.audit.__main__ import main
-from sgvl.audit.findings import ASSUMPTIONS, VERDICTS, span
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
+from sgvl.report import reference
+from sgvl.report.audit import arithmetic, audit, counts
+from sgvl.report.audit.__main__ import main
+from sgvl.report.audit.findings import ASSUMPTIONS, VERDICTS, span
 
 
 @pytest.fixture(scope="module")

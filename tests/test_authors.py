@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from sgvl.authors import llavaguard
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
+from sgvl.scores.llavaguard_scorer import llavaguard
 
 # Two pictures under the default policy, one of them under three others, and an unread answer.
 ROWS = [

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgvl import clauses, widgets
-from sgvl.concepts import CATEGORIES, PLACES, concepts
-from sgvl.errors import InputError
-from sgvl.policy import load, load_all
+from sgvl import widgets
+from sgvl.common.errors import InputError
+from sgvl.policies import brief
+from sgvl.policies.concepts import CATEGORIES, PLACES, concepts
+from sgvl.policies.policy import load, load_all
 
 pytestmark = pytest.mark.browser
 
@@ -242,7 +243,7 @@ def teach(lesson: Lesson) -> None:
         "all else prohibited; FRUIT permitted.",
     ):
         workshop.write(text)
-        rulings = [clauses.read(text).label(scene.tags) for scene in widgets.CLASS]
+        rulings = [brief.parse_brief(text).label(scene.tags) for scene in widgets.CLASS]
         workshop.has("label", [ruling.label for ruling in rulings])
         workshop.has("rule that fired", [f"“{ruling.rule}”" for ruling in rulings])
     workshop.keep()
@@ -399,7 +400,7 @@ def test_the_page_reads_and_labels_as_the_package_does(exported):
     expected = []
     for text in texts:
         try:
-            rulings = map(clauses.read(text).label, scenes)
+            rulings = map(brief.parse_brief(text).label, scenes)
             expected.append([[ruling.label, ruling.rule] for ruling in rulings])
         except InputError:
             expected.append(None)

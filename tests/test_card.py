@@ -6,20 +6,21 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from sgvl.data import card, pairs, scenes, store
+from sgvl.data import dataset_card, store
+from sgvl.world import pairs, sets
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("data")
-    sets = {
+    made = {
         "safeeditbench": pairs.safeeditbench(per_category=10),
-        "unsafebench": scenes.unsafebench(per_category=2),
-        "llavaguard": scenes.llavaguard(images=2),
-        "general": scenes.general(per_task=1),
+        "unsafebench": sets.unsafebench(per_category=2),
+        "llavaguard": sets.llavaguard(images=2),
+        "general": sets.general(per_task=1),
     }
-    store.save(sets, where, seed=7)
-    card.write(where, list(sets))
+    store.save(made, where, seed=7)
+    dataset_card.write(where, list(made))
     return where
 
 
@@ -27,7 +28,7 @@ def test_the_header_is_one_that_the_hub_reads(folder):
     told = DatasetCard.load(folder / "README.md").data
     assert told.license == "cc-by-4.0" and told.language == "en"
     assert told.size_categories == "n<1K" and "synthetic" in told.tags
-    assert card.NOT_FOR_ALL not in told.tags
+    assert dataset_card.NOT_FOR_ALL not in told.tags
     assert [(c["config_name"], c["data_files"]) for c in told.configs][1:3] == [
         ("unsafebench", [{"split": "test", "path": "unsafebench.parquet"}]),
         ("llavaguard", [{"split": "train", "path": "llavaguard.parquet"}]),
@@ -44,8 +45,8 @@ def test_its_numbers_are_those_of_the_files(folder):
 
 
 def test_the_licence_is_that_of_the_drawings(tmp_path):
-    store.save({"unsafebench": scenes.unsafebench(per_category=1, style="openmoji")}, tmp_path, 0)
-    text = card.readme(tmp_path, ["unsafebench"])
+    store.save({"unsafebench": sets.unsafebench(per_category=1, style="openmoji")}, tmp_path, 0)
+    text = dataset_card.readme(tmp_path, ["unsafebench"])
     assert yaml.safe_load(text.split("---")[1])["license"] == "cc-by-sa-4.0" and "OpenMoji" in text
 
 

@@ -7,13 +7,14 @@ import re
 import pytest
 import torch
 
-from sgvl import models, prompts
+from sgvl.common.errors import InputError
 from sgvl.data import Sample
-from sgvl.errors import InputError
 from sgvl.judges import make_judge
-from sgvl.judges.prefix import Prefix, hearing
-from sgvl.policy import Policy, load_all
-from sgvl.scenes import Scene, Thing, render
+from sgvl.judges.chat.prefix import Prefix, record_last_logits
+from sgvl.models import loading
+from sgvl.policies.policy import Policy, load_all
+from sgvl.text import prompts
+from sgvl.world.scenes import Scene, Thing, render
 
 PICTURE = render(Scene("park", 12, (Thing("dog", 0), Thing("apple", 3))))
 
@@ -78,7 +79,7 @@ def first_words(judge, pictures, wrong=lambda seen: seen.ahead) -> torch.Tensor:
     turns = [judge._judge_turn(level) for level in load_all()]
     seen = judge.reader.seen(pictures, turns)
     rows = judge.reader.under(seen._replace(ahead=wrong(seen)), turns)
-    with hearing(judge.model) as heard:
+    with record_last_logits(judge.model) as heard:
         rows.generate(judge.reader.ids(turns[0])[-1:], max_new_tokens=1)
     return heard[-1].view(len(turns), len(pictures), -1)
 
@@ -113,7 +114,7 @@ def test_a_picture_is_looked_at_once(judge, batch_size, monkeypatch):
     hook = judge.model.model.visual.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(len(kwargs["grid_thw"])), with_kwargs=True
     )
-    assert judge.shares == "picture"
+    assert judge.prefix_sharing == "picture"
     monkeypatch.setattr(judge, "batch_size", batch_size)
     seen.clear()
     judge.judge_batch([Sample("a", PICTURE), Sample("b", PICTURE)], load_all())
@@ -125,7 +126,7 @@ def test_p_unsafe_is_the_share_of_the_two_verdict_words(judge):
     """Against a calculation by hand: one forward pass, the two words' probabilities."""
     rules = policy(prohibit=["fruit"])
     answer = judge.judge(PICTURE, [rules])[0]
-    from sgvl.prompts import judge_prompt, message
+    from sgvl.text.prompts import judge_prompt, message
 
     turn = judge.processor.apply_chat_template(
         [message(judge_prompt(rules.render("brief")), True)],
@@ -194,7 +195,7 @@ def test_words_of_several_tokens_are_scored_after_what_was_read(judge, max_new_t
     hook.remove()
     assert len(seen) == 1
     cases = judge.judge_cases([(sample, level) for sample in samples for level in levels])
-    monkeypatch.setattr(judge, "__dict__", judge.__dict__ | {"shares": "nothing: told so"})
+    monkeypatch.setattr(judge, "__dict__", judge.__dict__ | {"prefix_sharing": "none: told so"})
     plain = judge.judge_batch(samples, levels)
     for i, sample in enumerate(samples):
         for k, level in enumerate(levels):
@@ -223,7 +224,7 @@ def test_cases_come_back_in_the_order_asked(judge, monkeypatch):
 def small(model, processor, monkeypatch, **options):
     """A judge around a small model of random weights."""
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = 0
-    monkeypatch.setattr(models, "load", lambda *_: models.Loaded(model.eval(), processor))
+    monkeypatch.setattr(loading, "load", lambda *_: loading.Loaded(model.eval(), processor))
     return make_judge({"kind": "chat", "model": "nano", "max_new_tokens": 4, **options})
 
 
@@ -290,7 +291,7 @@ def same_answers(judge, monkeypatch, samples=TWO):
     """Of a judge and of one that is told to share nothing."""
     levels = load_all()
     shared = judge.judge_batch(samples, levels)
-    monkeypatch.setitem(judge.__dict__, "shares", "nothing: told so")
+    monkeypatch.setitem(judge.__dict__, "prefix_sharing", "none: told so")
     plain = judge.judge_batch(samples, levels)
     for one, other in zip(sum(shared, []), sum(plain, []), strict=True):
         assert one.reply == other.reply
@@ -318,7 +319,7 @@ def test_a_penalty_on_repetition_counts_what_was_read_before(judge, monkeypatch)
 )
 def test_another_family_shares_too(judge, prompt, shared, monkeypatch):
     other = small(*llava(judge.processor.tokenizer), monkeypatch, prompt=prompt)
-    assert other.shares == shared
+    assert other.prefix_sharing == shared
     shared = same_answers(other, monkeypatch)
     assert len({answer.p_unsafe for row in shared for answer in row}) > 2
 
@@ -331,7 +332,7 @@ def test_a_prompt_that_opens_with_the_policy_shares_it(judge, batch_size, monkey
     """It is read once for all pictures, whatever their sizes."""
     guard = make_judge({"kind": "chat", "prompt": "llama_guard", "parser": "llama_guard",
                         "max_new_tokens": 6, "batch_size": batch_size})  # fmt: skip
-    assert guard.shares == "policy"
+    assert guard.prefix_sharing == "policy"
     samples = [Sample(str(i), PICTURE.rotate(20 * i).resize(size)) for i, size in enumerate(SIZES)]
     openings, read = [], guard.reader.opening
     monkeypatch.setattr(guard.reader, "opening", lambda turn: openings.append(turn) or read(turn))
@@ -347,12 +348,12 @@ def test_a_shared_policy_changes_no_logit(judge):
     turn = guard._judge_turn(load_all()[0])
 
     def first_words(pictures, opening) -> torch.Tensor:
-        with hearing(guard.model) as heard:
+        with record_last_logits(guard.model) as heard:
             rows = guard.reader.about(pictures, turn, opening)
             rows.generate(guard.reader.ids(turn)[-1:], max_new_tokens=1)
         return heard[-1]
 
-    with hearing(guard.model) as heard:
+    with record_last_logits(guard.model) as heard:
         guard.reader.generate(pictures, [turn] * 3, max_new_tokens=1)
     opening = guard.reader.opening(turn)
     assert (first_words(pictures, opening) - heard[-1]).abs().max() < 1e-4
@@ -372,14 +373,14 @@ def test_a_policy_cannot_place_the_picture(judge):
 
 def test_a_model_without_a_usable_cache_is_asked_plainly_and_says_so(judge, monkeypatch):
     other = small(hybrid(), judge.processor, monkeypatch)
-    assert other.shares == "nothing: TypeError: its cache has a LinearAttentionLayer"
+    assert other.prefix_sharing == "none: TypeError: its cache has a LinearAttentionLayer"
     same_answers(other, monkeypatch)
 
 
 def test_a_cache_that_is_turned_off_stays_off(judge, monkeypatch):
     plain = small(copy.deepcopy(judge.model), judge.processor, monkeypatch)
     plain.model.generation_config.use_cache = False
-    assert plain.shares == "nothing: its settings turn the cache off"
+    assert plain.prefix_sharing == "none: its settings turn the cache off"
     assert same_answers(plain, monkeypatch)
 
 
@@ -389,7 +390,7 @@ def test_wrong_positions_cost_speed_and_no_answer(judge, wrong, monkeypatch):
     amiss = lambda cls, *args: (seen := read(cls, *args))._replace(ahead=wrong(seen))  # noqa: E731
     monkeypatch.setattr(Prefix, "read", classmethod(amiss))
     other = make_judge({"kind": "chat", "model": "nano"})
-    assert re.match(r"nothing: after its cache its logits are \d+\.\d% off", other.shares)
+    assert re.match(r"none: after its cache its logits are \d+\.\d% off", other.prefix_sharing)
     answers = other.judge(PICTURE, load_all())
     assert [a.reply for a in answers] == [a.reply for a in judge.judge(PICTURE, load_all())]
 
@@ -445,24 +446,24 @@ def test_a_cut_reply_is_unparseable_and_still_scored():
      ({"policy_form": "short"}, "full")],
 )  # fmt: skip
 def test_wrong_options_are_named_before_a_model_loads(option, message, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(InputError, match=message):
         make_judge({"kind": "chat", **option})
 
 
 def test_a_missing_model_is_one_clear_error(tmp_path):
     with pytest.raises(InputError, match="nano"):
-        models.load(tmp_path / "nowhere")
+        loading.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
-        models.load(tmp_path / "empty")
+        loading.load(tmp_path / "empty")
 
 
 def test_one_function_loads_the_shipped_and_a_saved_model(tmp_path):
-    shipped = models.load("nano")
+    shipped = loading.load("nano")
     shipped.model.save_pretrained(tmp_path)
     shipped.processor.save_pretrained(tmp_path)
-    again = models.load(tmp_path)
+    again = loading.load(tmp_path)
     assert type(again.model).__name__ == "Qwen2_5_VLForConditionalGeneration"
     assert type(again.processor).__name__ == type(shipped.processor).__name__
     for a, b in zip(shipped.model.parameters(), again.model.parameters(), strict=True):

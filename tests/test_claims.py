@@ -1,4 +1,4 @@
-"""Each claim in each of its outcomes; effects against sgvl.metrics; policies turned round."""
+"""Each claim in each of its outcomes; effects against the metrics; policies turned round."""
 
 import doctest
 import itertools
@@ -8,17 +8,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sgvl import claims, intervals
-from sgvl.claims import evidence, inversion
-from sgvl.claims.evidence import Effect, Evidence, Term
-from sgvl.claims.paper import decide
-from sgvl.concepts import PLACES, concepts
+from sgvl.common.errors import InputError
 from sgvl.data import Sample
-from sgvl.errors import InputError
+from sgvl.experiments import claims, inversion
+from sgvl.experiments.claims import evidence
+from sgvl.experiments.claims.evidence import Effect, Evidence, Term
+from sgvl.experiments.claims.paper import decide
 from sgvl.judges import Judge, Judgement, make_judge
-from sgvl.metrics import LEVELS, difference
-from sgvl.policy import load, load_all
-from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.policies.concepts import PLACES, concepts
+from sgvl.policies.policy import LEVELS, load, load_all
+from sgvl.scores import intervals
+from sgvl.scores.metrics import difference
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 HOLDS, FAILS, UNSURE = "holds", "does not hold", "cannot tell"
 N = 120  # answers of a judge in a frame, and under each level
@@ -302,13 +303,13 @@ BLANK = Image.new("RGB", (8, 8))
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda p: p.name)
 def test_every_status_turns_and_turns_back(policy):
-    turned, back = claims.invert(policy), claims.invert(claims.invert(policy))
+    turned, back = inversion.invert(policy), inversion.invert(inversion.invert(policy))
     assert (turned.name, back.name) == (f"{policy.name}-inverted", policy.name)
     for concept, place in itertools.product(concepts(), (*PLACES, None)):
         statuses = [p.item(concept, place).status for p in (policy, turned, back)]
         assert statuses[0] == statuses[2] != statuses[1]
     assert back.render("brief") == policy.render("brief") != turned.render("brief")
-    assert claims.invert(back).render("full") == turned.render("full")
+    assert inversion.invert(back).render("full") == turned.render("full")
     assert turned.title == back.title  # nothing but the rules tells them apart
 
 
@@ -320,7 +321,7 @@ def scenes():
 
 
 def test_the_label_of_a_single_thing_always_turns():
-    rows = claims.probe(make_judge("rule"), scenes(), ALL)
+    rows = inversion.ask_both_ways(make_judge("rule"), scenes(), ALL)
     cases = rows.groupby("id").size()
     assert (cases.drop(["knife-dog-street", "dog-apple-street"]) == len(ALL)).all()
     assert cases["dog-apple-street"] == len(ALL)  # all permitted or all prohibited
@@ -348,8 +349,8 @@ def test_how_often_verdicts_turn():
         Scripted("contrary", OTHER.get),
         Scripted("half mute", lambda label: label if label == SAFE else UNPARSEABLE),
     ]
-    rows = pd.concat(claims.probe(judge, scenes(), ALL) for judge in judges)
-    found = claims.turns(rows, resamples=300).set_index(["judge", "measure"])
+    rows = pd.concat(inversion.ask_both_ways(judge, scenes(), ALL) for judge in judges)
+    found = inversion.flip_rates(rows, resamples=300).set_index(["judge", "measure"])
     values = found["value"].unstack()[["turned", "turned rightly"]]
     assert tuple(values.loc["rule"]) == (100, 100)
     assert tuple(values.loc["always_safe"]) == tuple(values.loc["always_unsafe"]) == (0, 0)
@@ -362,10 +363,10 @@ def test_how_often_verdicts_turn():
 
 
 def test_shares_are_of_cases_and_intervals_over_pictures():
-    rows = claims.probe(make_judge("rule"), scenes(), ALL)
+    rows = inversion.ask_both_ways(make_judge("rule"), scenes(), ALL)
     of_dogs = rows["id"].str.startswith("dog")
     rows["inverted_verdict"] = rows["inverted_verdict"].mask(of_dogs, rows["verdict"])
-    found = claims.turns(rows).set_index("measure").loc["turned"]
+    found = inversion.flip_rates(rows).set_index("measure").loc["turned"]
     assert found["value"] == pytest.approx(100 * (1 - of_dogs.mean()))
     narrow = 100 * intervals.wilson(1 - of_dogs.mean(), len(rows))
     assert found["high"] - found["low"] > 1.5 * (narrow[1] - narrow[0])
@@ -373,10 +374,10 @@ def test_shares_are_of_cases_and_intervals_over_pictures():
 
 def test_the_probe_refuses_what_it_cannot_label():
     with pytest.raises(InputError, match="without tags: photo"):
-        claims.probe(make_judge("always_safe"), [Sample("photo", BLANK)], ALL)
+        inversion.ask_both_ways(make_judge("always_safe"), [Sample("photo", BLANK)], ALL)
     mixed = Sample("two", BLANK, frozenset({"knife", "dog", "street"}))
     with pytest.raises(InputError, match="no label turns"):
-        claims.probe(make_judge("rule"), [mixed], [load("L4")])
+        inversion.ask_both_ways(make_judge("rule"), [mixed], [load("L4")])
 
 
 def test_docstrings_tell_the_truth():

@@ -6,18 +6,18 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from sgvl import controls
-from sgvl.concepts import PLACES, group, named
-from sgvl.data import scenes as sets
+from sgvl.common.errors import InputError
 from sgvl.data import store
-from sgvl.data.asked import asked
-from sgvl.data.pairs import safeeditbench
-from sgvl.errors import InputError
+from sgvl.data.cases import cases_of
+from sgvl.experiments import controls
 from sgvl.judges import Judge, Judgement, make_judge
-from sgvl.policy import Policy
-from sgvl.random_policies import opposite_policies
-from sgvl.scenes import sample_names
-from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.policies.concepts import PLACES, group, named
+from sgvl.policies.policy import Policy
+from sgvl.policies.random_policies import opposite_policies
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.world import sets as sets
+from sgvl.world.pairs import safeeditbench
+from sgvl.world.scenes import sample_names
 
 WORDS = ("safe", "unsafe")
 
@@ -257,7 +257,7 @@ class Mute(Judge):
 
 
 def halves(judge, dataset, levels=()):
-    return controls.of_judges([judge], store.samples(dataset), asked(dataset, levels))
+    return controls.of_judges([judge], store.samples(dataset), cases_of(dataset, levels))
 
 
 def test_a_constant_judge_is_at_chance_with_either_half(pairs):

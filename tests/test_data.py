@@ -10,13 +10,15 @@ import PIL.Image
 import pytest
 from datasets import ClassLabel, Image
 
-from sgvl.concepts import CATEGORIES, PLACES, concepts, group, in_category, named
-from sgvl.data import pairs, rows, store
-from sgvl.data import scenes as sets
-from sgvl.errors import InputError
-from sgvl.policy import Policy, load, load_all
-from sgvl.questions import NUMBERS
-from sgvl.scenes import TEST_VARIANTS, background, held_out
+from sgvl.common.errors import InputError
+from sgvl.data import store
+from sgvl.data.cases import label_cases
+from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category, named
+from sgvl.policies.policy import Policy, load, load_all
+from sgvl.world import drawn_rows, pairs
+from sgvl.world import sets as sets
+from sgvl.world.questions import NUMBERS
+from sgvl.world.scenes import TEST_VARIANTS, background, held_out
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 HARMFUL = {name for name in CATEGORIES if CATEGORIES[name].group == "harmful"}
@@ -48,7 +50,7 @@ def following(request):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """For tests about tags: scenes are drawn by lot as ever, but not painted."""
-    monkeypatch.setattr(rows, "render", lambda scene: PIL.Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(drawn_rows, "render", lambda scene: PIL.Image.new("RGB", (8, 8)))
 
 
 def labels(dataset):
@@ -499,21 +501,21 @@ def test_a_set_that_was_written_again_is_read_again(folder):
 
 
 def test_spread_by_hand():
-    assert store.spread(12, 4, group=2) == [0, 1, 6, 7]
-    assert store.spread(10, 3) == [0, 3, 6]
-    assert store.spread(6, 0) == store.spread(6, 6) == [0, 1, 2, 3, 4, 5]
-    assert store.spread(6, 0, group=2) == [0, 1, 2, 3, 4, 5]
-    assert store.spread(7, 5, group=2) == [0, 1, 2, 3]  # whole groups only
+    assert store.even_indices(12, 4, group=2) == [0, 1, 6, 7]
+    assert store.even_indices(10, 3) == [0, 3, 6]
+    assert store.even_indices(6, 0) == store.even_indices(6, 6) == [0, 1, 2, 3, 4, 5]
+    assert store.even_indices(6, 0, group=2) == [0, 1, 2, 3, 4, 5]
+    assert store.even_indices(7, 5, group=2) == [0, 1, 2, 3]  # whole groups only
 
 
 @pytest.mark.parametrize("rows, wanted, group", [(12, 14, 2), (12, 1, 2), (12, -4, 2), (0, 0, 1)])
 def test_spread_never_gives_more_than_there_is_or_nothing(rows, wanted, group):
     with pytest.raises(InputError, match=f"{wanted} rows wanted of a set of {rows}"):
-        store.spread(rows, wanted, group)
+        store.even_indices(rows, wanted, group)
 
 
 def test_spread_pairs_cover_all_categories(bench_rows):
-    chosen = [bench_rows[i] for i in store.spread(len(bench_rows), 2 * 28, group=2)]
+    chosen = [bench_rows[i] for i in store.even_indices(len(bench_rows), 2 * 28, group=2)]
     assert Counter(row["category"] for row in chosen) == dict.fromkeys(HARMFUL, 4)
     assert set(Counter(row["pair"] for row in chosen).values()) == {2}
 
@@ -525,7 +527,7 @@ def test_cases_label_every_picture_under_a_policy_never_seen_before(bench):
         default="permitted",
         rules=[{"prohibit": ["dog", "food"], "except": ["park"], "text": "Dogs and food outside."}],
     )
-    found = store.cases(bench, [house, load("L4")])
+    found = label_cases(bench, [house, load("L4")])
     assert list(found.columns) == ["id", "pair", "policy", "label", "rule"]
     assert len(found) == 2 * len(bench)
     own = found[found["policy"] == "house"]

@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 from local_hub import serving
 
-from sgvl.data import fetch
-from sgvl.data.fetch import Fetched, fetch_all
+from sgvl.data.sources import fetch
+from sgvl.data.sources.fetch import Fetched, fetch_all
 
 
 def png(colour="teal"):

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sgvl import figures, metrics
-from sgvl.errors import InputError
-from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.common.errors import InputError
+from sgvl.report import figures
+from sgvl.scores import metrics
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 matplotlib.use("Agg")
 

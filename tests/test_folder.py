@@ -6,11 +6,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from sgvl import paths
-from sgvl.data import labelled, store
-from sgvl.data.sources import load_source
-from sgvl.errors import InputError
-from sgvl.scenes import render, sample_scene
+from sgvl.common import paths
+from sgvl.common.errors import InputError
+from sgvl.data import real_rows, store
+from sgvl.data.sources.registry import load_source
+from sgvl.world.scenes import render, sample_scene
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def spec(folder, content, name="labels.csv", policies=("house",)):
 
 def test_a_csv_of_two_columns_will_do(folder):
     rows = load_source(spec(folder, "image,label\na.jpg,unsafe\nsub/b b.png,safe\nç.webp,safe\n"))
-    assert list(rows.features) == list(labelled.FEATURES)
+    assert list(rows.features) == list(real_rows.FEATURES)
     assert rows["id"] == rows["pair"] == ["a.jpg", "sub/b b.png", "ç.webp"]
     assert store.labels(rows) == ["unsafe", "safe", "safe"]
     assert set(rows["split"]) == {"test"} and set(rows["source"]) == {"photos"}

@@ -7,12 +7,14 @@ import warnings
 import pandas as pd
 import pytest
 
-from sgvl import ability, choices
-from sgvl.data import general, store
-from sgvl.errors import InputError
-from sgvl.images import load_image
+from sgvl.common.errors import InputError
+from sgvl.data import store
+from sgvl.data.images import load_image
+from sgvl.data.sources import general
+from sgvl.experiments import ability
 from sgvl.judges import make_judge
-from sgvl.prompts import GENERAL as GENERAL_PROMPTS
+from sgvl.scores import accuracy
+from sgvl.text.prompts import GENERAL as GENERAL_PROMPTS
 
 WANTED = {
     "mmmu": [
@@ -141,7 +143,7 @@ def test_a_real_judge_is_asked_and_no_question_twice(serve_general, nano, tmp_pa
     pd.testing.assert_frame_equal(again, answers)
     records.write_text("\n".join(lines[:-1]) + "\n")
     pd.testing.assert_frame_equal(ability.of_judges([nano], saved, convention, tmp_path), answers)
-    table = choices.scores(answers).set_index("task")
+    table = accuracy.scores(answers).set_index("task")
     assert table["n"].to_dict() == {"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1}
 
 
@@ -171,21 +173,21 @@ class Parrot(Mute):
 
 
 def test_replies_by_hand_become_scores(serve_general, tmp_path):
-    """MMMU: one right, one unread. RealWorldQA: one right, one wrong."""
+    """MMMU: one right, one unparseable. RealWorldQA: one right, one wrong."""
     sets = [serve_general(name) and general.load(name) for name in ("mmmu", "realworldqa")]
     parrot = Parrot(["(B)", "hm", "A", "3"])
     answers = ability.of_judges([parrot], sets, "vlmevalkit", tmp_path)
     assert [shown for shown, _ in parrot.asked] == [2, 1, 1, 1]
     assert "A. a cat\nB. a dog's" in parrot.asked[0][1] and "A. 12\nB. Other" in parrot.asked[1][1]
     assert parrot.asked[2][1].count("A dog") == 1  # the options stand once
-    table = choices.scores(answers).set_index("task")
+    table = accuracy.scores(answers).set_index("task")
     assert table["micro"].to_dict() == {"mmmu": 50, "realworldqa": 50}
-    assert table["unread"].to_dict() == {"mmmu": 50, "realworldqa": 0}
+    assert table["unparseable"].to_dict() == {"mmmu": 50, "realworldqa": 0}
 
 
 def test_general_is_the_plain_mean_over_sets_of_any_size():
     told = [("mmmu", k < 30) for k in range(60)] + [("blink", True)] * 20
-    overall = ability.overall(pd.DataFrame(told, columns=["task", "right"]))
+    overall = accuracy.overall(pd.DataFrame(told, columns=["task", "right"]))
     # Wilson: 30 of 60 is 37.7 to 62.3, 20 of 20 is 83.9 to 100; half the root of summed squares
     assert overall.round(1).to_dict() == {"value": 75.0, "low": 64.9, "high": 81.1, "n": 80.0}
 

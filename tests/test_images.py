@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgvl.errors import InputError
-from sgvl.images import MAX_PIXELS, ImageError, image_digest, load_image, thumbnail
+from sgvl.common.errors import InputError
+from sgvl.data.images import MAX_PIXELS, ImageError, image_digest, load_image, thumbnail
 
 
 def noise(mode="RGB", size=(24, 16), seed=0):

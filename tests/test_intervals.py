@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sgvl import intervals
+from sgvl.scores import intervals
 
 TP, FP, FN, TN = np.eye(4)  # counts of a pair that holds one row
 

@@ -7,12 +7,12 @@ import sys
 import pytest
 from PIL import Image
 
-from sgvl import policy
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
 from sgvl.judges import KINDS, Judge, Judgement, Sample, make_judge
+from sgvl.judges.baselines import ConstantJudge, RuleJudge
 from sgvl.judges.fixed_head import OpenNsfwJudge
-from sgvl.judges.rule import ConstantJudge, RuleJudge
-from sgvl.verdict import SAFE, UNSAFE
+from sgvl.policies import policy
+from sgvl.text.verdict import SAFE, UNSAFE
 
 PLAIN = Image.new("RGB", (64, 48), (90, 140, 200))
 
@@ -154,7 +154,7 @@ def test_make_judge_leaves_the_spec_as_it_was():
 
 def test_naming_a_judge_loads_no_heavy_library():
     code = (
-        "import sys, sgvl.judges, sgvl.records; sgvl.judges.make_judge('rule');"
+        "import sys, sgvl.judges, sgvl.judges.records; sgvl.judges.make_judge('rule');"
         "sgvl.judges.make_judge('opennsfw');"
         "assert not {'torch', 'transformers', 'onnxruntime'} & set(sys.modules)"
     )

@@ -15,64 +15,21 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sgvl"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# A module may import only from rooms above it.
-ROOMS = [
-    "errors",
-    "paths",
-    "strict_yaml",
-    "kinds",
-    "progress",
-    "concepts",
-    "policy",
-    "clauses",
-    "verdict",
-    "prompts",
-    "scenes",
-    "random_policies",
-    "questions",
-    "images",
-    "data",
-    "models",
-    "endpoint",
-    "judges",
-    "records",
-    "intervals",
-    "choices",
-    "metrics",
-    "authors",
-    "controls",
-    "ability",
-    "recaption",
-    "reward",
-    "finetune",
-    "sft",
-    "rehearsal",
-    "grpo",
-    "launch",
-    "ablations",
-    "claims",
-    "reference",
-    "audit",
-    "tables",
-    "figures",
-    "widgets",
-    "parameters",
-    "units",
-    "receipts",
-    "seeds",
-    "report",
-    "execution",
-    "run",
-    "nano",
-]
+# The folders of sgvl and their levels. A folder imports only from folders of a lower level.
+LEVELS = {
+    1: {"common"},
+    2: {"policies", "text", "run"},
+    3: {"data", "models", "scores"},
+    4: {"world", "judges", "training"},
+    5: {"recaption", "experiments", "report"},
+    6: {"widgets", "nano"},
+}
+LEVEL = {folder: level for level, folders in LEVELS.items() for folder in folders}
+DOORS = {"__init__.py", "judge.py", "diff.py"}  # the only modules that may stand outside a folder
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported_rooms(path: Path) -> set[str]:
-    """The rooms of sgvl that a file imports, at the top or inside functions."""
+def imported_folders(path: Path) -> set[str]:
+    """The folders of sgvl that a file imports from, at the top or inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sgvl":
@@ -83,15 +40,23 @@ def imported_rooms(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
-def test_imports_only_from_rooms_above(path):
-    if path == PACKAGE / "__init__.py":
-        assert not imported_rooms(path)
-        return
-    own = room(path)
-    assert own in ROOMS, f"{path.name}: name its room in ROOMS, at the right height"
-    below = {other for other in imported_rooms(path) if ROOMS.index(other) > ROOMS.index(own)}
-    assert not below, f"{path.relative_to(ROOT)} imports {sorted(below)}, which lie below {own}"
+def test_the_package_has_fifteen_folders_and_no_loose_modules():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == set(LEVEL) and len(folders) == 15
+    assert {path.name for path in PACKAGE.glob("*.py")} <= DOORS
+
+
+@pytest.mark.parametrize("folder", sorted(LEVEL))
+def test_a_folder_imports_only_from_folders_of_a_lower_level(folder):
+    for path in sorted((PACKAGE / folder).rglob("*.py")):
+        others = imported_folders(path) - {folder}
+        assert others <= set(LEVEL), f"{path.relative_to(ROOT)}: {others - set(LEVEL)}"
+        wrong = {other for other in others if LEVEL[other] >= LEVEL[folder]}
+        assert not wrong, f"{path.relative_to(ROOT)} imports from {sorted(wrong)}"
+
+
+def test_importing_sgvl_imports_no_folder():
+    assert not imported_folders(PACKAGE / "__init__.py")
 
 
 def test_importing_sgvl_is_quick_and_loads_nothing_heavy():

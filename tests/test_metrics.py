@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from sgvl import metrics
-from sgvl.errors import InputError
-from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.common.errors import InputError
+from sgvl.scores import metrics
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 CELLS = [(UNSAFE, UNSAFE), (SAFE, UNSAFE), (UNSAFE, SAFE), (SAFE, SAFE)]  # label, verdict
 

@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from sgvl import models
+from sgvl.common.paths import NANO_MODEL
 from sgvl.judges import make_judge
+from sgvl.models import loading
 from sgvl.nano.build import Recipe, build
-from sgvl.nano.card import BOUNDS, measure
-from sgvl.paths import NANO_MODEL
+from sgvl.nano.model_card import BOUNDS, measure
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_the_card_is_of_the_shipped_weights(figures):
 
 def test_the_first_layer_sees_three_words_whichever_way_attention_is_computed():
     """A word four places back changes nothing in a one-layer view; sdpa and eager agree."""
-    model, processor = models.load("nano")
+    model, processor = loading.load("nano")
     text = model.model.language_model
     ids = processor.tokenizer("Policy: toys prohibited; music permitted.", return_tensors="pt")
     ids = ids.input_ids

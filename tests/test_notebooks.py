@@ -14,8 +14,8 @@ import pytest
 from matplotlib.cbook import get_sample_data
 from sklearn.datasets import load_sample_images
 
-from sgvl.data.general import REPOS
-from sgvl.data.sources import DRAWN, KINDS
+from sgvl.data.sources.general import REPOS
+from sgvl.data.sources.registry import DRAWN, KINDS
 
 # The smallest drawn sets that the blind controls of 01_data can be fitted on.
 SMALL = (
@@ -153,7 +153,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
         **dict.fromkeys(("presence", "counting", "place", "choice"), 1),
         **{"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1},
     }
-    assert able["unread"].between(0, 100).all()
+    assert able["unparseable"].between(0, 100).all()
 
 
 def test_an_unseen_policy_is_judged_tabled_and_plotted(checkout, tmp_path):

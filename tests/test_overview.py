@@ -10,15 +10,15 @@ import PIL.Image
 import pytest
 from datasets import Dataset
 
+from sgvl.common.errors import InputError
 from sgvl.data import overview, store
-from sgvl.data import scenes as drawn
-from sgvl.data.asked import asked
-from sgvl.data.labelled import FEATURES, labelled
-from sgvl.data.pairs import safeeditbench
-from sgvl.data.sources import DRAWN, load_sources
-from sgvl.errors import InputError
-from sgvl.policy import Policy
-from sgvl.scenes import render, sample_scene
+from sgvl.data.cases import cases_of
+from sgvl.data.real_rows import FEATURES, labelled
+from sgvl.data.sources.registry import DRAWN, load_sources
+from sgvl.policies.policy import Policy
+from sgvl.world import sets as drawn
+from sgvl.world.pairs import safeeditbench
+from sgvl.world.scenes import render, sample_scene
 
 HOUSE, LAW = (Policy(name=name, title=name, text="Rules.") for name in ("house", "law"))
 
@@ -121,34 +121,34 @@ def bench():
 
 
 def test_pairs_of_a_drawn_set_are_spread_as_its_rows_are(bench):
-    rows = bench.select(store.spread(len(bench), 2 * 5, group=2))
+    rows = bench.select(store.even_indices(len(bench), 2 * 5, group=2))
     assert store.some_pairs(bench, 5)["id"] == rows["id"]
 
 
 def test_real_data_is_asked_about_under_its_own_policies(mine):
-    found = asked(store.usable(mine))
+    found = cases_of(store.usable(mine))
     assert found.distinct() == [HOUSE, LAW] and found.policies == [HOUSE, LAW, HOUSE]
     assert found.cases.values.tolist() == [
         ["a", "a", "house", "unsafe"],
         ["a", "a", "law", "safe"],
         ["a2", "a", "house", "safe"],
     ]
-    blocks = found.blocks(store.samples(store.usable(mine)))
+    blocks = found.by_shared_policies(store.samples(store.usable(mine)))
     assert [([s.id for s in shown], own) for shown, own in blocks] == [
         (["a"], [HOUSE, LAW]),
         (["a2"], [HOUSE]),
     ]
-    assert asked(mine, ["law"]).cases["id"].tolist() == ["a"]
+    assert cases_of(mine, ["law"]).cases["id"].tolist() == ["a"]
     with pytest.raises(InputError, match="no policy 'hose' in this data set; did you mean house?"):
-        asked(mine, ["hose"])
+        cases_of(mine, ["hose"])
 
 
 def test_policies_of_one_name_are_told_apart_by_their_text():
     other = HOUSE.model_copy(update={"text": "Other rules."})
     rows = made([scene(0), scene(1)], ids=["x", "x_v2"], policies=[HOUSE, other])
-    found = asked(rows)
+    found = cases_of(rows)
     assert found.distinct() == [HOUSE, other]
-    blocks = found.blocks(store.samples(rows))
+    blocks = found.by_shared_policies(store.samples(rows))
     assert [([s.id for s in shown], own) for shown, own in blocks] == [
         (["x"], [HOUSE]),
         (["x_v2"], [other]),
@@ -156,10 +156,10 @@ def test_policies_of_one_name_are_told_apart_by_their_text():
 
 
 def test_drawn_data_is_asked_about_under_the_levels(bench):
-    found = asked(bench.select([0, 1]))
+    found = cases_of(bench.select([0, 1]))
     assert [policy.name for policy in found.distinct()] == ["L1", "L2", "L3", "L4", "L5"]
     assert [p.name for p in found.policies] == found.cases["policy"].tolist()
-    ((shown, own),) = found.blocks(store.samples(bench.select([0, 1])))
+    ((shown, own),) = found.by_shared_policies(store.samples(bench.select([0, 1])))
     assert len(shown) == 2 and own == found.distinct()
 
 

@@ -6,9 +6,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_notebook
 
-from sgvl import parameters
-from sgvl.errors import InputError
-from sgvl.parameters import check, declared, load_yaml, validate
+from sgvl.common.errors import InputError
+from sgvl.run import parameters
+from sgvl.run.parameters import check, declared, load_yaml, validate
 
 CELL = """\
 lr: float = 1e-5  # learning rate (ours)
@@ -182,7 +182,7 @@ def test_check_sees_what_papermill_has_injected(notebook):
 def test_plain_papermill_stops_at_check(tmp_path, monkeypatch):
     monkeypatch.setenv("SGVL_ROOT", str(tmp_path))
     (tmp_path / "notebooks").mkdir()
-    cell = 'from sgvl.parameters import check\ncheck("n", globals())'
+    cell = 'from sgvl.run.parameters import check\ncheck("n", globals())'
     notebook = write_notebook(tmp_path / "notebooks/n.ipynb", "lr: float = 1e-5", cell)
     with pytest.raises(papermill.PapermillExecutionError) as caught:
         papermill.execute_notebook(

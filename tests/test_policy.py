@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from sgvl import policy
-from sgvl.concepts import PLACES
-from sgvl.errors import InputError
-from sgvl.policy import Flip, Policy, load, load_all
+from sgvl.common.errors import InputError
+from sgvl.policies import policy
+from sgvl.policies.concepts import PLACES
+from sgvl.policies.policy import Flip, Policy, load, load_all
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 PERMITTED, PROHIBITED = (f"Whatever no rule mentions is {s}." for s in ("permitted", "prohibited"))

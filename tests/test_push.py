@@ -8,10 +8,11 @@ from huggingface_hub import DatasetCard
 from local_hub import local_hub
 from published import moved_to
 
-from sgvl.data import hub as the_hub
-from sgvl.data import push, scenes, store
-from sgvl.data.sources import load_source
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
+from sgvl.data import push, store
+from sgvl.data.sources import hub as the_hub
+from sgvl.data.sources.registry import load_source
+from sgvl.world import sets
 
 REPO = "me/sgvl-nano"
 
@@ -20,7 +21,7 @@ REPO = "me/sgvl-nano"
 def folder(tmp_path, serve_safeedit, safeedit_rows):
     """Two drawn sets and one of real pictures, as 01_data saves them."""
     serve_safeedit(safeedit_rows)
-    drawn = {"unsafebench": scenes.unsafebench(per_category=1), "general": scenes.general(0, 1)}
+    drawn = {"unsafebench": sets.unsafebench(per_category=1), "general": sets.general(0, 1)}
     store.save({**drawn, "real": load_source("safeeditbench")}, tmp_path / "data", seed=0)
     return tmp_path / "data"
 

@@ -14,16 +14,17 @@ import pytest
 from PIL import Image
 from scripted_server import says
 
-from sgvl import progress, recaption
-from sgvl.concepts import group, named
-from sgvl.data.scenes import sft_images
-from sgvl.errors import InputError
-from sgvl.images import image_digest
-from sgvl.prompts import RECAPTION, caption_prompt
+from sgvl import recaption
+from sgvl.common import progress
+from sgvl.common.errors import InputError
+from sgvl.data.images import image_digest
+from sgvl.policies.concepts import group, named
 from sgvl.recaption import Item, Reply, caption_all, departure, make_captioner, read
-from sgvl.recaption.asking import PATIENCE
+from sgvl.recaption.batch import PATIENCE
 from sgvl.recaption.exact import minimal_edit, rewrite
-from sgvl.scenes import describe, sample_names
+from sgvl.text.prompts import RECAPTION, caption_prompt
+from sgvl.world.scenes import describe, sample_names
+from sgvl.world.sets import sft_images
 
 # ---- the exact recaptioner -----------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ def test_whitewashed_captions_come_back_whole():
 
 def test_the_exact_captioner_needs_tags(tmp_path):
     item = Item("real", "0" * 64, None, caption="A street.")
-    with pytest.raises(InputError, match="real has no tags.*endpoint or local"):
+    with pytest.raises(InputError, match="real has no tags.*served or chat"):
         caption_all(make_captioner("exact"), [item], tmp_path / "exact.jsonl")
 
 
@@ -183,7 +184,7 @@ def some(n: int) -> list[Item]:
 
 def endpoint(server, **options):
     options = {"model": "gemma", "url": server.url, "max_retries": 1} | options
-    return make_captioner({"kind": "endpoint", **options})
+    return make_captioner({"kind": "served", **options})
 
 
 def statuses(rows) -> dict:
@@ -433,7 +434,7 @@ def test_captions_that_are_not_there_yet_are_assumed(server, tmp_path):
 
 
 def test_progress_is_a_line_at_most_now_and_then(capsys):
-    say = progress.report(every=60)
+    say = progress.printer(every=60)
     for k in range(1, 6):
         say(k, 5)
     assert capsys.readouterr().out.count("\n") == 1
@@ -445,19 +446,19 @@ def test_progress_is_a_line_at_most_now_and_then(capsys):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("endpont", "did you mean endpoint"),
-        ({"kind": "endpoint"}, "needs the option 'model'"),
-        ({"kind": "endpoint", "model": "m", "api_key": "sk-1"}, "no option 'api_key'"),
-        ({"kind": "endpoint", "model": "m", "url": "localhost:8000"}, "must start with http"),
-        ({"kind": "endpoint", "model": "m", "image_format": "TIFF"}, "allowed: JPEG, PNG"),
-        ({"kind": "endpoint", "model": "m", "concurrency": 0}, "at least 1"),
-        ({"kind": "endpoint", "model": "m", "prompt": "rewite"}, "did you mean rewrite"),
+        ("servd", "did you mean served"),
+        ({"kind": "served"}, "needs the option 'model'"),
+        ({"kind": "served", "model": "m", "api_key": "sk-1"}, "no option 'api_key'"),
+        ({"kind": "served", "model": "m", "url": "localhost:8000"}, "must start with http"),
+        ({"kind": "served", "model": "m", "image_format": "TIFF"}, "allowed: JPEG, PNG"),
+        ({"kind": "served", "model": "m", "concurrency": 0}, "at least 1"),
+        ({"kind": "served", "model": "m", "prompt": "rewite"}, "did you mean rewrite"),
         ({"kind": "exact", "prompt": "caption"}, "unknown prompt 'caption'"),
-        ({"kind": "local", "prompt": "minimal"}, "unknown caption prompt"),
+        ({"kind": "chat", "prompt": "minimal"}, "unknown caption prompt"),
     ],
 )
 def test_wrong_specs_are_named_before_anything_loads(spec, message, monkeypatch):
-    monkeypatch.setattr("sgvl.models.load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("sgvl.models.loading.load", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(InputError, match=message):
         make_captioner(spec)
 
@@ -479,7 +480,7 @@ def pictures():
 def test_two_steps_in_the_small_world(pictures, tmp_path):
     found = recaption.items(pictures)
     assert [item.digest for item in found] == [image_digest(row["image"]) for row in pictures]
-    step1 = make_captioner({"kind": "local", "max_tokens": 60, "batch_size": 5})
+    step1 = make_captioner({"kind": "chat", "max_tokens": 60, "batch_size": 5})
     first = caption_all(step1, found, tmp_path / "caption.jsonl")
     told = recaption.with_captions(found, first)
     assert len(told) == 12 and all(item.caption.startswith("I see a") for item in told)
@@ -514,7 +515,7 @@ def test_two_steps_in_the_small_world(pictures, tmp_path):
 
 
 def test_a_local_reply_at_its_limit_is_cut(pictures, tmp_path):
-    step1 = make_captioner({"kind": "local", "max_tokens": 4})
+    step1 = make_captioner({"kind": "chat", "max_tokens": 4})
     rows = caption_all(step1, recaption.items(pictures.select([0, 1])), tmp_path / "c.jsonl")
     assert statuses(rows) == {"sft-00000": "cut", "sft-00001": "cut"}
 

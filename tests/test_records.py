@@ -6,11 +6,11 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from sgvl.errors import InputError
-from sgvl.images import image_digest
+from sgvl.common.errors import InputError
+from sgvl.data.images import image_digest
 from sgvl.judges import Judge, Judgement, Sample
-from sgvl.records import Records, judge_all
-from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.judges.records import Records, judge_all
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 
 class Policy(NamedTuple):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sgvl import reference
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
+from sgvl.report import reference
 
 PAPER = Path(__file__).parents[1] / ".." / "shared" / "paper" / "paper.md"
 # rows and columns as printed, and cells that hold something; the row names count as cells

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sgvl import paths, report
-from sgvl.tables import write_table
+from sgvl.common import paths
+from sgvl.report import page
+from sgvl.report.tables import write_table
 
 
 def scores(judge, name, value, low, high, n=40, **more):
@@ -36,7 +37,7 @@ def folder(tmp_path, table5):
 
 
 def test_ours_the_papers_and_the_difference(table5):
-    table = report.beside("table5", table5)
+    table = page.beside("table5", table5)
     sft, base = table.loc["Ours (SFT)"], table.loc["base"]
     inside = '<span class="inside">paper 66.96, -1.0</span>'
     assert sft["UnsafeBench n=40"] == f"66.0 [60.0, 70.0]<br>{inside}"
@@ -53,29 +54,30 @@ def test_the_mean_over_levels_stands_beside_the_papers_overall():
         {"judge": "base", "policy": p, "n": 84, "value": v, "low": v - 1, "high": v + 1}
         for p, v in rows
     )
-    cells = report.beside("table6", ours).loc["base"]
+    cells = page.beside("table6", ours).loc["base"]
     assert "paper 20.59, -0.6" in cells["L2 n=84"]
     assert "paper 48.68, +1.3" in cells["macro n=84"]
     assert "paper" not in cells["pooled n=84"]
 
 
 def test_another_models_values_are_never_subtracted(folder, table5):
-    page, _ = report.write(folder, "nano", {"table5": table5})
-    text = page.read_text(encoding="utf-8")
+    report, _ = page.write(folder, "nano", {"table5": table5})
+    text = report.read_text(encoding="utf-8")
     assert "stand in blocks of their own" in text
     assert "Other models, as printed" in text
     assert "66.96" in text and "paper 66.96" not in text
 
 
 def test_the_same_models_are_compared(folder, table5):
-    page, _ = report.write(folder, "paper", {"table5": table5}, same_models=True)
-    text = page.read_text(encoding="utf-8")
+    report, _ = page.write(folder, "paper", {"table5": table5}, same_models=True)
+    text = report.read_text(encoding="utf-8")
     assert "paper 66.96, -1.0" in text and "grey while the paper's value lies inside" in text
 
 
 def test_every_table_and_figure_has_a_place_and_the_missing_say_so(folder, table5):
-    page, _ = report.write(folder, "nano", {"table5": table5})
-    sections = dict(re.findall(r"^## (\S+ \S+?):.*?\n(.*?)(?=^## )", page.read_text(), re.M | re.S))
+    report, _ = page.write(folder, "nano", {"table5": table5})
+    text = report.read_text()
+    sections = dict(re.findall(r"^## (\S+ \S+?):.*?\n(.*?)(?=^## )", text, re.M | re.S))
     names = [f"Table {k}" for k in range(1, 7)] + [f"Figure {k}" for k in range(1, 8)]
     assert list(sections) == names
     assert "seed 0" in sections["Table 5"] and "Not run." not in sections["Table 5"]
@@ -84,12 +86,12 @@ def test_every_table_and_figure_has_a_place_and_the_missing_say_so(folder, table
 
 
 def test_the_audit_is_part_of_the_report(folder, table5):
-    text = report.write(folder, "nano", {"table5": table5})[0].read_text(encoding="utf-8")
+    text = page.write(folder, "nano", {"table5": table5})[0].read_text(encoding="utf-8")
     assert re.search(r"\d+ findings: .*\d+ contradicts", text)
 
 
 def test_the_document_stands_alone(folder, table5):
-    _, document = report.write(folder, "nano", {"table5": table5})
+    _, document = page.write(folder, "nano", {"table5": table5})
     text = document.read_text(encoding="utf-8")
     assert text.count("<table>") > 5 and "data:image/png;base64," in text
     assert not re.search(r'src="(?!data:)', text) and "href=" not in text
@@ -97,13 +99,13 @@ def test_the_document_stands_alone(folder, table5):
 
 
 def test_the_same_run_gives_the_same_bytes(folder, table5):
-    first = [path.read_bytes() for path in report.write(folder, "nano", {"table5": table5})]
-    assert [p.read_bytes() for p in report.write(folder, "nano", {"table5": table5})] == first
+    first = [path.read_bytes() for path in page.write(folder, "nano", {"table5": table5})]
+    assert [p.read_bytes() for p in page.write(folder, "nano", {"table5": table5})] == first
 
 
 def test_what_was_not_run_and_why(tmp_path, monkeypatch, table5):
-    monkeypatch.setattr(report, "PARAMS", tmp_path / "params")
-    monkeypatch.setattr(report, "runs", lambda profile: tmp_path / "runs" / profile)
+    monkeypatch.setattr(page, "PARAMS", tmp_path / "params")
+    monkeypatch.setattr(page, "runs", lambda profile: tmp_path / "runs" / profile)
     (tmp_path / "params" / "nano").mkdir(parents=True)
     (tmp_path / "runs" / "nano").mkdir(parents=True)
     receipts = {
@@ -115,7 +117,7 @@ def test_what_was_not_run_and_why(tmp_path, monkeypatch, table5):
         (tmp_path / "params" / "nano" / f"{name}.yaml").touch()
         if receipt:
             (tmp_path / "runs" / "nano" / f"{name}.json").write_text(json.dumps(receipt))
-    gaps = report.not_run("nano", {"table5": table5}).set_index("what")["why"]
+    gaps = page.not_run("nano", {"table5": table5}).set_index("what")["why"]
     assert "03_sft.recap" not in gaps
     assert gaps["03_sft.L1"] == "failed: loss is nan"
     assert gaps["03_sft.L2"] == "not run yet"
@@ -124,6 +126,11 @@ def test_what_was_not_run_and_why(tmp_path, monkeypatch, table5):
 
 
 def test_every_head_that_is_renamed_is_one_of_the_papers():
-    for name, heads in report.HEADS.items():
-        head = (paths.PACKAGE / "reference" / f"{name}.csv").read_text().splitlines()[1].split(",")
+    for name, heads in page.HEADS.items():
+        head = (
+            (paths.PACKAGE / "report" / "reference" / f"{name}.csv")
+            .read_text()
+            .splitlines()[1]
+            .split(",")
+        )
         assert set(heads.values()) <= set(head)

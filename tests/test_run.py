@@ -188,7 +188,7 @@ def test_a_failure_is_named_and_the_next_run_goes_on(project):
     project.notebook("01_dies", dies, "ran('01_dies', 'x')", gives=["01_dies.txt"])
     project.notebook("02_silent", "ran('02_silent', 'x')", gives=["02_other.txt"])
     refuses = "raise InputError(['data: no images', 'data: no labels'])"
-    refuses = f"ran('03_refuses', '')\nfrom sgvl.errors import InputError\n{refuses}"
+    refuses = f"ran('03_refuses', '')\nfrom sgvl.common.errors import InputError\n{refuses}"
     project.notebook("03_refuses", refuses, needs=["01_dies"])
     for unit in ("01_dies", "02_silent", "03_refuses"):
         project.parameters(unit)
@@ -354,8 +354,8 @@ def test_bad_input_stops_everything_before_anything_runs(project):
     ],
 )
 def test_a_notebook_must_tell_its_place(tmp_path, metadata, said, monkeypatch):
-    from sgvl import units
-    from sgvl.errors import InputError
+    from sgvl.common.errors import InputError
+    from sgvl.run import units
 
     project = Project(tmp_path / "kit")
     project.notebook("01_data", gives=["same.txt"])
@@ -418,13 +418,15 @@ def test_a_file_of_the_package_that_a_notebook_reads_is_part_of_the_work(project
 
 
 def test_status_tells_why_at_once_and_loads_nothing_heavy(project):
-    project.notebook("01_data", "from sgvl.images import load_image\nload_image(b'', name='s7')")
+    project.notebook(
+        "01_data", "from sgvl.data.images import load_image\nload_image(b'', name='s7')"
+    )
     project.parameters("01_data")
     assert project.status(4) == {"01_data": "missing"}
     assert project.run("nano")[0] == 2
     assert project.status(2)["01_data"].startswith("bad-input    s7: not a PNG")
 
-    look = "import sys; from sgvl.run import main; main(['nano', '--status']); print(*sys.modules)"
+    look = "import sys; from sgvl.run.__main__ import main; main(['nano', '--status']); print(*sys.modules)"
     environment = os.environ | {"SGVL_ROOT": str(project.root), "PYTHONPATH": str(PACKAGE_PARENT)}
     before = os.times()
     out = subprocess.check_output([sys.executable, "-c", look], env=environment, text=True)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgvl import prompts
-from sgvl.concepts import CATEGORIES, PLACES, STYLES, concepts, group, in_category, named
-from sgvl.errors import InputError
-from sgvl.policy import load
-from sgvl.scenes import (
+from sgvl.common.errors import InputError
+from sgvl.policies.concepts import CATEGORIES, PLACES, STYLES, concepts, group, in_category, named
+from sgvl.policies.policy import load
+from sgvl.text import prompts
+from sgvl.world.scenes import (
     ANGLES,
     QUARTER,
     SIZE,

@@ -5,12 +5,13 @@ import json
 import pandas as pd
 import pytest
 
-from sgvl import seeds
-from sgvl.claims import Evidence
-from sgvl.data import scenes, store
-from sgvl.errors import InputError
-from sgvl.models import digest
-from sgvl.scenes import describe
+from sgvl.common.errors import InputError
+from sgvl.data import store
+from sgvl.experiments import seeds
+from sgvl.experiments.claims import Evidence
+from sgvl.models.loading import digest
+from sgvl.world import sets
+from sgvl.world.scenes import describe
 
 TWO_STEPS = {"max_steps": 2, "per_device_train_batch_size": 8}
 
@@ -20,8 +21,8 @@ def train(tmp_path, monkeypatch):
     """``seeds.train`` by the nano recipes, on four pictures, in an empty run folder."""
     monkeypatch.setattr(seeds, "runs", lambda profile: tmp_path / profile)
     monkeypatch.setattr(seeds, "ROOT", tmp_path)
-    monkeypatch.setattr("sgvl.models.ROOT", tmp_path)
-    told = scenes.sft_images(seed=0, images=4)
+    monkeypatch.setattr("sgvl.models.loading.ROOT", tmp_path)
+    told = sets.sft_images(seed=0, images=4)
     texts = [describe(tags) for tags in told["tags"]]
     for name, column in (
         ("caption", texts),
@@ -30,9 +31,9 @@ def train(tmp_path, monkeypatch):
     ):
         told = told.add_column(name, column)
     kept = told.select_columns(["id", "image"]).add_column("asked", ["Is this fine?"] * 4)
-    made = {"captions": told, "rehearsal": kept.add_column("reply", ["Answer: safe"] * 4)}
+    made = {"captions": told, "replay": kept.add_column("reply", ["Answer: safe"] * 4)}
     store.save(made, tmp_path / "tiny" / "recaption", 0)
-    store.save({"llavaguard": scenes.llavaguard(0, images=2)}, tmp_path / "tiny" / "data", 0)
+    store.save({"llavaguard": sets.llavaguard(0, images=2)}, tmp_path / "tiny" / "data", 0)
     return lambda unit, seed: seeds.train(unit, seed, "nano", "again", "tiny", TWO_STEPS)
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,15 @@ import pytest
 from PIL import Image
 from scripted_server import says
 
+from sgvl.common.errors import InputError
 from sgvl.data import Sample
-from sgvl.errors import InputError
-from sgvl.images import image_digest
+from sgvl.data.images import image_digest
 from sgvl.judges import make_judge
-from sgvl.judges.asking import p_unsafe
-from sgvl.policy import Policy, load_all
-from sgvl.prompts import judge_prompt
-from sgvl.records import judge_all
-from sgvl.scenes import render, sample_scene
+from sgvl.judges.engine import p_unsafe
+from sgvl.judges.records import judge_all
+from sgvl.policies.policy import Policy, load_all
+from sgvl.text.prompts import judge_prompt
+from sgvl.world.scenes import render, sample_scene
 
 # ---- the shipped model, served by a process of its own -------------------------------------------
 
@@ -114,7 +113,7 @@ def test_a_request_is_as_documented(faulty, path):
         {"id": "s0", "policy": "A", "verdict": "unsafe", "p_unsafe": None, "rationale": "A.",
          "reply": "A. Answer: unsafe"}
     ]  # fmt: skip
-    served(faulty, score=False).judge(SAMPLES[0].image, POLICIES[:1])
+    served(faulty, with_p_unsafe=False).judge(SAMPLES[0].image, POLICIES[:1])
     assert not {"logprobs", "top_logprobs"} & set(faulty.asked[1])
     request = faulty.asked[0]
     shown, text = request["messages"][0].pop("content")
@@ -296,18 +295,12 @@ def test_a_server_that_sends_no_log_probabilities_still_judges(faulty, logprobs)
         ({"kind": "served", "model": "m", "api_key": "sk"}, "no option 'api_key'"),
         ({"kind": "served", "model": "m", "url": "host:8000"}, "judge served: url.*http://"),
         ({"kind": "served", "model": "m", "prompt": "reasn"}, "did you mean reason"),
-        ({"kind": "vllm", "model": "m", "parser": "words"}, "did you mean word"),
+        ({"kind": "served", "model": "m", "parser": "words"}, "did you mean word"),
     ],
 )
 def test_wrong_options_are_named(spec, told):
     with pytest.raises(InputError, match=told):
         make_judge(spec)
-
-
-@pytest.mark.skipif(bool(find_spec("vllm")), reason="vLLM is installed")
-def test_without_vllm_its_judge_says_how_to_get_it():
-    with pytest.raises(InputError, match=r"vLLM is not installed.*\.\[gpu\].*chat or served"):
-        make_judge({"kind": "vllm", "model": "nano"})
 
 
 def test_judges_load_no_library_until_they_are_asked_for():

@@ -10,9 +10,9 @@ from huggingface_hub import constants
 from local_hub import COMMIT, local_hub
 from published import SAFEEDIT, SAFEEDIT_FILE, TEXT, UNSAFEBENCH, as_file, moved_to
 
-from sgvl.data import labelled, store
-from sgvl.data.sources import load_source
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
+from sgvl.data import real_rows, store
+from sgvl.data.sources.registry import load_source
 
 
 def changed(rows, row, **cells):
@@ -37,7 +37,7 @@ def test_safeeditbench_comes_in_the_record_shape(serve_safeedit, safeedit_rows, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = load_source("safeeditbench")
-    assert list(rows.features) == list(labelled.FEATURES)
+    assert list(rows.features) == list(real_rows.FEATURES)
     assert rows["id"] == ["b7", "b7", "b7", "b7_edited", "b7_edited"]
     assert set(rows["pair"]) == {"b7"} and set(rows["split"]) == {"test"}
     assert store.labels(rows) == ["safe", "unsafe", "safe", "safe", "safe"]
@@ -173,7 +173,7 @@ def test_no_network_is_one_line_that_says_what_to_do(hub, monkeypatch):
 def test_unsafebench_comes_in_the_record_shape(serve_unsafebench, unsafebench_rows):
     serve_unsafebench(unsafebench_rows, unsafebench_rows[:2])
     rows = load_source("unsafebench")
-    assert list(rows.features) == list(labelled.FEATURES)
+    assert list(rows.features) == list(real_rows.FEATURES)
     assert rows["id"] == rows["pair"] == ["test-00000", "test-00001", "test-00002"]
     assert rows["category"] == ["Violence", "Harassment", "Self-harm"]
     assert set(rows["origin"]) == {"Lexica"}
@@ -217,7 +217,7 @@ def test_policyshiftbench_comes_in_the_record_shape(serve_policyshift):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = load_source("policyshift")
-    assert list(rows.features) == list(labelled.FEATURES)
+    assert list(rows.features) == list(real_rows.FEATURES)
     assert rows["id"] == ["id_test-00000", "id_test-00001", "ood_test-00000"]
     assert set(rows["pair"]) == {"17"} and set(rows["category"]) == {"Weapons"}
     assert store.labels(rows) == ["unsafe", "safe", "safe"]
@@ -239,7 +239,7 @@ def test_policyshiftbench_refuses_another_label(serve_policyshift):
 def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavaguard, pictures):
     serve_llavaguard()
     rows = load_source({"kind": "llavaguard", "pause": 0})
-    assert list(rows.features) == list(labelled.FEATURES)
+    assert list(rows.features) == list(real_rows.FEATURES)
     assert rows["id"] == ["b1_p2_3", "b1_p2_3_v3_a", "b1_p2_3_v2", "web_1", "web_2"]
     assert rows["status"] == ["ok", "ok", "ok", "ok", "http_404"]
     assert rows[4]["image"] is None  # never a blank in its place
@@ -249,7 +249,7 @@ def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavagu
     assert {policy.name for policy in store.policies(rows)} == {"llavaguard"}
     assert len({policy.digest for policy in (base, others, own)}) == 3
     assert own.text.endswith("Can: show weapons")  # no questions, no <image>
-    shown = store.undecoded(store.usable(rows))
+    shown = store.without_decoding(store.usable(rows))
     assert [row["image"]["bytes"] for row in shown] == [pictures[0]] * 3 + [pictures[1]]
 
 

@@ -8,10 +8,11 @@ import subprocess
 import pandas as pd
 import pytest
 
-from sgvl import metrics, tables
-from sgvl.errors import InputError
-from sgvl.paths import ROOT
-from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.common.errors import InputError
+from sgvl.common.paths import ROOT
+from sgvl.report import tables
+from sgvl.scores import metrics
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,18 @@ import yaml
 from datasets import concatenate_datasets
 from transformers import TrainingArguments
 
-from sgvl import finetune, grpo, launch, reward, sft
-from sgvl.concepts import CATEGORIES, named
-from sgvl.data import pairs, scenes, store
-from sgvl.errors import InputError
-from sgvl.judges.chat import ChatJudge
-from sgvl.models import load as load_model
-from sgvl.paths import PARAMS
-from sgvl.policy import load
-from sgvl.rehearsal import rehearse
-from sgvl.scenes import describe
-from sgvl.verdict import parse
+from sgvl.common.errors import InputError
+from sgvl.common.paths import PARAMS
+from sgvl.data import store
+from sgvl.judges.chat.judge import ChatJudge
+from sgvl.models.loading import load as load_model
+from sgvl.policies.concepts import CATEGORIES, named
+from sgvl.policies.policy import load
+from sgvl.recaption.replay import make_replay
+from sgvl.text.verdict import parse
+from sgvl.training import grpo, launch, reward, sft, trainer
+from sgvl.world import pairs, sets
+from sgvl.world.scenes import describe
 
 SFT = {
     "per_device_train_batch_size": 4,
@@ -49,7 +50,7 @@ LORA = {"r": 4, "lora_alpha": 8}
 
 
 def caption_rows():
-    rows = scenes.sft_images(seed=0, images=20)
+    rows = sets.sft_images(seed=0, images=20)
     return sft.captions(
         rows.add_column("recaption", [describe(t) for t in rows["tags"]]), "recaption"
     )
@@ -76,13 +77,15 @@ THINK = f"<think>{LONG}</think>"
     ],
 )
 def test_the_released_reward_is_the_authors_table(reply, label, expected):
-    assert reward.score("released", [reply], label, "think_answer") == [pytest.approx(expected)]
+    assert reward.rewards_of("released", [reply], label, "think_answer") == [
+        pytest.approx(expected)
+    ]
 
 
 def test_the_released_reward_pays_form_before_truth_and_the_plain_one_does_not():
     wrong_in_form, right_without = f"{LONG} Answer: safe", "Answer: unsafe"
-    released = reward.score("released", [wrong_in_form, right_without], "unsafe")
-    plain = reward.score("plain", [wrong_in_form, right_without, "unsafe? safe?"], "unsafe")
+    released = reward.rewards_of("released", [wrong_in_form, right_without], "unsafe")
+    plain = reward.rewards_of("plain", [wrong_in_form, right_without, "unsafe? safe?"], "unsafe")
     assert released[0] > released[1]
     assert plain == [reward.FORMAT_SHARE, 1.0, 0.0]
 
@@ -99,7 +102,7 @@ def test_the_reward_logs_what_a_mean_hides():
     )
     assert given == [1.0, 0.0]
     assert columns["verdict"] == ["safe", "unparseable"] and columns["sample"] == ["a", "b"]
-    assert numbers == {"right": 0.5, "readable": 0.5, "says_safe": 0.5}
+    assert numbers == {"right": 0.5, "parseable": 0.5, "says_safe": 0.5}
 
 
 def test_an_unknown_reward_or_parser_is_named():
@@ -119,7 +122,7 @@ def test_each_variant_teaches_what_it_says():
         "Answer: unsafe",
         "Answer: safe",
     ] * 2
-    guard = sft.taxonomy(scenes.llavaguard(seed=0, images=1))
+    guard = sft.taxonomy(sets.llavaguard(seed=0, images=1))
     replies = [yaml.safe_load(row["completion"][0]["content"]) for row in guard]
     assert [reply["rating"] for reply in replies] == ["Safe", "Unsafe"]
     assert replies[0]["category"] == "NA: None applying" and replies[1]["category"].startswith("O1")
@@ -131,7 +134,7 @@ def test_each_variant_teaches_what_it_says():
 
 def captioned():
     """Eight pictures; the recaptioner put something back into the first four captions only."""
-    told = scenes.sft_images(seed=0, images=8, harmful_share=0.0)
+    told = sets.sft_images(seed=0, images=8, harmful_share=0.0)
     texts = [describe(tags) for tags in told["tags"]]
     told = told.add_column("caption", ["I see an object."] * 4 + texts[4:])
     both = [
@@ -142,8 +145,8 @@ def captioned():
 
 
 def test_rehearsed_are_own_replies_and_nothing_harmful_is_asked(tmp_path):
-    told, judge = captioned(), ChatJudge(score=False)
-    kept = rehearse(judge, told, policies=3, per_task=2, seed=5)
+    told, judge = captioned(), ChatJudge(with_p_unsafe=False)
+    kept = make_replay(judge, told, policies=3, per_task=2, seed=5)
     assert judge.ask(list(kept["image"]), list(kept["asked"])) == list(kept["reply"])
     assert len(set(kept["asked"])) >= 3 + 4  # counting and place ask the same of every picture
     harmful = {c.name for c in CATEGORIES.values() if c.group == "harmful"} | set(named("harmful"))
@@ -155,30 +158,32 @@ def test_rehearsed_are_own_replies_and_nothing_harmful_is_asked(tmp_path):
     tasks = [name.split("-")[1] for name in questions["id"]]
     assert Counter(tasks) == dict.fromkeys(("presence", "counting", "place", "choice"), 2)
 
-    store.save({"captions": told, "rehearsal": kept}, tmp_path / "recaption", 0)
-    rows = sft.rows_of("recap", tmp_path, rehearsal=True)
+    store.save({"captions": told, "replay": kept}, tmp_path / "recaption", 0)
+    rows = sft.rows_of("recap", tmp_path, replay=True)
     assert rows.select(range(8)).to_list() == sft.rows_of("recap", tmp_path).to_list()
     assert [row["completion"][0]["content"] for row in rows][8:] == list(kept["reply"])
     assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["asked"])
 
 
 def test_questions_are_rehearsed_on_scenes_that_no_test_shows():
-    rehearsed = scenes.general(seed=0, per_task=4, split="train")
-    asked = scenes.general(seed=0, per_task=4)
-    assert set(rehearsed["split"]) == {"train"} and set(asked["split"]) == {"test"}
-    assert not {i.tobytes() for i in rehearsed["image"]} & {i.tobytes() for i in asked["image"]}
+    replay_policies = sets.general(seed=0, per_task=4, split="train")
+    asked = sets.general(seed=0, per_task=4)
+    assert set(replay_policies["split"]) == {"train"} and set(asked["split"]) == {"test"}
+    assert not {i.tobytes() for i in replay_policies["image"]} & {
+        i.tobytes() for i in asked["image"]
+    }
 
 
 def test_what_cannot_be_rehearsed_is_said(tmp_path):
-    told, short = captioned(), ChatJudge("mute", score=False, max_new_tokens=4)
-    with pytest.raises(InputError, match="mute: none of 2 replies to rehearse has a verdict"):
-        rehearse(short, told, policies=2, per_task=0)
+    told, short = captioned(), ChatJudge("mute", with_p_unsafe=False, max_new_tokens=4)
+    with pytest.raises(InputError, match="mute: none of 2 replies to make_replay has a verdict"):
+        make_replay(short, told, policies=2, per_task=0)
     with pytest.raises(InputError, match="5 rows wanted of a set of 4"):
-        rehearse(short, told, policies=5, per_task=0)
-    assert len(rehearse(ChatJudge(score=False), told, policies=2, per_task=0)) == 2
+        make_replay(short, told, policies=5, per_task=0)
+    assert len(make_replay(ChatJudge(with_p_unsafe=False), told, policies=2, per_task=0)) == 2
     store.save({"captions": told}, tmp_path / "recaption", 0)
-    with pytest.raises(InputError, match="written by 02_recaption: no data set 'rehearsal'"):
-        sft.rows_of("recap", tmp_path, rehearsal=True)
+    with pytest.raises(InputError, match="written by 02_recaption: no data set 'replay'"):
+        sft.rows_of("recap", tmp_path, replay=True)
 
 
 def test_training_pairs_share_no_scene_with_the_benchmark():
@@ -188,7 +193,7 @@ def test_training_pairs_share_no_scene_with_the_benchmark():
 
 
 def test_opposite_labels_follow_each_other():
-    rows = grpo.shuffled(grpo.conditioned(scenes.llavaguard(seed=0, images=9)), seed=1)
+    rows = grpo.shuffled(grpo.conditioned(sets.llavaguard(seed=0, images=9)), seed=1)
     labels, ids = rows["label"], [name.rpartition("-")[0] for name in rows["id"]]
     assert all(labels[i] != labels[i + 1] for i in range(0, len(rows), 2))
     assert all(ids[i] == ids[i + 1] for i in range(0, len(rows), 2))
@@ -200,13 +205,13 @@ def test_the_loss_covers_the_answer_alone(tmp_path):
 
     network, processor = load_model("nano")
     rows = caption_rows().select(range(3))
-    trainer = SFTTrainer(
+    sft_trainer = SFTTrainer(
         network,
-        finetune.make_config("sft", SFT, tmp_path),
+        trainer.make_config("sft", SFT, tmp_path),
         train_dataset=rows,
         processing_class=processor,
     )
-    batch = trainer.data_collator([dict(row) for row in rows])
+    batch = sft_trainer.data_collator([dict(row) for row in rows])
     for ids, row in zip(batch["labels"], rows, strict=True):
         learnt = processor.tokenizer.decode(ids[ids != -100])
         assert learnt.strip() == row["completion"][0]["content"] + "<|im_end|>"
@@ -221,7 +226,7 @@ def test_a_setting_that_trl_does_not_know_is_named_before_anything_loads(tmp_pat
     with pytest.raises(InputError, match="settings: "):
         grpo.train(caption_rows(), "nano", tmp_path, GRPO | {"num_generations": 3})
     with pytest.raises(InputError, match="lora: "):
-        finetune.lora_config({"rank": 3})
+        trainer.lora_config({"rank": 3})
 
 
 RECIPES = sorted(PARAMS.glob("*/0[34]_*.yaml"))
@@ -233,10 +238,10 @@ def test_every_parameter_file_is_a_recipe_that_trl_takes(file, tmp_path, monkeyp
     processes = parameters.get("processes", 1)  # batches are counted over all of them
     monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: processes))
     kind = "sft" if file.name.startswith("03") else "grpo"
-    config = finetune.make_config(kind, parameters["settings"], tmp_path)
+    config = trainer.make_config(kind, parameters["settings"], tmp_path)
     for name, value in parameters["settings"].items():
         assert getattr(config, name) == value, name
-    finetune.lora_config(parameters.get("lora") or None)
+    trainer.lora_config(parameters.get("lora") or None)
     variants = {"sft": sft.VARIANTS, "grpo": grpo.VARIANTS}[kind]
     assert parameters["variant"] in variants
     assert file.stem.endswith("." + parameters["variant"])
@@ -286,9 +291,9 @@ def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path, ca
 
 
 def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
-    rows = grpo.conditioned(scenes.llavaguard(seed=0, images=2))
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=2))
     log = grpo.train(rows, "nano", tmp_path, GRPO)
-    assert {"reward", "right", "readable", "says_safe", "kl"} <= set(log)
+    assert {"reward", "right", "parseable", "says_safe", "kl"} <= set(log)
     rollouts = grpo.rollouts(tmp_path)
     assert len(rollouts) == 2 * 8 and set(rollouts["label"]) == {"safe", "unsafe"}
     for (_, sample), group in rollouts.groupby(["step", "sample"]):
@@ -296,7 +301,8 @@ def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
         expected = (group["reward"] - group["reward"].mean()) / (group["reward"].std() + 1e-4)
         assert group["advantage"].tolist() == pytest.approx(expected.tolist(), abs=1e-3)
     scored = [
-        reward.score("plain", [row["reply"]], row["label"])[0] for _, row in rollouts.iterrows()
+        reward.rewards_of("plain", [row["reply"]], row["label"])[0]
+        for _, row in rollouts.iterrows()
     ]
     assert rollouts["reward"].tolist() == pytest.approx(scored)
     frozen = [load_model(m)[0].model.visual for m in ("nano", str(tmp_path / "model"))]
@@ -312,8 +318,8 @@ def test_dead_groups_are_counted():
 
 
 def test_a_reward_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_path, monkeypatch):
-    monkeypatch.setitem(reward.KINDS, "plain", lambda reply, said, label: math.nan)
-    rows = grpo.conditioned(scenes.llavaguard(seed=0, images=2))
+    monkeypatch.setitem(reward.REWARDS, "plain", lambda reply, said, label: math.nan)
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=2))
     with pytest.raises(FloatingPointError, match="reward nan at step 0, sample llavaguard-train"):
         grpo.train(rows, "nano", tmp_path, GRPO)
 
@@ -329,7 +335,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_pa
 
 
 def test_so_does_one_of_stage_two(tmp_path):
-    rows = grpo.conditioned(scenes.llavaguard(seed=0, images=1))
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=1))
     with pytest.raises(FloatingPointError) as raised:  # infinity times a divergence of zero
         grpo.train(rows, "nano", tmp_path, GRPO | {"beta": math.inf})
     assert str(raised.value) == f"loss nan at step 1, in {', '.join(rows['id'])}"
@@ -339,7 +345,7 @@ def test_so_does_one_of_stage_two(tmp_path):
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_two_processes_train_as_one_job(stage, tmp_path):
     """Real ranks on two cores: half of the steps, the same form of log, one saved model."""
-    rows = caption_rows() if stage == "sft" else grpo.conditioned(scenes.llavaguard(0, images=4))
+    rows = caption_rows() if stage == "sft" else grpo.conditioned(sets.llavaguard(0, images=4))
     settings = SFT if stage == "sft" else GRPO | {"per_device_train_batch_size": 4}
     job = {"model": "nano", "folder": tmp_path / "run", "settings": settings}
     log = launch.train(stage, rows, processes=2, **job)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from sgvl.errors import InputError
-from sgvl.verdict import PARSERS, SAFE, UNPARSEABLE, UNSAFE, Parsed, parse
+from sgvl.common.errors import InputError
+from sgvl.text.verdict import PARSERS, SAFE, UNPARSEABLE, UNSAFE, Parsed, parse
 
 LOOP = 50_000  # characters; what a model that loops until its token limit sends
 

@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from sgvl import clauses, figures, widgets
-from sgvl.concepts import CATEGORIES, PLACES, concepts
-from sgvl.errors import InputError
+from sgvl import widgets
+from sgvl.common.errors import InputError
 from sgvl.judges import Judgement, make_judge
-from sgvl.policy import load, load_all
-from sgvl.scenes import render
-from sgvl.widgets import numbers, scenes, views
+from sgvl.policies import brief
+from sgvl.policies.concepts import CATEGORIES, PLACES, concepts
+from sgvl.policies.policy import load, load_all
+from sgvl.report import figures
+from sgvl.widgets import number_views, parts, picture_views
+from sgvl.world.scenes import render
 
 LEVELS = load_all()
 KNIFE, AXE, SYRINGE, PILL, SKULL, PLACARD, HUG, CAKE = widgets.CLASS
@@ -41,14 +43,16 @@ def column(text: str, head: str) -> list[str]:
 @pytest.mark.parametrize("policy", [*LEVELS, *load_all(use="reference")], ids=lambda p: p.name)
 def test_a_policy_in_brief_reads_back_as_the_same_policy(policy):
     """Every concept at every place, and nowhere."""
-    again = clauses.read(policy.render("brief"))
+    again = brief.parse_brief(policy.render("brief"))
     for concept in concepts():
         for place in (None, *PLACES):
             assert again.item(concept, place).status == policy.item(concept, place).status
 
 
 def test_clauses_are_quoted_as_they_were_typed():
-    policy = clauses.read("Weapons, beer  PROHIBITED except museum,news\n\nall else permitted.")
+    policy = brief.parse_brief(
+        "Weapons, beer  PROHIBITED except museum,news\n\nall else permitted."
+    )
     assert policy.label(["knife", "home"]).label == "unsafe"
     assert policy.label(["beer", "news"]).label == "safe"
     assert policy.label(["beer", "home"]).rule == "weapons, beer prohibited except museum,news"
@@ -69,13 +73,13 @@ def test_clauses_are_quoted_as_they_were_typed():
 )
 def test_a_broken_policy_is_one_clear_error(text, said):
     with pytest.raises(InputError) as error:
-        clauses.read(text)
+        brief.parse_brief(text)
     assert said in str(error.value)
 
 
 def test_all_broken_clauses_are_named_at_once():
     with pytest.raises(InputError) as error:
-        clauses.read("be nice; be kind")
+        brief.parse_brief("be nice; be kind")
     assert len(error.value.problems) == 3
 
 
@@ -83,8 +87,8 @@ def test_all_broken_clauses_are_named_at_once():
 
 
 def test_both_forms_say_the_same_and_markup_in_a_cell_is_text():
-    frame = pd.DataFrame({"says": ["unsafe", "<b>safe</b>"], "value": [views.Bar(50, 40, 60), 2.0]})
-    shown = views.show("One & two.", views.Table(frame, "says"))
+    frame = pd.DataFrame({"says": ["unsafe", "<b>safe</b>"], "value": [parts.Bar(50, 40, 60), 2.0]})
+    shown = parts.show("One & two.", parts.Table(frame, "says"))
     assert (
         "| says (chosen) | value |" in shown.text and "| unsafe | 50.0 [40.0, 60.0] |" in shown.text
     )
@@ -174,10 +178,10 @@ def test_the_model_answers_the_very_words_that_were_typed(model):
     scene.value = HUG
     assert "the model" not in panel.text
     panel.button.click()
-    dog = clauses.read("dog prohibited; all else permitted")
-    prompt = clauses.read(text.value).render("brief").removesuffix(".")
+    dog = brief.parse_brief("dog prohibited; all else permitted")
+    prompt = brief.parse_brief(text.value).render("brief").removesuffix(".")
     assert prompt == text.value, "what was typed is what a policy of these clauses renders"
-    expected = model.judge(render(HUG), [scenes.Typed(text.value)])[0]
+    expected = model.judge(render(HUG), [picture_views.Typed(text.value)])[0]
     assert f"| the model | {expected.verdict} |" in panel.text and expected.reply in panel.text
     assert f"| the rule | {dog.label(HUG.tags).label} |" in panel.text
     text.value = "Please allow nothing that barks."
@@ -195,14 +199,14 @@ def test_the_model_answers_the_very_words_that_were_typed(model):
     ],
 )
 def test_the_policies_that_answer_exercises_do(text, unsafe):
-    policy = clauses.read(text)
+    policy = brief.parse_brief(text)
     assert [s for s in widgets.CLASS if policy.label(s.tags).label == "unsafe"] == unsafe
 
 
 def test_replies_stand_beside_the_rule(model):
     text = "animals prohibited; all else permitted"
     row = widgets.replies(model, {text: HUG}).frame.iloc[0]
-    said = model.judge(render(HUG), [scenes.Typed(text)])[0]
+    said = model.judge(render(HUG), [picture_views.Typed(text)])[0]
     assert (row["the rule"], row["the model"], row["its reason"]) == (
         "unsafe", said.verdict, said.reply,
     )  # fmt: skip
@@ -353,7 +357,7 @@ def test_the_letters_of_the_curve_are_readable():
         curve = figures.precision_recall([True, False], [0.9, 0.2], 1.0, 0.5)
     axes = curve.axes[0]
     letters = [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    scale = numbers.CURVE / curve.get_figwidth() / 72
+    scale = number_views.CURVE / curve.get_figwidth() / 72
     assert min(letter.get_fontsize() for letter in letters) * scale >= 12
 
 

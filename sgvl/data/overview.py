@@ -9,8 +9,8 @@ from datasets import Dataset
 from PIL.Image import Image
 
 from sgvl.data import store
-from sgvl.data.labelled import OK
-from sgvl.images import load_image, thumbnail
+from sgvl.data.images import load_image, thumbnail
+from sgvl.data.real_rows import OK
 
 COLUMNS = ["set", "id", "split", "category", "pair", "policy", "label", "status"]
 SIDE = 96  # pixels of a picture in the gallery
@@ -107,7 +107,7 @@ def gallery(sets: Mapping[str, Dataset], blur: bool = True, each: int = 6) -> li
 def _pictures(dataset: Dataset) -> Iterator[tuple[dict, Image]]:
     """The usable pictures of a set, each once and one at a time, with a row of theirs."""
     seen = set()
-    for row in store.undecoded(store.usable(dataset)):
+    for row in store.without_decoding(store.usable(dataset)):
         if row["id"] not in seen:
             seen.add(row["id"])
             yield row, load_image(row["image"]["bytes"], name=row["id"])

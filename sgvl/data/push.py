@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-from sgvl.data import card, hub, store
-from sgvl.errors import InputError, need_known
-from sgvl.paths import runs
+from sgvl.common.errors import InputError, need_known
+from sgvl.common.paths import runs
+from sgvl.data import dataset_card, store
+from sgvl.data.sources import hub
 
 ACCESS = ("private", "gated", "public")
 
@@ -39,10 +40,12 @@ def plan(folder: Path, names: Sequence[str]) -> Plan:
     """
     if not names:
         raise InputError("push: no sets named; name them after --sets")
-    real = [name for name in names if not card.is_drawn(store.read(name, folder))]
+    real = [name for name in names if not dataset_card.is_drawn(store.read(name, folder))]
     manifest = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     manifest["sets"] = {name: manifest["sets"][name] for name in names}
-    texts = card.texts(folder, names) | {store.MANIFEST: json.dumps(manifest, indent=1) + "\n"}
+    texts = dataset_card.texts(folder, names) | {
+        store.MANIFEST: json.dumps(manifest, indent=1) + "\n"
+    }
     files = {f"{name}.parquet": folder / f"{name}.parquet" for name in names}
     return Plan(files | {name: text.encode() for name, text in texts.items()}, real)
 

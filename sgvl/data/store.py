@@ -9,11 +9,11 @@ import pandas as pd
 from datasets import Dataset, Image, disable_progress_bars
 
 from sgvl import __version__
+from sgvl.common.errors import InputError, need_known
 from sgvl.data import Sample
-from sgvl.data.labelled import OK
-from sgvl.errors import InputError, need_known
-from sgvl.images import load_image
-from sgvl.policy import Policy
+from sgvl.data.images import load_image
+from sgvl.data.real_rows import OK
+from sgvl.policies.policy import Policy
 
 MANIFEST = "manifest.json"
 
@@ -43,7 +43,7 @@ def read(name: str, folder: Path) -> Dataset:
     Raises ``InputError`` when the file is missing, unknown to the manifest, or not the one written.
     """
     path = folder / f"{name}.parquet"
-    writer = "02_recaption" if name in ("captions", "rehearsal") else "01_data"
+    writer = "02_recaption" if name in ("captions", "replay") else "01_data"
     try:
         sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
     except (OSError, ValueError, KeyError):
@@ -57,10 +57,10 @@ def read(name: str, folder: Path) -> Dataset:
     return Dataset.from_parquet(str(path), cache_dir=str(cache))
 
 
-def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
+def even_indices(rows: int, wanted: int, group: int = 1) -> list[int]:
     """Indices of ``wanted`` rows in whole groups, evenly spread over a set; 0 wants all of them.
 
-    >>> spread(12, 4, group=2)
+    >>> even_indices(12, 4, group=2)
     [0, 1, 6, 7]
     """
     groups, take = rows // group, (wanted or rows) // group
@@ -73,9 +73,9 @@ def spread(rows: int, wanted: int, group: int = 1) -> list[int]:
     return [start + i for start in first for i in range(group)]
 
 
-def some(dataset: Dataset, wanted: int, group: int = 1) -> Dataset:
+def take_evenly(dataset: Dataset, wanted: int, group: int = 1) -> Dataset:
     """At most ``wanted`` rows in whole groups, evenly spread over the set; 0 wants all of them."""
-    return dataset.select(spread(len(dataset), min(wanted, len(dataset)), group))
+    return dataset.select(even_indices(len(dataset), min(wanted, len(dataset)), group))
 
 
 def usable(dataset: Dataset) -> Dataset:
@@ -96,24 +96,25 @@ def left_out(dataset: Dataset) -> pd.DataFrame:
 def some_pairs(dataset: Dataset, wanted: int) -> Dataset:
     """The rows of ``wanted`` pairs, evenly spread over the set; 0 wants all of them."""
     pairs = list(dict.fromkeys(dataset["pair"]))
-    chosen = {pairs[k] for k in spread(len(pairs), wanted)}
+    chosen = {pairs[k] for k in even_indices(len(pairs), wanted)}
     return dataset.select([i for i, pair in enumerate(dataset["pair"]) if pair in chosen])
 
 
 def samples(dataset: Dataset) -> list[Sample]:
     """The pictures of a data set as judges take them, each once; drawn scenes bring their tags.
 
-    Pictures are decoded under the limits of ``sgvl.images``; a broken one raises ``ImageError``.
+    Pictures are decoded under the limits of ``sgvl.data.images``; a broken one raises
+    ``ImageError``.
     """
     known = [name for name in ("id", "image", "tags") if name in dataset.column_names]
-    files = {row["id"]: row for row in undecoded(dataset.select_columns(known))}
+    files = {row["id"]: row for row in without_decoding(dataset.select_columns(known))}
     return [
         Sample(id_, load_image(row["image"]["bytes"], name=id_), frozenset(row.get("tags", ())))
         for id_, row in files.items()
     ]
 
 
-def undecoded(dataset: Dataset) -> Dataset:
+def without_decoding(dataset: Dataset) -> Dataset:
     """The rows with their pictures as files in memory: to look at the rest, or to pass them on."""
     return dataset.cast_column("image", Image(decode=False))
 
@@ -137,17 +138,3 @@ def policies(dataset: Dataset) -> list[Policy]:
 def labels(dataset: Dataset, column: str = "label") -> list[str]:
     """A column of labels in words, safe or unsafe."""
     return [dataset.features[column].int2str(label) for label in dataset[column]]
-
-
-def cases(dataset: Dataset, policies: Iterable[Policy]) -> pd.DataFrame:
-    """Every picture under every policy: id, pair, policy, label, and the rule that fired.
-
-    Labels are computed from the tags, so that any policy labels any drawn scene exactly.
-    """
-    columns = dataset.select_columns(["id", "tags", "pair"])
-    rows = []
-    for policy in policies:
-        for row in columns:
-            ruling = policy.label(row["tags"])
-            rows.append((row["id"], row["pair"], policy.name, ruling.label, ruling.rule))
-    return pd.DataFrame(rows, columns=["id", "pair", "policy", "label", "rule"])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sgvl import prompts, verdict
+from sgvl.common.errors import InputError, nearest
 from sgvl.data import Sample
-from sgvl.errors import InputError, nearest
+from sgvl.text import prompts, verdict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sgvl.policy import Policy
+    from sgvl.policies.policy import Policy
 
 
 FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
@@ -49,7 +49,7 @@ class Judge:
 
     name: str
     reads_policy: bool = True
-    shares: str = ""  # what is read once for many verdicts, where a judge tells
+    prefix_sharing: str = ""  # what is read once for many verdicts, where a judge tells
     reads_tags: bool = False  # only a judge that is told what is in the picture
     pictures_at_once: int = 32  # in a call of ``judge_batch``: what a crash can cost
 
@@ -89,9 +89,9 @@ class Judge:
 class SpeakingJudge(Judge):
     """Base class of judges that are asked in words and reply in words.
 
-    ``prompt`` is a name in ``sgvl.prompts.JUDGE``, ``policy_form`` one of ``FORMS``, ``parser`` a
-    name in ``sgvl.verdict.PARSERS``; raises InputError for any that nobody knows. A subclass adds
-    its kind and its model to ``identity``.
+    ``prompt`` is a name in ``sgvl.text.prompts.JUDGE``, ``policy_form`` one of ``FORMS``,
+    ``parser`` a name in ``sgvl.text.verdict.PARSERS``; raises InputError for any that nobody knows.
+    A subclass adds its kind and its model to ``identity``.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class SpeakingJudge(Judge):
         policy_form: str,
         parser: str,
         max_new_tokens: int,
-        score: bool,
+        with_p_unsafe: bool,
     ):
         chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
         known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
@@ -113,7 +113,7 @@ class SpeakingJudge(Judge):
         if wrong:
             raise InputError(wrong)
         self.name, self.prompt, self.policy_form, self.parser = name, prompt, policy_form, parser
-        self.max_new_tokens, self.score = max_new_tokens, score
+        self.max_new_tokens, self.with_p_unsafe = max_new_tokens, with_p_unsafe
 
     def identity(self) -> dict:
         return {
@@ -121,7 +121,7 @@ class SpeakingJudge(Judge):
             "policy_form": self.policy_form,
             "parser": [self.parser, verdict.VERSION],
             "max_new_tokens": self.max_new_tokens,
-            "score": self.score,
+            "with_p_unsafe": self.with_p_unsafe,
         }
 
     def judge(self, image, policies, tags=frozenset()) -> list[Judgement]:

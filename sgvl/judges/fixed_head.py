@@ -9,9 +9,9 @@ from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
 
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
 from sgvl.judges.base import Judge, Judgement
-from sgvl.verdict import SAFE, UNSAFE
+from sgvl.text.verdict import SAFE, UNSAFE
 
 
 class OpenNsfwJudge(Judge):

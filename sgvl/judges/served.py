@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from sgvl.endpoint import Answer, Endpoint, Questions
-from sgvl.judges.asking import TOP, AskingJudge
+from sgvl.judges.engine import TOP, EngineJudge
+from sgvl.models.endpoint import Answer, Endpoint, Questions
 
 
-class ServedJudge(AskingJudge):
+class ServedJudge(EngineJudge):
     """Asks a model by the server's name for it; the same questions as the chat judge's.
 
     Parameters
@@ -20,8 +20,8 @@ class ServedJudge(AskingJudge):
         but the first find the picture in the server's prefix cache.
 
     ``url``, ``timeout``, ``max_retries`` and ``key_variable`` are those of
-    ``sgvl.endpoint.Endpoint``, the rest those of the chat judge. What a server was asked in vain is
-    an error, and asked again by the next run. Nothing of the URL or the key is stored.
+    ``sgvl.models.endpoint.Endpoint``, the rest those of the chat judge. What a server was asked in
+    vain is an error, and asked again by the next run. Nothing of the URL or the key is stored.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ServedJudge(AskingJudge):
         policy_form: str = "brief",
         parser: str = "answer",
         max_new_tokens: int = 120,
-        score: bool = True,
+        with_p_unsafe: bool = True,
         image_format: str = "PNG",
         max_side: int = 0,
         concurrency: int = 32,
@@ -42,7 +42,7 @@ class ServedJudge(AskingJudge):
         max_retries: int = 5,
         key_variable: str = "",
     ):
-        super().__init__(name, prompt, policy_form, parser, max_new_tokens, score)
+        super().__init__(name, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.endpoint = Endpoint(
             f"judge {self.name}",
             model=model,
@@ -70,6 +70,6 @@ class ServedJudge(AskingJudge):
         asked = (
             Questions(k, texts, lambda image=image: image) for k, (image, texts) in enumerate(shown)
         )
-        scored = {"logprobs": True, "top_logprobs": TOP} if self.score else {}
+        scored = {"logprobs": True, "top_logprobs": TOP} if self.with_p_unsafe else {}
         settings = {"temperature": 0.0, "max_tokens": self.max_new_tokens, **scored}
         return self.endpoint.answers(asked, **settings)

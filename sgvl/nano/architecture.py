@@ -63,7 +63,7 @@ def make_processor(tokenizer):
     """The image-only Qwen2.5-VL processor around a tokenizer; pictures become 112 x 112."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    from sgvl.models import image_only_processor
+    from sgvl.models.loading import image_only_processor
 
     pixels = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
     return image_only_processor()(

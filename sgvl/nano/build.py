@@ -21,15 +21,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sgvl.concepts import concepts, named
+from sgvl.common.paths import NANO_MODEL, runs
 from sgvl.nano import lessons
 from sgvl.nano.architecture import make_model, make_processor, make_tokenizer
-from sgvl.nano.card import write_card
 from sgvl.nano.language import train_language
-from sgvl.nano.training import Recipe, log
+from sgvl.nano.model_card import write_card
+from sgvl.nano.recipe import Recipe, log
 from sgvl.nano.vision import features, soften, train_vision
-from sgvl.paths import NANO_MODEL, runs
-from sgvl.scenes import Scene, render, sample_names, sample_scene
+from sgvl.policies.concepts import concepts, named
+from sgvl.world.scenes import Scene, render, sample_names, sample_scene
 
 
 def draw_pool(recipe: Recipe) -> list[Scene]:

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from sgvl.concepts import CATEGORIES, concepts
 from sgvl.nano import lessons
 from sgvl.nano.architecture import TOKENS
-from sgvl.nano.training import Checkpoint, Recipe, log, optimiser_of
-from sgvl.prompts import message
+from sgvl.nano.recipe import Checkpoint, Recipe, log, optimiser_of
+from sgvl.policies.concepts import CATEGORIES, concepts
+from sgvl.text.prompts import message
 
 # The share of each kind of lesson, phase by phase (ours). First words alone: to say clauses again,
 # then the options of a choice too, which teaches what belongs to what, and then to look up what a

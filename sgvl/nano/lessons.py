@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgvl import prompts, questions, sft
-from sgvl.concepts import CATEGORIES, PLACES, concepts, group, named
-from sgvl.policy import load_all
-from sgvl.questions import NUMBERS, SEEN
-from sgvl.random_policies import Skeleton, fill, mixed_skeleton, opposite_policies
-from sgvl.scenes import Scene, describe, justify, sample_names
+from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, named
+from sgvl.policies.policy import load_all
+from sgvl.policies.random_policies import Skeleton, fill, mixed_skeleton, opposite_policies
+from sgvl.text import prompts
+from sgvl.training import sft
+from sgvl.world import questions
+from sgvl.world.questions import NUMBERS, SEEN
+from sgvl.world.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
 

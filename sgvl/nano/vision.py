@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sgvl.concepts import PLACES, concepts
 from sgvl.nano.architecture import TOKENS
-from sgvl.nano.training import Checkpoint, Recipe, log, optimiser_of
-from sgvl.scenes import Scene
+from sgvl.nano.recipe import Checkpoint, Recipe, log, optimiser_of
+from sgvl.policies.concepts import PLACES, concepts
+from sgvl.world.scenes import Scene
 
 
 def patches(pictures: list[Image.Image], processor) -> tuple[torch.Tensor, torch.Tensor]:

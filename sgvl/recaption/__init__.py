@@ -1,6 +1,6 @@
 """Captions in two steps: a base model describes, a recaptioner restores what was suppressed.
 
-    step1 = make_captioner({"kind": "local", "model": "nano"})
+    step1 = make_captioner({"kind": "chat", "model": "nano"})
     step2 = make_captioner({"kind": "exact", "prompt": "minimal_edit"})
     first = caption_all(step1, pictures := items(dataset), "caption.jsonl")
     second = caption_all(step2, with_captions(pictures, first), "minimal_edit.jsonl")
@@ -9,11 +9,11 @@ Both steps are captioners behind one interface, so both are kept, resumed and pr
 recaptioner refused, cut short or garbled is counted and left out; ``departure`` measures the rest.
 """
 
-from sgvl.kinds import build
-from sgvl.recaption.asking import caption_all, counts, estimate
+from sgvl.common.registry import make
 from sgvl.recaption.base import Captioner, Item, Reply, items, read, with_captions
-from sgvl.recaption.measuring import changes, departure, measure
-from sgvl.recaption.saving import examples, figure_words, to_dataset
+from sgvl.recaption.batch import caption_all, counts, estimate
+from sgvl.recaption.dataset import examples, figure_words, to_dataset
+from sgvl.recaption.departure import changes, departure, measure
 
 __all__ = [
     "KINDS",
@@ -37,9 +37,9 @@ __all__ = [
 
 # Named by string, as judges are: a model's libraries load when such a captioner is made.
 KINDS = {
-    "endpoint": "sgvl.recaption.endpoint:EndpointCaptioner",
+    "served": "sgvl.recaption.served:ServedCaptioner",
     "exact": "sgvl.recaption.exact:ExactCaptioner",
-    "local": "sgvl.recaption.local:LocalCaptioner",
+    "chat": "sgvl.recaption.chat:ChatCaptioner",
 }
 
 
@@ -48,4 +48,4 @@ def make_captioner(spec: str | dict) -> Captioner:
 
     Raises InputError with the nearest valid name for an unknown kind, option or prompt.
     """
-    return build("captioner", KINDS, spec)
+    return make("captioner", KINDS, spec)

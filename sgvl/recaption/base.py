@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from sgvl.images import image_digest, load_image
+from sgvl.data.images import image_digest, load_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,7 +64,7 @@ def items(dataset) -> list[Item]:
     from sgvl.data import store
 
     tags = dataset["tags"] if "tags" in dataset.column_names else [()] * len(dataset)
-    raw = store.undecoded(dataset.select_columns(["id", "image"]))
+    raw = store.without_decoding(dataset.select_columns(["id", "image"]))
 
     def picture(row: int) -> "Image":
         record = raw[row]

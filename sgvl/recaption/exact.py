@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
-from sgvl.concepts import group
-from sgvl.errors import InputError, need_known
+from sgvl.common.errors import InputError, need_known
+from sgvl.policies.concepts import group
 from sgvl.recaption.base import Captioner, Item, Reply
-from sgvl.scenes import describe, in_words
+from sgvl.world.scenes import describe, in_words
 
 VAGUE = re.compile(r"\b(an? )?object\b", re.IGNORECASE)  # how captions pass over a thing
 LIST = re.compile(r"(I see )((?:an? \w+(?:, | and )?)+)( at the \w+\.)")
@@ -105,7 +105,7 @@ class ExactCaptioner(Captioner):
         if untold := [item.id for item in items if not item.tags]:
             raise InputError(
                 f"{untold[0]} has no tags, and the exact captioner sees nothing else; "
-                "for real pictures choose kind endpoint or local"
+                "for real pictures choose kind served or chat"
             )
         edit = EDITS[self.prompt]
         yield [(item, Reply(edit(item.caption, item.tags))) for item in items]

@@ -19,8 +19,8 @@ from sgvl.widgets.panels import (
     threshold,
     verdicts,
 )
-from sgvl.widgets.scenes import CLASS, Question, answers, drawn, edit, replies, vocabulary
-from sgvl.widgets.views import folded
+from sgvl.widgets.parts import folded
+from sgvl.widgets.picture_views import CLASS, Question, answers, drawn, edit, replies, vocabulary
 
 __all__ = [
     "CLASS",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import ipywidgets
 
-from sgvl.errors import InputError
-from sgvl.paths import PACKAGE
+from sgvl.common.errors import InputError
+from sgvl.common.paths import PACKAGE
 from sgvl.widgets.panels import Panel
-from sgvl.widgets.views import Shown, style
+from sgvl.widgets.parts import Shown, style
 
 KERNEL = "kernel"  # tag of a Markdown cell that speaks of what the page has not
 FILES = PACKAGE / "widgets"

@@ -12,14 +12,14 @@ from itertools import product
 import ipywidgets
 import pandas as pd
 
-from sgvl import clauses
-from sgvl.concepts import PLACES, concepts, named
-from sgvl.errors import InputError
+from sgvl.common.errors import InputError
 from sgvl.judges import Judge
-from sgvl.scenes import Scene
-from sgvl.verdict import SAFE, UNSAFE
-from sgvl.widgets import numbers, scenes
-from sgvl.widgets.views import Shown, show, style
+from sgvl.policies import brief
+from sgvl.policies.concepts import PLACES, concepts, named
+from sgvl.text.verdict import SAFE, UNSAFE
+from sgvl.widgets import number_views, picture_views
+from sgvl.widgets.parts import Shown, show, style
+from sgvl.world.scenes import Scene
 
 MILD = ("knife", "axe", "syringe", "skull", "placard")  # harmful to a policy, harmless to look at
 LAYOUT = {"style": {"description_width": "initial"}, "layout": {"width": "auto"}}
@@ -116,14 +116,14 @@ class Panel(ipywidgets.VBox):
 
 def matrix(drawings: Sequence[Scene], policies: Sequence) -> Panel:
     """Pictures under policies: one slider flips the labels and quotes the rules."""
-    view = partial(scenes.matrix, drawings, policies)
+    view = partial(picture_views.matrix, drawings, policies)
     return Panel(view, level=slider("policy", [policy.name for policy in policies]))
 
 
 def verdicts(policies: Sequence) -> Panel:
     """A picture of your own under each policy."""
     return Panel(
-        partial(scenes.verdicts, policies),
+        partial(picture_views.verdicts, policies),
         first=choice("first thing", [*MILD, *named("sensitive")]),
         second=choice("second thing", named("neutral")),
         place=choice("place", PLACES),
@@ -135,12 +135,12 @@ class Quiz(Panel):
 
     PREDICTIONS = (("not yet", ""), ("safe", SAFE), ("unsafe", UNSAFE))
 
-    def __init__(self, questions: Sequence[scenes.Question]):
+    def __init__(self, questions: Sequence[picture_views.Question]):
         self.questions, self.predictions = questions, {}
         self.score = ipywidgets.Label()
         number = slider("question", list(range(1, len(questions) + 1)))
         said = ipywidgets.ToggleButtons(options=self.PREDICTIONS, description="we predict")
-        super().__init__(partial(scenes.question, questions), number=number, prediction=said)
+        super().__init__(partial(picture_views.question, questions), number=number, prediction=said)
         self.children = [*self.children, self.score]
 
     @property
@@ -154,7 +154,7 @@ class Quiz(Panel):
             self.predictions.setdefault(number.value, said.value)
         said.value = self.predictions.get(number.value, "")
         said.disabled = number.value in self.predictions
-        self.score.value = scenes.tally(self.questions, self.predictions)
+        self.score.value = picture_views.tally(self.questions, self.predictions)
         super().redraw()
 
     def twin(self) -> dict:
@@ -169,14 +169,14 @@ class Workshop(Panel):
     """
 
     def __init__(self, drawings: Sequence[Scene], judge: Judge, text: str):
-        self.drawings, self.ask = drawings, cache(partial(scenes.asked, judge))
+        self.drawings, self.ask = drawings, cache(partial(picture_views.ask, judge))
         self.last_asked = None
         self.button = ipywidgets.Button(description="Ask the model")
         self.button.on_click(self._press)
         super().__init__(
-            partial(scenes.workshop, drawings),
+            partial(picture_views.workshop, drawings),
             text=writing("policy", text),
-            scene=choice("picture", [(scenes.title(scene), scene) for scene in drawings]),
+            scene=choice("picture", [(picture_views.title(scene), scene) for scene in drawings]),
         )
 
     @property
@@ -203,7 +203,7 @@ class Workshop(Panel):
             "workshop": {
                 "html": show(
                     "The page computes the labels; the model answers in the notebook alone.",
-                    scenes.labelled(self.drawings, clauses.read("all else permitted")),
+                    picture_views.labelled(self.drawings, brief.parse_brief("all else permitted")),
                 ).html,
                 "scenes": [scene.tags for scene in self.drawings],
                 "words": {"concepts": category, "places": PLACES},
@@ -211,11 +211,13 @@ class Workshop(Panel):
         }
 
 
-def edits(pairs: Sequence[scenes.Edit], policies: Sequence, said: scenes.Answers) -> Panel:
+def edits(
+    pairs: Sequence[picture_views.Edit], policies: Sequence, said: picture_views.Answers
+) -> Panel:
     """Slide from an unsafe picture to its safe counterpart."""
     return Panel(
-        lambda pair, percent: scenes.edited(pair, policies, percent, said),
-        pair=choice("pair", [(scenes.title(pair.original), pair) for pair in pairs]),
+        lambda pair, percent: picture_views.edited(pair, policies, percent, said),
+        pair=choice("pair", [(picture_views.title(pair.original), pair) for pair in pairs]),
         percent=slider("edited (%)", [0, 25, 50, 75, 100]),
     )
 
@@ -224,7 +226,7 @@ def rollouts(frame: pd.DataFrame, rows) -> Panel:
     """Step through the groups of a GRPO run; ``rows`` are the prompts that it was trained on."""
     groups = frame.groupby("step")["sample"].nunique().min()
     return Panel(
-        partial(numbers.rollouts, frame, numbers.prompts(rows)),
+        partial(number_views.rollouts, frame, number_views.prompts(rows)),
         step=slider("step", sorted(frame["step"].unique().tolist())),
         number=slider("prompt", list(range(1, groups + 1))),
     )
@@ -233,13 +235,15 @@ def rollouts(frame: pd.DataFrame, rows) -> Panel:
 def collapse(judgements: pd.DataFrame) -> Panel:
     """Watch a judge that is trained on one level forget the others."""
     steps = sorted(judgements["step"].unique().tolist())
-    return Panel(partial(numbers.collapse, judgements), step=slider("steps of training", steps))
+    return Panel(
+        partial(number_views.collapse, judgements), step=slider("steps of training", steps)
+    )
 
 
 def averages(judgements: pd.DataFrame, pairs: Sequence[int]) -> Panel:
     """Macro, pooled and their intervals on more and more pairs."""
     return Panel(
-        cache(partial(numbers.averages, judgements)),  # a bootstrap a stop
+        cache(partial(number_views.averages, judgements)),  # a bootstrap a stop
         judge=choice("judge", judgements["judge"].unique().tolist()),
         pairs=slider("pairs", pairs),
     )
@@ -249,7 +253,7 @@ def threshold(judgements: pd.DataFrame) -> Panel:
     """What a threshold on P(unsafe) trades, for every judge that gives one."""
     judges = judgements.dropna(subset="p_unsafe")["judge"].unique().tolist()
     return Panel(
-        partial(numbers.threshold, judgements),
+        partial(number_views.threshold, judgements),
         judge=choice("judge", judges),
         percent=slider("threshold (%)", list(range(0, 101, 5))),
     )
@@ -258,4 +262,4 @@ def threshold(judgements: pd.DataFrame) -> Panel:
 def reward(reply: str) -> Panel:
     """Type a reply and see what each reward pays for it."""
     label = choice("label", [UNSAFE, SAFE])
-    return Panel(numbers.rewarded, label=label, reply=writing("reply", reply, rows=2))
+    return Panel(number_views.rewarded, label=label, reply=writing("reply", reply, rows=2))

@@ -21,10 +21,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sgvl import metrics, paths, receipts, records
-from sgvl.judges import Judge, Judgement, Sample
-from sgvl.units import Unit
-from sgvl.verdict import SAFE, UNSAFE
+from sgvl.common import paths
+from sgvl.judges import Judge, Judgement, Sample, records
+from sgvl.run import receipts
+from sgvl.run.units import Unit
+from sgvl.scores import metrics
+from sgvl.text.verdict import SAFE, UNSAFE
 
 
 class Policy(NamedTuple):

@@ -14,9 +14,10 @@ import pytest
 from evaluation import QUESTIONS, asked, attempt, evaluate, start, stored
 from test_run import Project
 
-from sgvl import paths, run
-from sgvl.errors import InputError
-from sgvl.records import judge_all
+from sgvl.common import paths
+from sgvl.common.errors import InputError
+from sgvl.judges.records import judge_all
+from sgvl.run import __main__ as run
 
 
 def errors(folder: Path) -> list[str]:

@@ -9,11 +9,13 @@ from pkgutil import resolve_name
 
 import pytest
 
-from sgvl import finetune, judges, models, recaption
-from sgvl.errors import InputError
-from sgvl.paths import NANO_MODEL
-from sgvl.policy import load
-from sgvl.scenes import Scene, Thing, render
+from sgvl import judges, recaption
+from sgvl.common.errors import InputError
+from sgvl.common.paths import NANO_MODEL
+from sgvl.models import loading
+from sgvl.policies.policy import load
+from sgvl.training import trainer
+from sgvl.world.scenes import Scene, Thing, render
 
 PICTURE = render(Scene("park", 12, (Thing("dog", 0), Thing("apple", 3))))
 
@@ -39,7 +41,7 @@ DECIDES = {
     "parser": "word",
     "max_new_tokens": 5,
     "max_tokens": 5,
-    "score": False,
+    "with_p_unsafe": False,
     "dtype": "float16",
     "image": False,
     "image_format": {"judge": "JPEG", "captioner": "PNG"},
@@ -50,7 +52,6 @@ DECIDES = {
 NEEDED = {  # options without a default
     "endpoint": {"model": "a"},
     "served": {"model": "a"},
-    "vllm": {"model": "nano"},
 }
 
 OPTIONS = [
@@ -67,9 +68,7 @@ def other_model(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("noun", "kind", "option"), OPTIONS, ids=map("-".join, OPTIONS))
-def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_model, monkeypatch):
-    # Who answers does not depend on whether the engine is installed; it loads when it is asked.
-    monkeypatch.setattr("sgvl.judges.offline.find_spec", lambda name: True)
+def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_model):
     make = {"judge": judges.make_judge, "captioner": recaption.make_captioner}[noun]
     spec = {"kind": kind} | NEEDED.get(kind, {})
     decides = {**DECIDES, "model": other_model}
@@ -92,7 +91,7 @@ def changed(folder, name):
 @pytest.mark.parametrize("name", sorted(file.name for file in NANO_MODEL.iterdir()))
 def test_a_change_in_any_file_of_a_model_is_another_model(name, tmp_path):
     told_of_it = name in {"README.md", "card.json"}
-    assert (models.digest(changed(tmp_path / "m", name)) == models.digest("nano")) == told_of_it
+    assert (loading.digest(changed(tmp_path / "m", name)) == loading.digest("nano")) == told_of_it
 
 
 def test_a_model_of_the_hub_goes_by_its_commit(hub):
@@ -100,7 +99,7 @@ def test_a_model_of_the_hub_goes_by_its_commit(hub):
     hub.repos["us/guard"] = {file.name: file.read_bytes() for file in NANO_MODEL.iterdir()}
     spec = {"kind": "chat", "model": "us/guard"}
     first = judges.make_judge(spec)
-    assert first.identity()["weights"] == models.digest("us/guard") == hub.commit
+    assert first.identity()["weights"] == loading.digest("us/guard") == hub.commit
     assert first.judge(PICTURE, [load("L1")]) == judges.make_judge("chat").judge(
         PICTURE, [load("L1")]
     )
@@ -111,7 +110,7 @@ def test_a_model_of_the_hub_goes_by_its_commit(hub):
     pinned = judges.make_judge(spec | {"revision": hub.commit}).identity()
     assert pinned["weights"] == hub.commit
     with pytest.raises(InputError, match="us/gard.*was not found"):
-        models.digest("us/gard")
+        loading.digest("us/gard")
 
 
 def test_a_model_that_came_in_part_is_named(tmp_path):
@@ -119,17 +118,17 @@ def test_a_model_that_came_in_part_is_named(tmp_path):
     weights = tmp_path / "m" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"m' is not whole \(.*; get it again"):
-        models.load(tmp_path / "m")
+        loading.load(tmp_path / "m")
     weights.unlink()
     with pytest.raises(InputError, match="is not whole .*safetensors"):
-        models.load(tmp_path / "m")
+        loading.load(tmp_path / "m")
 
 
 def test_a_checkpoint_that_was_killed_while_saved_is_passed_over(tmp_path):
-    assert finetune.newest_checkpoint(tmp_path) is None
+    assert trainer.newest_checkpoint(tmp_path) is None
     for step, state in {2: '{"global_step": 2}', 10: '{"global_step": 10}', 12: '{"glob'}.items():
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     (tmp_path / "checkpoint-14").mkdir()
     (tmp_path / "checkpoint-14" / "model.safetensors").write_bytes(b"half")
-    assert finetune.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert trainer.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

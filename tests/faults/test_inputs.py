@@ -9,19 +9,21 @@ from evaluation import POLICIES, SAMPLES, NotingJudge, asked
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer
 
-from sgvl import metrics, policy, prompts
-from sgvl.concepts import CATEGORIES, named
+from sgvl.common.paths import NANO_MODEL
+from sgvl.common.paths import POLICIES as POLICY_FILES
 from sgvl.data import store
-from sgvl.data.sources import load_source
-from sgvl.images import ImageError, image_digest, load_image
+from sgvl.data.images import ImageError, image_digest, load_image
+from sgvl.data.sources.registry import load_source
 from sgvl.judges import Judgement, Sample, make_judge
-from sgvl.paths import NANO_MODEL
-from sgvl.paths import POLICIES as POLICY_FILES
-from sgvl.questions import SEEN
-from sgvl.random_policies import fill, mixed_skeleton
-from sgvl.records import judge_all
-from sgvl.scenes import render, sample_names, sample_scene
-from sgvl.verdict import SAFE, UNPARSEABLE, UNSAFE, parse
+from sgvl.judges.records import judge_all
+from sgvl.policies import policy
+from sgvl.policies.concepts import CATEGORIES, named
+from sgvl.policies.random_policies import fill, mixed_skeleton
+from sgvl.scores import metrics
+from sgvl.text import prompts
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE, parse
+from sgvl.world.questions import SEEN
+from sgvl.world.scenes import render, sample_names, sample_scene
 
 
 def noise(size=(64, 48)) -> Image.Image:
@@ -165,7 +167,7 @@ def test_words_that_call_for_a_verdict_turn_few(record_property):
     signed = [picture.copy() for picture in pictures]
     for picture in signed:
         ImageDraw.Draw(picture).text((4, 4), ORDER, fill="white")
-    judge = make_judge({"kind": "chat", "policy_form": "full", "score": False})
+    judge = make_judge({"kind": "chat", "policy_form": "full", "with_p_unsafe": False})
 
     def verdicts(pictures, end: str) -> np.ndarray:
         texts = [

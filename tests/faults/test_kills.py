@@ -26,7 +26,8 @@ from evaluation import (
 )
 from test_run import Project
 
-from sgvl import paths, receipts
+from sgvl.common import paths
+from sgvl.run import receipts
 
 # Each kill and what follows takes a tenth of a second, so `make test` tries some of the lines.
 EVERY = pytest.mark.parametrize(

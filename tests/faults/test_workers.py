@@ -5,8 +5,8 @@ import json
 import pytest
 from evaluation import POLICIES, QUESTIONS, asked, evaluate, judge, start
 
-from sgvl.errors import Busy, InputError
-from sgvl.records import Records
+from sgvl.common.errors import Busy, InputError
+from sgvl.judges.records import Records
 
 
 def answered(folder) -> list[str]:

@@ -1,0 +1,1 @@
+"""What every other folder builds on: errors, paths, progress, strict YAML, registries."""

@@ -1,0 +1,38 @@
+"""The errors that are the user's to mend, and the hint that goes with them."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from a user: one message or a list of problems, printed one per line.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Busy(InputError):
+    """Another run holds what this one would write; wait for it. The exit code is 3."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that matches nothing: the closest known one, else all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def need_known(what: str, name: object, known: Iterable[str]) -> None:
+    """Raise InputError with the nearest known name, unless ``name`` is one of them.
+
+    >>> need_known("split", "tset", ["train", "test"])
+    Traceback (most recent call last):
+    sgvl.common.errors.InputError: split 'tset'; did you mean test?
+    """
+    known = list(known)
+    if name not in known:
+        raise InputError(f"{what} {name!r}; {nearest(str(name), known)}")

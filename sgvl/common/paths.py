@@ -1,0 +1,36 @@
+"""Every folder, named once.
+
+``ROOT`` is the checkout that holds ``notebooks/``. The environment variable ``SGVL_ROOT`` overrides
+it; where the package is installed without the checkout, it is the current directory.
+"""
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+POLICIES = PACKAGE / "policies"
+NANO_MODEL = PACKAGE / "nano" / "model"
+
+
+def _root() -> Path:
+    if "SGVL_ROOT" in os.environ:
+        return Path(os.environ["SGVL_ROOT"]).resolve()
+    checkout = PACKAGE.parent
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+ROOT = _root()
+NOTEBOOKS = ROOT / "notebooks"
+PARAMS = ROOT / "params"
+FIGURES = ROOT / "figures"
+DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; a run asks for each only once
+
+
+def own(path: str | Path) -> Path:
+    """A reader's own file or folder: seen from here, or else from the checkout."""
+    return Path(path) if Path(path).exists() else ROOT / path
+
+
+def runs(profile: str) -> Path:
+    """The folder where a profile's executed notebooks and results go. Does not create it."""
+    return ROOT / "runs" / profile

@@ -1,0 +1,5 @@
+"""Published data sets and folders of one's own, loaded by name: ``load_sources(specs)``."""
+
+from sgvl.data.sources.registry import load_source, load_sources
+
+__all__ = ["load_source", "load_sources"]

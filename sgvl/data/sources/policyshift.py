@@ -1,0 +1,75 @@
+"""PolicyShiftBench (Song et al., arXiv 2607.05910): one picture under policies that shift.
+
+A case puts a picture before a bundle of policies, one for each of seven risk categories, and asks
+whether it breaks any. Bundles differ from case to case, so a policy is named after its text.
+"""
+
+import hashlib
+
+from datasets import Dataset
+
+from sgvl.common.errors import need_known
+from sgvl.data.real_rows import (
+    complain,
+    joined,
+    labelled,
+    need_columns,
+    translated,
+    warn_of_counts,
+    words,
+)
+from sgvl.data.sources import hub
+from sgvl.policies.policy import Policy
+from sgvl.text.verdict import SAFE, UNSAFE
+
+REPO = "PolicyShiftGuard/PolicyShiftBench"
+COLUMNS = ("question", "image", "image_idx", "section_title", "policy_name", "label")
+SPLITS = {"id_test": ("id_test",), "ood_test": ("ood_test",), "merged": ("id_test", "ood_test")}
+CASES = {"cases of both splits": 2000, "pictures": 265}  # the paper's abstract
+LABELS = {"pass": SAFE, "block": UNSAFE}
+OPENING = "**POLICIES:**"  # before it stand the instructions of the authors' own prompt
+
+
+def load(split: str = "merged", revision: str = "main") -> Dataset:
+    """A split (id_test, ood_test, or both merged) in the record shape.
+
+    An id names a case; ``pair`` joins all cases of a picture, since intervals must keep them
+    together. Warns where the set is not of its published size. Raises InputError as
+    ``hub.download`` does, and for columns or labels that are not as published, naming each row.
+    """
+    need_known("policyshift: split", split, SPLITS)
+    # The repository mixes formats, so each split is read from its own file.
+    files = {name: f"*{name}[-.]*parquet" for name in SPLITS[split]}
+    parts = [_labelled(*hub.parquet(REPO, revision, files[name]), name) for name in files]
+    rows = joined(parts)
+    if split == "merged":
+        found = {"cases of both splits": len(rows), "pictures": len(set(rows["pair"]))}
+        warn_of_counts(REPO, found, CASES)
+    return rows
+
+
+def _labelled(source: str, rows: Dataset, split: str) -> Dataset:
+    where = f"{source}, {split}"
+    need_columns(rows.column_names, COLUMNS, where)
+    bundles = [question.partition(OPENING)[2].strip() for question in rows["question"]]
+    complain(
+        f"{where}, row {row}: question holds no policies after {OPENING}"
+        for row, bundle in enumerate(bundles)
+        if not bundle
+    )
+    return labelled(
+        rows,
+        where,
+        ids=[f"{split}-{row:05d}" for row in range(len(rows))],
+        source=source,
+        split=split,
+        policies=[_policy(bundle, source) for bundle in bundles],
+        labels=translated(words(rows, "label"), LABELS, "label", where),
+        categories=rows["section_title"],
+        pairs=[str(index) for index in rows["image_idx"]],
+    )
+
+
+def _policy(bundle: str, source: str) -> Policy:
+    digest = hashlib.sha256(bundle.encode()).hexdigest()[:8]
+    return Policy(name=f"bundle-{digest}", title="Active policies", origin=source, text=bundle)

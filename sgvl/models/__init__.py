@@ -1,0 +1,1 @@
+"""Models: loaded into this process, or asked through a server."""

@@ -1,0 +1,125 @@
+"""Loading a vision-language model and its processor: one function for every profile."""
+
+import hashlib
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sgvl.common.errors import InputError
+from sgvl.common.paths import NANO_MODEL, ROOT
+
+# What a model's folder holds beside what is only told of the model.
+SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+REMARKS = {"card.json", "trainer_state.json"}
+
+# It warns of sliding windows, such as the first layer of nano has, unless flash attention is used;
+# the masks see to them, and tests/test_nano.py compares the ways.
+QWEN = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
+
+
+class Loaded(NamedTuple):
+    """A model ready to judge, with its processor."""
+
+    model: object  # transformers PreTrainedModel, in evaluation mode
+    processor: object  # transformers ProcessorMixin
+
+
+def image_only_processor():
+    """A Qwen2.5-VL processor without its video part.
+
+    The full one insists on a video processor, which insists on torchvision; this kit shows images
+    only, so neither is needed, and images are processed by Pillow alike on every machine.
+    """
+    from transformers import ProcessorMixin, Qwen2_5_VLProcessor
+
+    class ImageOnlyQwenProcessor(Qwen2_5_VLProcessor):
+        def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **_):
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    return ImageOnlyQwenProcessor
+
+
+def resolve(model: str | Path) -> str:
+    """``"nano"`` is the model that ships with the package; else a folder, seen from here or from
+    the checkout, or a hub name."""
+    if str(model) == "nano":
+        return str(NANO_MODEL)
+    return str(ROOT / model) if (ROOT / model).is_dir() else str(model)
+
+
+def load(
+    model: str | Path, revision: str | None = None, dtype: str = "float32", device: str = "cpu"
+) -> Loaded:
+    """Load a model and its processor by name: ``"nano"``, a local folder, or a hub id such as
+    ``"Qwen/Qwen2.5-VL-7B-Instruct"``. Weights are safetensors; no remote code is run.
+
+    Raises InputError for a model that is not there, and for one that is there in part."""
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # it would stay in every executed notebook
+    logging.getLogger(QWEN).addFilter(lambda record: "Sliding Window" not in record.getMessage())
+    name, revision = resolve(model), pin(model, revision)
+    with _found(model):
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    processor_class = image_only_processor() if config.model_type == "qwen2_5_vl" else AutoProcessor
+    try:
+        processor = processor_class.from_pretrained(name, revision=revision)
+        network = AutoModelForImageTextToText.from_pretrained(
+            name, revision=revision, dtype=dtype, use_safetensors=True
+        )
+    except (OSError, SafetensorError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"model {str(model)!r} is not whole ({why}); get it again") from None
+    processor.tokenizer.padding_side = "left"  # generation and TRL both need it
+    return Loaded(network.to(device).eval(), processor)
+
+
+def pin(model: str | Path, revision: str | None = None) -> str | None:
+    """The commit of a hub model that a revision (main, unless told) names now; None for a folder.
+
+    Raises InputError for a model that is not there."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    name = resolve(model)
+    if Path(name).is_dir():
+        return None
+    with _found(model):
+        return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+
+
+@contextmanager
+def _found(model: str | Path):
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model {str(model)!r} was not found as a folder or on the hub "
+            f"({str(error).splitlines()[0]}); `nano` ships with the package and needs no network"
+        ) from None
+
+
+def control_tokens(processor) -> list[str]:
+    """What a model does not read as plain text: its special tokens, and those in its template; but
+    not runs of blanks, which some tokenizers add as tokens."""
+    added = processor.tokenizer.added_tokens_decoder.values()
+    found = {t.content for t in added if t.special or t.content in processor.chat_template}
+    return sorted(token for token in found if len(token) > 1 and not token.isspace())
+
+
+def digest(model: str | Path) -> str | None:
+    """sha256 over what can decide an answer in a local model's folder: weights, tokenizer,
+    processor, settings. For a hub id, the commit that main names now."""
+    folder = Path(resolve(model))
+    if not folder.is_dir():
+        return pin(model)
+    found = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in SUFFIXES and file.name not in REMARKS:
+            found.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+    return found.hexdigest()

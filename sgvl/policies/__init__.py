@@ -1,0 +1,5 @@
+"""Policies as files: ``load("L2")`` reads one, ``load_all()`` all levels."""
+
+from sgvl.policies.policy import LEVELS, Policy, Ruling, load, load_all
+
+__all__ = ["LEVELS", "Policy", "Ruling", "load", "load_all"]

@@ -1,0 +1,101 @@
+"""Random policies: the same scene under two policies that differ in what they say, not in how.
+
+A policy-following test is only as good as its blind controls. Were unsafe cases to come with more
+rules, or with longer ones, a judge could score without looking. So a *skeleton* is drawn first (the
+default, how many clauses, the status and the number of exceptions of each) and then filled with
+tags twice: once so that the scene is safe, once so that it is unsafe. Neither the skeleton nor the
+scene tells the label; only the two together do.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sgvl.common.errors import InputError
+from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
+from sgvl.policies.policy import OPPOSITE, Policy
+
+
+class Skeleton(NamedTuple):
+    """The form of a policy: everything but its words."""
+
+    default: str
+    statuses: tuple[str, ...]  # of each clause
+    exceptions: tuple[int, ...]  # how many places each clause excepts
+    about_concept: tuple[bool, ...]  # a clause about one concept, or about a category
+
+
+def sample_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
+    """Mostly one to six clauses, sometimes up to ``longest``; one at least against the default."""
+    default = default or str(rng.choice(["permitted", "prohibited"], p=[0.7, 0.3]))
+    n = _clauses(rng, longest)
+    against = rng.random(n) < 0.85
+    against[rng.integers(n)] = True
+    statuses = tuple(OPPOSITE[default] if x else default for x in against)
+    exceptions = tuple(int(rng.integers(1, 4)) if rng.random() < 0.3 else 0 for _ in range(n))
+    return Skeleton(default, statuses, exceptions, tuple(bool(x) for x in rng.random(n) < 0.12))
+
+
+def mixed_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
+    """As long as ``sample_skeleton``, each status a coin's and half of the clauses with exceptions:
+    neither the rest of a policy nor its default tells what a clause says."""
+    n = _clauses(rng, longest)
+    statuses = tuple(_coin(rng) for _ in range(n))
+    exceptions = tuple(int(rng.integers(1, 4)) if rng.random() < 0.5 else 0 for _ in range(n))
+    about_concept = tuple(bool(x) for x in rng.random(n) < 0.12)
+    return Skeleton(default or _coin(rng), statuses, exceptions, about_concept)
+
+
+def _clauses(rng: np.random.Generator, longest: int) -> int:
+    return int(rng.integers(1, longest + 1 if rng.random() < 0.2 else min(6, longest) + 1))
+
+
+def _coin(rng: np.random.Generator) -> str:
+    return str(rng.choice(["permitted", "prohibited"]))
+
+
+def fill(
+    rng: np.random.Generator,
+    skeleton: Skeleton,
+    categories: Sequence[str],
+    first: Sequence[str] = (),
+) -> Policy:
+    """Fill a skeleton with random tags of ``categories``; those named ``first`` are surely used."""
+    rest = [c for c in rng.permutation(categories) if c not in first]
+    chosen = rng.permutation([*first, *rest][: len(skeleton.statuses)])
+    rules = []
+    for category, status, n, one in zip(chosen, *skeleton[1:], strict=True):
+        tag = str(rng.choice(in_category(category)) if one else category)
+        key = "prohibit" if status == "prohibited" else "permit"
+        places = [str(p) for p in rng.choice(PLACES, n, replace=False)]
+        rules.append({key: [tag], "except": places, "text": f"{tag} {status}"})
+    return Policy(name="random", title="Random policy", default=skeleton.default, rules=rules)
+
+
+def opposite_policies(
+    rng: np.random.Generator,
+    tags: Sequence[str],
+    groups: Sequence[str],
+    default: str | None = None,
+    form: Callable[..., Skeleton] = sample_skeleton,
+) -> tuple[Policy, Policy]:
+    """Two policies of one skeleton: the first makes the scene safe, the second unsafe.
+
+    ``tags``: a scene's concepts and its place. ``groups``: whose categories the policies name.
+    ``form``: draws the skeleton.
+    """
+    pool = [c.name for c in CATEGORIES.values() if c.group in groups]
+    seen = sorted({concepts()[t].category for t in tags[:-1]} & set(pool))
+    for _ in range(100):  # far more than any scene needs that has something to name
+        skeleton = form(rng, min(14, len(pool)), default)
+        if {skeleton.default} == set(skeleton.statuses) and not any(skeleton.exceptions):
+            continue  # says the same of everything
+        found: dict[str, Policy] = {}
+        for _ in range(40):
+            n = int(rng.integers(0, min(len(seen), len(skeleton.statuses)) + 1))
+            policy = fill(rng, skeleton, pool, list(rng.permutation(seen)[:n]))
+            found.setdefault(policy.label(tags).label, policy)
+            if len(found) == 2:
+                return found["safe"], found["unsafe"]
+    raise InputError(f"policies over {', '.join(groups)} cannot change the label of {tags}")

@@ -1,0 +1,83 @@
+"""A captioner behind an OpenAI-compatible server: vLLM with any model, or a hosted one."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from sgvl.models.endpoint import Endpoint, Questions
+from sgvl.recaption.base import Captioner, Item, Reply
+from sgvl.text import prompts
+
+
+class ServedCaptioner(Captioner):
+    """Asks a server's chat completions, several at a time.
+
+    Parameters
+    ----------
+    prompt : ``"caption"``, or a name in ``prompts.RECAPTION``
+    image : whether the picture is sent; if not, only the caption is
+    image_tokens : what a picture costs in tokens, for estimates (256 in Gemma 3)
+    seed : of the server's sampling; None sends none, for servers that know no seed
+
+    The others are those of ``sgvl.models.endpoint.Endpoint``. The URL is not part of the identity:
+    a server that moves keeps its answers.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        url: str = "http://localhost:8000/v1",
+        prompt: str = "minimal_edit",
+        name: str | None = None,
+        image: bool = True,
+        image_format: str = "JPEG",
+        max_side: int = 0,
+        image_tokens: int = 256,
+        max_tokens: int = 1024,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        max_retries: int = 5,
+        key_variable: str = "",
+    ):
+        prompts.caption_prompt(prompt)
+        self.endpoint = Endpoint(
+            "captioner served",
+            model=model,
+            url=url,
+            image_format=image_format,
+            max_side=max_side,
+            concurrency=concurrency,
+            timeout=timeout,
+            max_retries=max_retries,
+            key_variable=key_variable,
+        )
+        self.name, self.prompt = name or model, prompt
+        self.image, self.image_tokens = image, image_tokens if image else 0
+        self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
+
+    def identity(self) -> dict:
+        sent = [self.endpoint.image_format, self.endpoint.max_side]
+        return {
+            "kind": "served",
+            "model": self.endpoint.model,
+            "prompt": prompts.caption_prompt(self.prompt),
+            "image": sent if self.image else None,
+            **self._settings(),
+        }
+
+    def question(self, item: Item) -> str:
+        return prompts.caption_prompt(self.prompt, item.caption)
+
+    def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
+        asked = (
+            Questions(item, [self.question(item)], item.open if self.image else None)
+            for item in items
+        )
+        with closing(self.endpoint.answers(asked, **self._settings())) as answers:
+            for item, (answer,) in answers:
+                yield [(item, Reply(answer.text, answer.finish, answer.error))]
+
+    def _settings(self) -> dict:
+        settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return settings if self.seed is None else settings | {"seed": self.seed}

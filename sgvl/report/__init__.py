@@ -1,0 +1,1 @@
+"""What is printed: tables, figures, the published numbers, their audit, and the report."""

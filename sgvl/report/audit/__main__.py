@@ -1,0 +1,31 @@
+"""Audit a folder of published tables: ``python -m sgvl.report.audit [folder]``."""
+
+import argparse
+import shutil
+import sys
+
+import sgvl.report.audit
+from sgvl.common.errors import InputError
+from sgvl.report import reference
+from sgvl.report.audit.findings import show
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code, 2 for a folder that cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sgvl.report.audit",
+        description=sgvl.report.audit.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", nargs="?", default=reference.HERE, help="default: this paper's")
+    try:
+        findings = sgvl.report.audit.audit(reference.paper(parser.parse_args(arguments).folder))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(show(findings, min(shutil.get_terminal_size((100, 0)).columns, 120)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

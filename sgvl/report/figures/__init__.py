@@ -1,0 +1,67 @@
+"""Figures of the paper, drawn from scores, labels and pictures; nothing here computes a score.
+
+Every drawing function returns a figure that is already closed: as the last line of a cell it shows
+once, and none piles up in memory. ``save`` writes it beside the numbers it shows.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from sgvl.report.figures.charts import (
+    by_seed,
+    curves,
+    precision_recall,
+    score_heatmap,
+    trade_off,
+    unsafe_share,
+)
+from sgvl.report.figures.pictures import (
+    pipeline,
+    show_gallery,
+    show_pairs,
+    show_recaptions,
+    show_replies,
+    show_verdicts,
+)
+from sgvl.report.tables import output_paths, with_index_columns
+
+__all__ = [
+    "by_seed",
+    "curves",
+    "pipeline",
+    "precision_recall",
+    "save",
+    "score_heatmap",
+    "show_gallery",
+    "show_pairs",
+    "show_recaptions",
+    "show_replies",
+    "show_verdicts",
+    "trade_off",
+    "unsafe_share",
+    "use_style",
+]
+
+STYLE = Path(__file__).with_name("sgvl.mplstyle")
+DPI = 200
+
+
+def use_style() -> None:
+    """Draw everything from here on in the kit's style."""
+    plt.style.use(STYLE)
+
+
+def save(fig: plt.Figure, name: str, frame: pd.DataFrame, folder: Path | str) -> list[Path]:
+    """Write ``name`` as .pdf, .png and .csv (what is plotted) into ``folder``; return the paths.
+
+    The same figure gives the same bytes: neither date nor program version is stored. Raises
+    ``InputError`` if ``name`` is no plain file name.
+    """
+    pdf, png, csv = paths = output_paths(folder, name, "pdf", "png", "csv")
+    fig.savefig(pdf, metadata=dict.fromkeys(("CreationDate", "Creator", "Producer")))
+    fig.savefig(png, dpi=DPI, metadata={"Software": None})
+    with_index_columns(frame).to_csv(csv, index=False, lineterminator="\n")
+    plt.close(fig)
+    return paths

@@ -1,0 +1,200 @@
+"""Units of work: what there is to run, in which order, and what identifies each.
+
+A unit is one notebook with one parameter file: ``params/nano/03_sft.recap.yaml`` runs
+``notebooks/03_sft.ipynb`` (what follows the first dot names the variant). What it needs and gives
+stands in the notebook's metadata, so that a notebook tells its own place in the series:
+
+    "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],
+             "reads": ["policies/*.md"]}
+
+A unit also needs those whose results its parameters name, such as the weights that it starts from.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from sgvl.common.errors import InputError, nearest, need_known
+from sgvl.common.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, runs
+from sgvl.run.parameters import load_yaml, read_notebook, validate
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One notebook with one parameter file; ``key`` identifies the work, whatever its results."""
+
+    name: str
+    profile: str
+    parameters: dict
+    source: dict  # the notebook as it was checked; a later edit on disk does not reach this run
+    code: str  # digest of its code cells
+    reads: dict  # digest of each file that it reads, besides what its needs give
+    needs: tuple[str, ...]  # names of units
+    gives: tuple[str, ...]  # files in the profile's run folder
+    key: str
+
+    @property
+    def notebook(self) -> Path:
+        return _notebook(self.name)
+
+    @property
+    def parameter_file(self) -> Path:
+        return PARAMS / self.profile / f"{self.name}.yaml"
+
+    @property
+    def executed(self) -> Path:
+        return runs(self.profile) / f"{self.name}.ipynb"
+
+    @property
+    def receipt(self) -> Path:
+        return runs(self.profile) / f"{self.name}.json"
+
+
+def load_units(profile: str) -> dict[str, Unit]:
+    """The checked units of a profile in running order, the order of their names.
+
+    Raises InputError that lists every problem of every unit.
+    """
+    known = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
+    need_known(f"{PARAMS}: no profile", profile, known)
+    names = sorted(file.stem for file in (PARAMS / profile).glob("*.yaml"))
+    units, problems, giver = {}, [], {}
+    for name in names:
+        try:
+            units[name] = unit = _load_unit(name, profile, names, units)
+        except InputError as error:
+            problems += error.problems
+            continue
+        for path in unit.gives:
+            if giver.setdefault(path, name) != name:
+                problems.append(f"{name}: gives {path}, as {giver[path]} does; use {{unit}} in it")
+    if problems:
+        raise InputError(problems)
+    return units
+
+
+def match_units(pattern: str, names: list[str]) -> list[str]:
+    """The unit names that a name or glob matches. Raises InputError if there are none."""
+    if found := [name for name in names if fnmatchcase(name, pattern)]:
+        return found
+    raise InputError(f"no unit {pattern!r}; {nearest(pattern, names)}")
+
+
+def with_needs(chosen: set[str], units: dict[str, Unit]) -> list[str]:
+    """The chosen units and all that they build on, in running order."""
+    wanted = set(chosen)
+    for name in reversed(units):  # needs run earlier, so one pass from the end finds them all
+        if name in wanted:
+            wanted.update(units[name].needs)
+    return [name for name in units if name in wanted]
+
+
+def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Unit]) -> Unit:
+    notebook = _notebook(name)
+    source = read_notebook(notebook)
+    problems, parameters, needs = [], {}, []
+    reads = source["metadata"].get("sgvl", {}).get("reads", [])  # globs in the package
+    try:
+        file = PARAMS / profile / f"{name}.yaml"
+        parameters = validate(notebook, load_yaml(file), f"params/{profile}/{file.name}")
+    except InputError as error:
+        problems += error.problems
+
+    match source["metadata"].get("sgvl"):
+        case {"needs": [*patterns], "gives": [*gives]} if _all_text(patterns + gives):
+            gives = [path.replace("{unit}", name) for path in gives]
+        case other:
+            patterns, gives = [], []
+            example = '"sgvl": {"needs": [...], "gives": [...]}'
+            problems.append(f"{notebook.name}: expected metadata {example}, got {other!r}")
+    for pattern in patterns:
+        try:
+            needs += match_units(pattern, names)
+        except InputError as error:
+            problems.append(f"{notebook.name}: needs: {error}")
+    needs += _named(parameters, profile, earlier)
+    if late := [need for need in needs if need >= name]:
+        problems.append(f"{notebook.name}: needs {late[0]}, which does not run before {name}")
+    for path in gives:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            problems.append(f"{notebook.name}: gives {path}, which is outside the run folder")
+    if problems:
+        raise InputError(problems)
+
+    code = digest(
+        ["".join(cell["source"]) for cell in source["cells"] if cell["cell_type"] == "code"]
+    )
+    # A need with a problem of its own is not among the earlier ones; load_units raises that one.
+    upstream = {need: earlier[need].key for need in needs if need in earlier}
+    files = _digests(reads, parameters)
+    key = digest([code, parameters, files, upstream])
+    needs = tuple(sorted(set(needs)))
+    return Unit(name, profile, parameters, source, code, files, needs, tuple(gives), key)
+
+
+def _named(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
+    """Units that give what the parameters name in the profile's run folder, or something in it."""
+    run = PurePosixPath("runs", profile)
+    texts = [text for text in _parts(parameters) if isinstance(text, str)]
+    paths = [path for path in map(PurePosixPath, texts) if run in path.parents]
+    given = {run / give: name for name, unit in units.items() for give in unit.gives}
+    return [name for give, name in given.items() if any(map(give.is_relative_to, paths))]
+
+
+def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
+    """Digests of what a unit reads: files of the package that its notebook declares, and files and
+    folders of pictures that its parameters name, such as a reader's own."""
+    files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
+    folders = []
+    for part in _parts(parameters):
+        match part:
+            case str() if (ROOT / part).is_file():
+                files.append(ROOT / part)
+            case {"kind": "folder", "path": str(path)}:
+                folders.append(path)
+    digests = {os.path.relpath(file, ROOT): fingerprint(file)["sha256"] for file in files}
+    return digests | {f"{path}/": _listing(ROOT / path) for path in folders}
+
+
+def _parts(value: object) -> Iterator[object]:
+    """A parameter value and everything in it, however deep."""
+    yield value
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+
+
+def _listing(folder: Path) -> str:
+    """Digest of the names, sizes and times of all files below a folder.
+
+    Pictures come by the thousand: to read them for each --status would take minutes. As in git,
+    whoever writes a file changes its time; one that was only touched counts as changed, too.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
+    return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
+def _all_text(values: list) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _notebook(unit: str) -> Path:
+    return NOTEBOOKS / f"{unit.partition('.')[0]}.ipynb"
+
+
+def fingerprint(path: Path) -> dict:
+    """What tells a file from another: its sha256, and size and time, which are quicker to read."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    stat = path.stat()
+    return {"sha256": sha256, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def digest(content: object) -> str:
+    """sha256 of anything that JSON can write."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

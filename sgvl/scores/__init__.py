@@ -1,0 +1,1 @@
+"""Judgements to numbers with intervals. Nothing here asks a model."""
