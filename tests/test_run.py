@@ -426,7 +426,8 @@ def test_status_tells_why_at_once_and_loads_nothing_heavy(project):
     assert project.run("nano")[0] == 2
     assert project.status(2)["01_data"].startswith("bad-input    s7: not a PNG")
 
-    look = "import sys; from sgvl.run.__main__ import main; main(['nano', '--status']); print(*sys.modules)"
+    look = "import sys; from sgvl.run.__main__ import main; "
+    look += "main(['nano', '--status']); print(*sys.modules)"
     environment = os.environ | {"SGVL_ROOT": str(project.root), "PYTHONPATH": str(PACKAGE_PARENT)}
     before = os.times()
     out = subprocess.check_output([sys.executable, "-c", look], env=environment, text=True)

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from sgvl.common.errors import InputError
 from sgvl.judges.base import Judgement, Sample, SpeakingJudge, Unanswered
-from sgvl.models.endpoint import Answer
+from sgvl.models.reply import Reply
 from sgvl.text import prompts, verdict
 
 TOP = 20  # likeliest tokens that are asked for at each place: the most that vLLM gives by default
@@ -44,7 +44,7 @@ class EngineJudge(SpeakingJudge):
         shown = [(sample, [p for _, p in own]) for sample, own in groupby(cases, itemgetter(0))]
         return [judgement for row in self._judged(shown) for judgement in row]
 
-    def _answers(self, shown: Sequence[tuple]) -> Iterator[tuple[int, list[Answer]]]:
+    def _answers(self, shown: Sequence[tuple]) -> Iterator[tuple[int, list[Reply]]]:
         """Of (picture, texts) pairs: the index of each, and its answers, in any order of pairs.
 
         The texts of a picture are to be asked one after another, so that its prefix is read once.
@@ -53,14 +53,14 @@ class EngineJudge(SpeakingJudge):
 
     def _judged(self, shown: Sequence[tuple[Sample, Sequence]]) -> list[list[Judgement]]:
         asked = [(sample.image, list(map(self.question, own))) for sample, own in shown]
-        told: dict[int, list[Answer]] = {}
+        told: dict[int, list[Reply]] = {}
         problems: list[str] = []
         try:
             with closing(self._answers(asked)) as answers:  # an interrupt ends what is under way
                 told.update(answers)
         except InputError as error:  # none can be answered any more
             problems = error.problems
-        unasked = Answer("", error="not asked")
+        unasked = Reply("", error="not asked")
         rows = [told.get(k, [unasked] * len(own)) for k, (_, own) in enumerate(shown)]
         self._warn_of_cut(rows)
         judged = [[None if a.error else self._judgement(a) for a in row] for row in rows]
@@ -68,7 +68,7 @@ class EngineJudge(SpeakingJudge):
             raise Unanswered(problems, judged)
         return judged
 
-    def _problems(self, shown: Sequence[tuple], rows: Sequence[Sequence[Answer]]) -> list[str]:
+    def _problems(self, shown: Sequence[tuple], rows: Sequence[Sequence[Reply]]) -> list[str]:
         """The first errors by their picture and policy, how many more there are, and what to do."""
         found = [
             f"{sample.id} under {policy.name}: {answer.error}"
@@ -80,12 +80,12 @@ class EngineJudge(SpeakingJudge):
         todo = "look at the server, then run again; what is stored is not asked for again"
         return [*found[:TOLD], *more, f"judge {self.name}: {todo}"] if found else []
 
-    def _warn_of_cut(self, rows: Sequence[Sequence[Answer]]) -> None:
+    def _warn_of_cut(self, rows: Sequence[Sequence[Reply]]) -> None:
         if cut := sum(answer.finish == "length" for row in rows for answer in row):
             told = f"{cut} replies reached max_new_tokens = {self.max_new_tokens} and were cut"
             warnings.warn(f"judge {self.name}: {told}; raise it", stacklevel=2)
 
-    def _judgement(self, answer: Answer) -> Judgement:
+    def _judgement(self, answer: Reply) -> Judgement:
         reply = answer.text.strip()
         read = verdict.parse(reply, self.parser)
         return Judgement(read.verdict, p_unsafe(answer.tokens, self.prompt), read.rationale, reply)
@@ -94,10 +94,10 @@ class EngineJudge(SpeakingJudge):
 def p_unsafe(tokens: Sequence[tuple], prompt: str) -> float | None:
     """P(unsafe) where a reply's verdict begins; None where no verdict is found in its tokens.
 
-    ``tokens`` are as in ``sgvl.models.endpoint.Answer``.
+    ``tokens`` are as in ``sgvl.models.endpoint.Reply``.
 
     >>> likeliest = (" safe", math.log(0.6)), (" unsafe", math.log(0.2)), (" maybe", math.log(0.1))
-    >>> round(p_unsafe([("Answer:", ()), (" safe", likeliest)], "reason"), 3)
+    >>> round(p_unsafe([("Reply:", ()), (" safe", likeliest)], "reason"), 3)
     0.25
     """
     before, words = VERDICTS[prompt]

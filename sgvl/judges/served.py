@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from sgvl.judges.engine import TOP, EngineJudge
-from sgvl.models.endpoint import Answer, Endpoint, Questions
+from sgvl.models.endpoint import Endpoint, Requests
+from sgvl.models.reply import Reply
 
 
 class ServedJudge(EngineJudge):
@@ -66,10 +67,10 @@ class ServedJudge(EngineJudge):
             **super().identity(),
         }
 
-    def _answers(self, shown: Sequence[tuple]) -> Iterator[tuple[int, list[Answer]]]:
+    def _answers(self, shown: Sequence[tuple]) -> Iterator[tuple[int, list[Reply]]]:
         asked = (
-            Questions(k, texts, lambda image=image: image) for k, (image, texts) in enumerate(shown)
+            Requests(k, texts, lambda image=image: image) for k, (image, texts) in enumerate(shown)
         )
         scored = {"logprobs": True, "top_logprobs": TOP} if self.with_p_unsafe else {}
         settings = {"temperature": 0.0, "max_tokens": self.max_new_tokens, **scored}
-        return self.endpoint.answers(asked, **settings)
+        return self.endpoint.replies(asked, **settings)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import openai
 
 from sgvl.common.errors import InputError, nearest
+from sgvl.models.reply import Reply
 from sgvl.text import prompts
 
 if TYPE_CHECKING:
@@ -22,26 +23,12 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG")
 
 
-class Answer(NamedTuple):
-    """What came back for one question, as it came: the text and why it ended there (``"stop"``,
-    ``"length"``, ``"refusal"``), or the ``error`` that stands in its place.
+class Requests(NamedTuple):
+    """Texts to send about one picture, one after another, so that a server with a prefix cache reads
+    the picture once. ``key`` comes back with the replies; ``open`` decodes the picture when its turn
+    comes, or is None where no picture is sent."""
 
-    ``tokens`` are those of the text, where log-probabilities were asked for and sent: each with the
-    likeliest ones at its place and their log-probabilities.
-    """
-
-    text: str
-    finish: str = "stop"
-    error: str = ""
-    tokens: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
-
-
-class Questions(NamedTuple):
-    """What is asked about one picture, one text after another, so that a server that keeps the
-    prefix of a prompt reads the picture once. ``about`` comes back with the answers; ``open`` gives
-    the picture when its turn comes, or is None where none is sent."""
-
-    about: object
+    key: object
     texts: Sequence[str]
     open: "Callable[[], Image] | None" = None
 
@@ -89,10 +76,10 @@ class Endpoint:
         if problems:
             raise InputError(f"{self.who}: {problem}" for problem in problems)
 
-    def answers(
-        self, asked: Iterable[Questions], **settings
-    ) -> Iterator[tuple[object, list[Answer]]]:
-        """What each ``Questions`` is about, and its answers, as they come.
+    def replies(
+        self, asked: Iterable[Requests], **settings
+    ) -> Iterator[tuple[object, list[Reply]]]:
+        """What each ``Requests`` is about, and its answers, as they come.
 
         ``settings`` go into every request (``temperature``, ``max_tokens`` and so on). Raises
         InputError, which says what to do, where no request can succeed: nobody answers at the URL,
@@ -130,7 +117,7 @@ class Endpoint:
                 loop.call_soon_threadsafe(task.cancel)
             thread.join()
 
-    async def _work(self, asked: Iterator[Questions], settings: dict, done: SimpleQueue) -> None:
+    async def _work(self, asked: Iterator[Requests], settings: dict, done: SimpleQueue) -> None:
         """``concurrency`` workers that take from one iterator: as many requests, and as many
         pictures in memory, as there are workers."""
         # The client insists on a key; servers without keys do not look at it.
@@ -141,13 +128,13 @@ class Endpoint:
         )
 
         async def worker() -> None:
-            for about, texts, open_ in asked:
+            for key, texts, open_ in asked:
                 shown = None
                 if open_:
                     sent = (open_(), self.image_format, self.max_side)
                     shown = await asyncio.to_thread(data_url, *sent)
                 turns = [turn(text, shown) for text in texts]
-                done.put((about, [await self._ask(client, t, settings) for t in turns]))
+                done.put((key, [await self._ask(client, t, settings) for t in turns]))
 
         try:
             async with client, asyncio.TaskGroup() as group:
@@ -157,22 +144,22 @@ class Endpoint:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def _ask(self, client: openai.AsyncOpenAI, message: dict, settings: dict) -> Answer:
-        """One request. A trouble of this one alone is an Answer; one of all of them is raised."""
+    async def _ask(self, client: openai.AsyncOpenAI, message: dict, settings: dict) -> Reply:
+        """One request. A trouble of this one alone is an Reply; one of all of them is raised."""
         try:
             answer = await client.chat.completions.create(
                 model=self.model, messages=[message], **settings
             )
         except openai.APITimeoutError:
-            return Answer("", error="time-out")
+            return Reply("", error="time-out")
         except openai.APIConnectionError as error:
             raise InputError(self._unreachable(error)) from None
         except openai.APIStatusError as error:
             if error.status_code in (401, 403, 404):
                 raise InputError(self._hint(error.status_code)) from None
-            return Answer("", error=f"HTTP {error.status_code}{_said(error.body)}")
+            return Reply("", error=f"HTTP {error.status_code}{_said(error.body)}")
         except (openai.APIError, ValueError):
-            return Answer("", error="the response is not JSON")
+            return Reply("", error="the response is not JSON")
         return _answer(answer)
 
     async def _look_up(self, client: openai.AsyncOpenAI) -> None:
@@ -240,22 +227,22 @@ def _said(body: object) -> str:
     return f" ({str(said)[:200]})" if said else ""
 
 
-def _answer(answer) -> Answer:
+def _answer(answer) -> Reply:
     """What a chat completion holds, which the client has not checked: any JSON gets here, and any
     page of text."""
     if isinstance(answer, str):
-        return Answer("", error="the response is not JSON")
+        return Reply("", error="the response is not JSON")
     try:
         choice = answer.choices[0]
         refusal, text = getattr(choice.message, "refusal", None), choice.message.content
         finish = choice.finish_reason
     except (AttributeError, IndexError, TypeError, KeyError):
-        return Answer("", error="the response holds no answer")
+        return Reply("", error="the response holds no answer")
     if refusal:
-        return Answer(str(refusal), "refusal")
+        return Reply(str(refusal), "refusal")
     if not isinstance(text, str | None):
-        return Answer("", error="the response holds no text")
-    return Answer(text or "", str(finish or "stop"), tokens=_tokens(choice))
+        return Reply("", error="the response holds no text")
+    return Reply(text or "", str(finish or "stop"), tokens=_tokens(choice))
 
 
 def _tokens(choice) -> tuple:

@@ -10,7 +10,8 @@ recaptioner refused, cut short or garbled is counted and left out; ``departure``
 """
 
 from sgvl.common.registry import make
-from sgvl.recaption.base import Captioner, Item, Reply, items, read, with_captions
+from sgvl.models.reply import Reply
+from sgvl.recaption.base import Captioner, Item, items, read, with_captions
 from sgvl.recaption.batch import caption_all, counts, estimate
 from sgvl.recaption.dataset import examples, figure_words, to_dataset
 from sgvl.recaption.departure import changes, departure, measure

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.data.images import image_digest, load_image
+from sgvl.models.reply import Reply
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,15 +23,6 @@ class Item(NamedTuple):
     open: "Callable[[], Image]"
     caption: str = ""  # of step 1; empty before it
     tags: tuple[str, ...] = ()  # what is in a drawn scene; real pictures have none
-
-
-class Reply(NamedTuple):
-    """What came back for one item, as it came: the text and why it ended there (``"stop"``,
-    ``"length"``, ``"refusal"``), or the ``error`` that stands in its place."""
-
-    text: str
-    finish: str = "stop"
-    error: str = ""
 
 
 class Captioner:

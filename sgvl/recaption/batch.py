@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sgvl.common.errors import InputError
 from sgvl.judges.records import Records
-from sgvl.recaption.base import FAILED, STATUSES, Captioner, Item, Reply, read
+from sgvl.models.reply import Reply
+from sgvl.recaption.base import FAILED, STATUSES, Captioner, Item, read
 
 # The answer as it came; its status is read from it anew each time.
 FIELDS = ("reply", "finish")

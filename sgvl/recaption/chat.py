@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from sgvl.judges.chat.judge import ChatJudge
-from sgvl.recaption.base import Captioner, Item, Reply
+from sgvl.models.reply import Reply
+from sgvl.recaption.base import Captioner, Item
 from sgvl.text import prompts
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
 from sgvl.common.errors import InputError, need_known
+from sgvl.models.reply import Reply
 from sgvl.policies.concepts import group
-from sgvl.recaption.base import Captioner, Item, Reply
+from sgvl.recaption.base import Captioner, Item
 from sgvl.world.scenes import describe, in_words
 
 VAGUE = re.compile(r"\b(an? )?object\b", re.IGNORECASE)  # how captions pass over a thing

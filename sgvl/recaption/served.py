@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from sgvl.models.endpoint import Endpoint, Questions
-from sgvl.recaption.base import Captioner, Item, Reply
+from sgvl.models.endpoint import Endpoint, Requests
+from sgvl.models.reply import Reply
+from sgvl.recaption.base import Captioner, Item
 from sgvl.text import prompts
 
 
@@ -71,12 +72,12 @@ class ServedCaptioner(Captioner):
 
     def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
         asked = (
-            Questions(item, [self.question(item)], item.open if self.image else None)
+            Requests(item, [self.question(item)], item.open if self.image else None)
             for item in items
         )
-        with closing(self.endpoint.answers(asked, **self._settings())) as answers:
+        with closing(self.endpoint.replies(asked, **self._settings())) as answers:
             for item, (answer,) in answers:
-                yield [(item, Reply(answer.text, answer.finish, answer.error))]
+                yield [(item, answer)]
 
     def _settings(self) -> dict:
         settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
