@@ -24,9 +24,11 @@ FORMATS = ("JPEG", "PNG")
 
 
 class Requests(NamedTuple):
-    """Texts to send about one picture, one after another, so that a server with a prefix cache reads
-    the picture once. ``key`` comes back with the replies; ``open`` decodes the picture when its turn
-    comes, or is None where no picture is sent."""
+    """Texts to send about one picture, one after another: a prefix cache then reads it once.
+
+    ``key`` comes back with the replies; ``open`` decodes the picture when its turn comes, or is
+    None where no picture is sent.
+    """
 
     key: object
     texts: Sequence[str]
