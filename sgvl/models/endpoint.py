@@ -1,14 +1,13 @@
 """The client of an OpenAI-compatible server: vLLM's `vllm serve`, or a hosted one."""
 
-import asyncio
 import base64
 import io
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, NamedTuple
 
 import openai
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("JPEG", "PNG")
+GRACE = 1.0  # seconds that a closed iterator waits for the requests in flight
 
 
 class Requests(NamedTuple):
@@ -37,25 +37,28 @@ class Requests(NamedTuple):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Asks a server's chat completions, about several pictures at a time.
+    """A chat completions server, which gets requests about several pictures at a time.
 
     Parameters
     ----------
-    who : asks, in error messages
-    model : as the server calls it
-    url : up to and with ``/v1``
-    image_format, max_side : how a picture is sent; ``max_side`` in pixels, 0 is as it is
-    concurrency : requests at a time
+    client : name of the judge or captioner that sends the requests; error messages start with it
+    model : name under which the server serves the model
+    url : base URL up to and including ``/v1``
+    image_format, max_side : encoding of a picture; ``max_side`` in pixels, 0 keeps its size
+    concurrency : number of pictures at a time, each with one request at a time
     timeout : seconds for one request
-    max_retries : for a time-out, a lost connection and HTTP 408, 409, 429 and 5xx; the waits are
-        the openai client's own, which double from half a second and keep to Retry-After
-    key_variable : environment variable that holds the key; a local server needs none. No key is
-        sent unless it is named, so that one is not sent to a server that it is not for.
+    max_retries : for a time-out, a lost connection and HTTP 408, 409, 429 and 5xx. The openai
+        client's own waits apply: they double from half a second, and follow Retry-After.
+    key_variable : environment variable that holds the API key; "" sends none, so that a key never
+        goes to a server that it is not for
 
-    Raises InputError for settings that cannot be, all at once.
+    Raises
+    ------
+    InputError
+        For invalid settings, all at once.
     """
 
-    who: str
+    client: str
     model: str
     url: str
     image_format: str
@@ -76,134 +79,136 @@ class Endpoint:
         if self.key_variable and not os.environ.get(self.key_variable):
             problems.append(f"environment variable {self.key_variable} is not set; export it first")
         if problems:
-            raise InputError(f"{self.who}: {problem}" for problem in problems)
+            raise InputError(f"{self.client}: {problem}" for problem in problems)
 
     def replies(
-        self, asked: Iterable[Requests], **settings
+        self, requests: Iterable[Requests], **settings
     ) -> Iterator[tuple[object, list[Reply]]]:
-        """What each ``Requests`` is about, and its answers, as they come.
+        """Send requests and yield (key, one reply per text), in the order in which they finish.
 
-        ``settings`` go into every request (``temperature``, ``max_tokens`` and so on). Raises
-        InputError, which says what to do, where no request can succeed: nobody answers at the URL,
-        the key is refused, or the model is not there.
+        Closing the iterator, as an interrupt does, starts no more requests; those in flight are
+        waited for at most ``GRACE`` seconds, and their replies are dropped.
 
-        Requests run in a thread with an event loop of its own: a notebook's is in use already.
-        Closing the iterator, as an interrupt does, cancels the requests in flight.
+        Parameters
+        ----------
+        requests : read lazily: at most ``concurrency`` pictures are in memory
+        settings : sent with every request, such as ``temperature`` and ``max_tokens``
+
+        Raises
+        ------
+        InputError
+            Where no request can succeed: no server at the URL, a refused key, an unknown model.
         """
-        done: SimpleQueue = SimpleQueue()
-        loop = asyncio.new_event_loop()
-        task = loop.create_task(self._work(iter(asked), settings, done))
+        client = openai.OpenAI(
+            base_url=self.url,
+            # The client requires a key; servers without keys ignore it.
+            api_key=os.environ[self.key_variable] if self.key_variable else "none",
+            timeout=openai.Timeout(self.timeout, connect=min(10.0, self.timeout)),
+            max_retries=self.max_retries,
+        )
+        waiting, lock, stopped = iter(requests), Lock(), Event()
+        results: SimpleQueue = SimpleQueue()
+
+        def draw() -> Requests | None:
+            with lock:
+                return None if stopped.is_set() else next(waiting, None)
 
         def work() -> None:
-            error = None
             try:
-                loop.run_until_complete(task)
-            except BaseException as e:
-                error = e
-            loop.close()
-            done.put(error)
+                while drawn := draw():
+                    image_url = drawn.open and self._data_url(drawn.open())
+                    turns = [turn(text, image_url) for text in drawn.texts]
+                    results.put((drawn.key, [self._send(client, t, settings) for t in turns]))
+                results.put(None)
+            except BaseException as error:
+                stopped.set()
+                results.put(error)
 
-        thread = Thread(target=work, daemon=True)
-        thread.start()
+        # Daemons: a program that is interrupted must not wait for a slow server before it exits.
+        workers = [Thread(target=work, daemon=True) for _ in range(self.concurrency)]
+        with client:
+            self._check_model(client)
+            for worker in workers:
+                worker.start()
+            try:
+                for _ in workers:
+                    while (result := results.get()) is not None:
+                        if isinstance(result, BaseException):
+                            raise result
+                        yield result
+            finally:
+                stopped.set()
+                end = time.monotonic() + GRACE
+                for worker in workers:
+                    worker.join(max(0.0, end - time.monotonic()))
+
+    def _data_url(self, image: "Image") -> str:
+        return data_url(image, self.image_format, self.max_side)
+
+    # Both methods below raise their InputError outside the handler: shown alone, it says all.
+
+    def _send(self, client: openai.OpenAI, message: dict, settings: dict) -> Reply:
+        """Send one request; raise InputError for an error that every other request would meet."""
         try:
-            while isinstance(got := done.get(), tuple):
-                yield got
-            if isinstance(got, InputError):
-                # A fresh one: behind this one stands a group of exceptions, one an address, and
-                # IPython shows no error that has a group behind it as an error of its cell.
-                raise InputError(got.problems)
-            if got:
-                raise got
-        finally:
-            with suppress(RuntimeError):  # the loop is closed: nothing is in flight
-                loop.call_soon_threadsafe(task.cancel)
-            thread.join()
-
-    async def _work(self, asked: Iterator[Requests], settings: dict, done: SimpleQueue) -> None:
-        """``concurrency`` workers that take from one iterator: as many requests, and as many
-        pictures in memory, as there are workers."""
-        # The client insists on a key; servers without keys do not look at it.
-        key = os.environ[self.key_variable] if self.key_variable else "none"
-        patience = openai.Timeout(self.timeout, connect=min(10.0, self.timeout))
-        client = openai.AsyncOpenAI(
-            base_url=self.url, api_key=key, timeout=patience, max_retries=self.max_retries
-        )
-
-        async def worker() -> None:
-            for key, texts, open_ in asked:
-                shown = None
-                if open_:
-                    sent = (open_(), self.image_format, self.max_side)
-                    shown = await asyncio.to_thread(data_url, *sent)
-                turns = [turn(text, shown) for text in texts]
-                done.put((key, [await self._ask(client, t, settings) for t in turns]))
-
-        try:
-            async with client, asyncio.TaskGroup() as group:
-                await self._look_up(client)
-                for _ in range(self.concurrency):
-                    group.create_task(worker())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-
-    async def _ask(self, client: openai.AsyncOpenAI, message: dict, settings: dict) -> Reply:
-        """One request. A trouble of this one alone is an Reply; one of all of them is raised."""
-        try:
-            answer = await client.chat.completions.create(
+            completion = client.chat.completions.create(
                 model=self.model, messages=[message], **settings
             )
         except openai.APITimeoutError:
             return Reply("", error="time-out")
         except openai.APIConnectionError as error:
-            raise InputError(self._unreachable(error)) from None
+            problem = self._unreachable(error)
         except openai.APIStatusError as error:
-            if error.status_code in (401, 403, 404):
-                raise InputError(self._hint(error.status_code)) from None
-            return Reply("", error=f"HTTP {error.status_code}{_said(error.body)}")
+            if error.status_code not in (401, 403, 404):
+                return Reply("", error=f"HTTP {error.status_code}{_detail(error.body)}")
+            problem = self._refused(error.status_code)
         except (openai.APIError, ValueError):
             return Reply("", error="the response is not JSON")
-        return _answer(answer)
+        else:
+            return _read(completion)
+        raise InputError(problem)
 
-    async def _look_up(self, client: openai.AsyncOpenAI) -> None:
-        """Raise InputError if the server lists its models and ours is not among them: some servers
-        answer to any name. One without a list is asked all the same."""
+    def _check_model(self, client: openai.OpenAI) -> None:
+        """Raise InputError if the server lists its models and ours is not among them.
+
+        Some servers answer to any model name. A server without a list passes.
+        """
+        names, problem = [], ""
         try:
-            names = [model.id async for model in client.models.list()]
+            names = [model.id for model in client.models.list()]
         except openai.APIConnectionError as error:
-            raise InputError(self._unreachable(error)) from None
+            problem = self._unreachable(error)
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
-                raise InputError(self._hint(error.status_code)) from None
-            return
-        except (openai.APIError, ValueError, AttributeError, TypeError):  # a page of another kind
-            return
+                problem = self._refused(error.status_code)
+        except (openai.APIError, ValueError, AttributeError, TypeError):  # some other page
+            pass
         if names and self.model not in names:
-            raise InputError(
-                f"{self.url}: no model {self.model!r} there; {nearest(self.model, names)}"
-            )
+            problem = f"{self.url}: no model {self.model!r} there; {nearest(self.model, names)}"
+        if problem:
+            raise InputError(problem)
 
     def _unreachable(self, error: Exception) -> str:
         return (
-            f"{self.url}: no connection ({error.__cause__ or error}). Start the server or mend "
+            f"{self.url}: no connection ({error.__cause__ or error}). Start the server or correct "
             "`url`, and run again: finished answers are kept"
         )
 
-    def _hint(self, status: int) -> str:
+    def _refused(self, status: int) -> str:
         if status == 404:
             return (
                 f"{self.url}: HTTP 404: no model {self.model!r} there, or no chat completions; "
                 f"see {self.url}/models for its models, and let `url` end in /v1"
             )
-        named = f"the key in {self.key_variable}" if self.key_variable else "a request without key"
+        key = f"the key in {self.key_variable}" if self.key_variable else "a request without key"
         return (
-            f"{self.url}: HTTP {status}: {named} was not accepted; export a key and name its "
+            f"{self.url}: HTTP {status}: {key} was not accepted; export a key and name its "
             "environment variable in `key_variable`"
         )
 
 
-def turn(text: str, shown: str | None = None) -> dict:
-    """One user turn of the protocol, the picture, a data URL, where ``illustrated`` puts it."""
-    message = prompts.illustrated(text, [shown] if shown else [])
+def turn(text: str, image_url: str | None = None) -> dict:
+    """Return one user turn of the protocol, the picture placed as ``prompts.illustrated`` does."""
+    message = prompts.illustrated(text, [image_url] if image_url else [])
     blocks = [
         {"type": "image_url", "image_url": {"url": block["image"]}} if "image" in block else block
         for block in message["content"]
@@ -212,30 +217,29 @@ def turn(text: str, shown: str | None = None) -> dict:
 
 
 def data_url(image: "Image", image_format: str = "JPEG", max_side: int = 0) -> str:
-    """An RGB picture as a base64 data URL; ``max_side`` in pixels shrinks it, 0 leaves it."""
+    """Encode an RGB picture as a base64 data URL; ``max_side`` in pixels shrinks it, 0 does not."""
     if max_side and max(image.size) > max_side:
         image = image.copy()
         image.thumbnail((max_side, max_side))
     file = io.BytesIO()
-    how = {"quality": 95} if image_format == "JPEG" else {"compress_level": 1}  # quick to write
-    image.save(file, image_format, **how)
+    options = {"quality": 95} if image_format == "JPEG" else {"compress_level": 1}  # fast
+    image.save(file, image_format, **options)
     encoded = base64.b64encode(file.getvalue()).decode()
     return f"data:image/{image_format.lower()};base64,{encoded}"
 
 
-def _said(body: object) -> str:
-    """What the server gave as its reason, in short: a 400 can be a picture or a setting."""
-    said = body.get("message") if isinstance(body, dict) else None
-    return f" ({str(said)[:200]})" if said else ""
+def _detail(body: object) -> str:
+    """Return the server's own message, shortened: a 400 can be about a picture or a setting."""
+    detail = body.get("message") if isinstance(body, dict) else None
+    return f" ({str(detail)[:200]})" if detail else ""
 
 
-def _answer(answer) -> Reply:
-    """What a chat completion holds, which the client has not checked: any JSON gets here, and any
-    page of text."""
-    if isinstance(answer, str):
+def _read(completion) -> Reply:
+    """Read a chat completion, which the client does not check: it can be any JSON, or any text."""
+    if isinstance(completion, str):
         return Reply("", error="the response is not JSON")
     try:
-        choice = answer.choices[0]
+        choice = completion.choices[0]
         refusal, text = getattr(choice.message, "refusal", None), choice.message.content
         finish = choice.finish_reason
     except (AttributeError, IndexError, TypeError, KeyError):
@@ -248,11 +252,11 @@ def _answer(answer) -> Reply:
 
 
 def _tokens(choice) -> tuple:
-    """The tokens of a choice, with the likeliest at each place; none where any is not as asked."""
+    """Return a choice's tokens with the likeliest alternatives of each; () if any is malformed."""
     try:
         return tuple(
-            (str(place.token), tuple((str(o.token), float(o.logprob)) for o in place.top_logprobs))
-            for place in choice.logprobs.content
+            (str(token.token), tuple((str(o.token), float(o.logprob)) for o in token.top_logprobs))
+            for token in choice.logprobs.content
         )
     except (AttributeError, TypeError, ValueError):
         return ()
