@@ -1,8 +1,8 @@
-"""Pictures at URLs: kept once they are fetched, asked for politely, and each with its status.
+"""Pictures at URLs: downloaded once, kept on disk, each with its status.
 
-Polite: one request at a time to a host, with a pause between; a name that says who asks; waits as
-long as a busy server wishes. Resumable: every finished URL is a file of its own, written whole or
-not at all, so a run that was interrupted goes on where it stopped.
+One request at a time goes to a host, with a pause between two and a User-Agent that names the kit;
+a busy server's Retry-After is followed. Each finished URL is one file, written atomically, so that
+an interrupted run continues where it stopped.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
+from tenacity import RetryCallState, retry, retry_if_result, stop_after_attempt, wait_exponential
 
 from sgvl import __version__
 from sgvl.data.real_rows import OK, picture_status
@@ -23,14 +24,14 @@ from sgvl.data.real_rows import OK, picture_status
 AGENT = f"sgvl/{__version__} (research on image guardrails)"
 HOSTS_AT_ONCE = 8
 TRIES = 3
-LONGEST_WAIT = 60.0  # seconds, for a server that asks for more
-LONGEST_TRANSFER = 120.0  # seconds; a server that drips would hold its host for ever
+LONGEST_WAIT = 60.0  # seconds; caps Retry-After
+LONGEST_TRANSFER = 120.0  # seconds; a server that sends byte by byte would block its host for ever
 LARGEST = 50_000_000  # bytes
 BUSY = {429, 500, 502, 503, 504}
 
 
 class Fetched(NamedTuple):
-    """What became of a URL: ``status`` as in ``sgvl.data.real_rows``, the file if it is "ok"."""
+    """The result for one URL: a status of ``sgvl.data.real_rows``, and the file if it is "ok"."""
 
     status: str
     path: Path | None = None
@@ -39,12 +40,21 @@ class Fetched(NamedTuple):
 def fetch_all(
     urls: Iterable[str], folder: Path, timeout: float = 20.0, pause: float = 0.5
 ) -> dict[str, Fetched]:
-    """Fetch what ``folder`` does not hold yet; returns what became of each URL.
+    """Download the pictures that ``folder`` does not hold yet, and return each URL's result.
 
-    Statuses of failures: "bad_url", "http_404" and its like, "timeout", "unreachable",
-    "too_large", and the ``kind`` of an ``ImageError`` for what is no picture, such as a page that
-    says so. The last kind and 404 and 410 are final; anything else is tried again by the next run.
-    ``timeout`` is in seconds for each step of a request, ``pause`` lies between two to one host.
+    Parameters
+    ----------
+    urls : web addresses; repeated ones are requested once
+    folder : where pictures and final failures are kept
+    timeout : seconds for each step of a request
+    pause : seconds between two requests to one host
+
+    Returns
+    -------
+    dict
+        By URL. Statuses of failures: "bad_url", "http_404" and its like, "timeout", "unreachable",
+        "too_large", and the ``kind`` of an ``ImageError`` for content that is no picture. The last
+        kind, 404 and 410 are final; the next run tries all others again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     hosts: dict[str, list[str]] = {}
@@ -57,7 +67,7 @@ def fetch_all(
 
 
 def _host(url: str) -> str:
-    """The host of a web address; empty for anything else, such as a file's."""
+    """Return the host of a web address, or "" for anything else, such as a file's."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -66,65 +76,76 @@ def _host(url: str) -> str:
 
 
 def _from_host(client, urls: list[str], folder: Path, pause: float) -> dict[str, Fetched]:
-    found = {}
+    results = {}
     for url in urls:
         name = hashlib.sha256(url.encode()).hexdigest()
         picture, failure = folder / name, folder / f"{name}.json"
         if picture.is_file():
-            found[url] = Fetched(OK, picture)
+            results[url] = Fetched(OK, picture)
         elif failure.is_file():
-            found[url] = Fetched(json.loads(failure.read_text())["status"])
+            results[url] = Fetched(json.loads(failure.read_text())["status"])
         else:
-            status, content = _get(client, url)
-            found[url] = Fetched(status, picture if status == OK else None)
+            status, content, *_ = _get(client, url)
+            results[url] = Fetched(status, picture if status == OK else None)
             if status == OK:
                 _write(picture, content)
             elif status in ("http_404", "http_410") or content:
                 _write(failure, json.dumps({"url": url, "status": status}).encode())
             time.sleep(pause)
-    return found
+    return results
 
 
-def _get(client, url: str) -> tuple[str, bytes]:
-    """Status and content of one URL; content without "ok" is what came in place of a picture."""
+class _Response(NamedTuple):
+    """The response to one request; content without status "ok" is not a picture."""
+
+    status: str
+    content: bytes = b""
+    retry_after: str | None = None  # None: another try would change nothing
+
+
+def _wait(state: RetryCallState) -> float:
+    """Return the seconds before the next try: Retry-After up to a limit, or else 1, 2, 4 ..."""
+    seconds = state.outcome.result().retry_after
+    return min(float(seconds), LONGEST_WAIT) if seconds.isdigit() else wait_exponential()(state)
+
+
+@retry(
+    retry=retry_if_result(lambda response: response.retry_after is not None),
+    stop=stop_after_attempt(TRIES),
+    wait=_wait,
+    retry_error_callback=lambda state: state.outcome.result(),
+)
+def _get(client, url: str) -> _Response:
     if not _host(url):
-        return "bad_url", b""
-    status = ""
-    for attempt in range(TRIES):
-        wait = 2.0**attempt
-        try:
-            with client.stream("GET", url) as answer:
-                if answer.is_success:
-                    return _read(answer)
-                status = f"http_{answer.status_code}"
-                if answer.status_code not in BUSY:
-                    break
-                asked = answer.headers.get("Retry-After", "")
-                wait = min(float(asked), LONGEST_WAIT) if asked.isdigit() else wait
-        except httpx2.TimeoutException:
-            status = "timeout"
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
-            return "bad_url", b""
-        except httpx2.HTTPError:  # no such host, refused, cut short, too many redirects
-            status = "unreachable"
-        if attempt < TRIES - 1:
-            time.sleep(wait)
-    return status, b""
+        return _Response("bad_url")
+    try:
+        with client.stream("GET", url) as response:
+            if response.is_success:
+                return _read(response)
+            after = response.headers.get("Retry-After", "")
+            code = response.status_code
+            return _Response(f"http_{code}", retry_after=after if code in BUSY else None)
+    except httpx2.TimeoutException:
+        return _Response("timeout", retry_after="")
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
+        return _Response("bad_url")
+    except httpx2.HTTPError:  # no such host, refused, cut short, too many redirects
+        return _Response("unreachable", retry_after="")
 
 
-def _read(answer) -> tuple[str, bytes]:
+def _read(response) -> _Response:
     content, end = bytearray(), time.monotonic() + LONGEST_TRANSFER
-    for chunk in answer.iter_bytes():
+    for chunk in response.iter_bytes():
         content += chunk
         if len(content) > LARGEST:
-            return "too_large", b""
+            return _Response("too_large")
         if time.monotonic() > end:
-            return "timeout", b""
-    return picture_status({"bytes": bytes(content)}), bytes(content)
+            return _Response("timeout")
+    return _Response(picture_status({"bytes": bytes(content)}), bytes(content))
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: a kill leaves a file that no run takes for the picture."""
+    """Write a file atomically: one that was cut short keeps the ending .part."""
     unfinished = path.with_suffix(".part")
     unfinished.write_bytes(content)
     os.replace(unfinished, path)
