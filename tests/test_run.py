@@ -132,6 +132,7 @@ def test_runs_in_order_and_again_only_what_changed(project):
     table = out[out.index("where the time went") :].splitlines()
     assert [line.split()[:2] for line in table[1:3]] == [["01_data", "ok"], ["02_score.a", "ok"]]
     assert table[3].startswith("total")
+    assert table[-1] == "executed notebooks: runs/nano/"
 
     receipt = project.receipt("02_score.a")
     assert receipt["status"] == "ok"
@@ -178,9 +179,12 @@ def test_runs_in_order_and_again_only_what_changed(project):
     assert project.status(0)["02_score.a"].startswith("old-code")
     assert project.run("nano")[0] == 0
     assert project.newly_run() == []
-    assert project.run("nano", "--only", "02_score.a", "--force")[0] == 0
+    (project.root / "runs/nano/figures").mkdir()
+    (project.root / "runs/nano/figures/REPORT.html").touch()
+    code, out, _ = project.run("nano", "--only", "02_score.a", "--force")
+    assert code == 0 and out.endswith("\nreport: runs/nano/figures/REPORT.html\n")
     assert project.newly_run() == ["02_score.a"]
-    assert project.status(0)["02_score.a"] == "fresh"
+    assert project.status(0)["02_score.a"] == "ok"
 
 
 def test_a_failure_is_named_and_the_next_run_goes_on(project):
@@ -199,11 +203,12 @@ def test_a_failure_is_named_and_the_next_run_goes_on(project):
     assert "03_refuses skipped: needs 01_dies" in err
     assert "see runs/nano/01_dies.ipynb" in err
     status = project.status(4)
-    assert status["01_dies"].startswith("kernel-died")
-    assert status["02_silent"] == "no-output    declared but not written: 02_other.txt"
+    assert status["01_dies"].startswith("failed       the kernel was killed")
+    assert status["02_silent"] == "failed       declared but not written: 02_other.txt"
     assert status["03_refuses"] == "missing"
     died = nbformat.read(project.root / "runs/nano/01_dies.ipynb", as_version=4)
-    assert "did not finish: kernel-died" in died.cells[0].source
+    assert "did not finish: failed" in died.cells[0].source
+    assert "the kernel was killed" in died.cells[0].source
 
     # What it stumbled over is mended; a notebook's own InputError counts as bad input.
     (project.root / "mended").touch()
@@ -377,7 +382,7 @@ def test_a_file_that_a_parameter_names_is_part_of_the_work(project):
     project.parameters("01_data", "policy: own.md\n")
     (project.root / "own.md").write_text("one")
     assert project.run("nano")[0] == 0
-    assert project.status(0)["01_data"].startswith("fresh")
+    assert project.status(0)["01_data"].startswith("ok")
     (project.root / "own.md").write_text("two")
     assert project.status(4)["01_data"].split() == ["stale", "files", "(own.md)"]
 
@@ -393,7 +398,7 @@ def test_a_folder_of_the_readers_own_is_part_of_the_work(project):
     below.mkdir(parents=True)
     (below / "a.jpg").write_text("one")
     assert project.run("nano")[0] == 0
-    assert project.status(0)["01_data"].startswith("fresh")
+    assert project.status(0)["01_data"].startswith("ok")
     changes = {
         "content": lambda: (below / "a.jpg").write_text("two"),
         "name": lambda: (below / "a.jpg").rename(below / "b.jpg"),
@@ -403,7 +408,7 @@ def test_a_folder_of_the_readers_own_is_part_of_the_work(project):
         change()
         assert project.status(4)["01_data"].split() == ["stale", "files", "(photos/)"]
         assert project.run("nano")[0] == 0
-        assert project.status(0)["01_data"].startswith("fresh")
+        assert project.status(0)["01_data"].startswith("ok")
 
 
 def test_a_file_of_the_package_that_a_notebook_reads_is_part_of_the_work(project):

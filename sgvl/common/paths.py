@@ -34,3 +34,11 @@ def own(path: str | Path) -> Path:
 def runs(profile: str) -> Path:
     """The folder where a profile's executed notebooks and results go. Does not create it."""
     return ROOT / "runs" / profile
+
+
+def figures_of(profile: str) -> Path:
+    """Return the folder where a run writes its tables, figures and report. Does not create it.
+
+    ``FIGURES / profile`` holds the published copy.
+    """
+    return runs(profile) / "figures"

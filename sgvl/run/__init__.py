@@ -1,4 +1,4 @@
-"""The runner: which units a profile has, and running those that are not up to date.
+"""The runner: lists the units of a profile and runs those that are not up to date.
 
 Notebooks call ``check("05_benchmark", globals())`` right after their parameters.
 """

@@ -1,11 +1,12 @@
-"""What a notebook's parameters may be: the one place where they are checked.
+"""Check the parameters of notebooks: names and types.
 
-A notebook declares them in its cell tagged ``parameters``, one typed literal a line:
+A notebook declares its parameters in the cell tagged ``parameters``, one typed literal a line:
 
     lr: float = 1e-5  # learning rate (paper, section 5.1)
 
-papermill only logs a parameter that the notebook does not have, and never looks at types, so a
-misspelt learning rate would train for a day. Here it is an error before anything runs.
+papermill only logs a parameter that the notebook does not have, and never checks types, so a
+misspelt learning rate would train for a day with the default. Here it is an error before anything
+runs.
 """
 
 import ast
@@ -27,7 +28,7 @@ _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict}
 
 
 def read_notebook(path: Path) -> dict:
-    """A notebook's JSON. Raises InputError if there is no such notebook or it cannot be read."""
+    """Read a notebook's JSON. Raises InputError if the file is missing or is no notebook."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -41,10 +42,12 @@ def read_notebook(path: Path) -> dict:
 
 
 def declared(notebook: Path) -> type[BaseModel]:
-    """The parameters that a notebook declares, as a closed and strictly typed pydantic model.
+    """Return a notebook's parameters as a strictly typed pydantic model that allows no others.
 
-    Raises InputError if no cell is tagged ``parameters`` and, naming each line, if that cell holds
-    anything but typed literals.
+    Raises
+    ------
+    InputError : no cell is tagged ``parameters``, or that cell holds anything but typed literals;
+        each such line is named
     """
     cells = read_notebook(notebook)["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
@@ -78,39 +81,39 @@ def declared(notebook: Path) -> type[BaseModel]:
         ),
         **fields,
     )
-    _checked(model, {}, where)  # a default keeps to its own type, too
+    _checked(model, {}, where)  # the defaults must fit their own types, too
     return model
 
 
 def validate(notebook: Path, values: dict, where: str) -> dict[str, Any]:
-    """All parameters of a notebook: its defaults, overridden by ``values``.
+    """Return all parameters of a notebook: its defaults, overridden by ``values``.
 
-    Raises InputError that lists every problem, each opening with ``where``, the values' source.
+    Raises InputError with every problem; each starts with ``where``, the source of the values.
     """
     return _checked(declared(notebook), values, where)
 
 
-def check(name: str, namespace: dict) -> dict[str, Any]:
-    """Check a notebook from inside: its first line after the parameters cell.
+def check(name: str, namespace: dict) -> None:
+    """Check a notebook's parameters from inside, in the first line after the parameters cell:
 
-        settings = check("05_benchmark", globals())
+        check("05_benchmark", globals())
 
-    Covers plain ``papermill -f``, whose unknown parameters arrive as ordinary variables, and a
-    reader's own edits. Returns the settings. Raises InputError that lists every problem.
+    This covers plain ``papermill -f``, whose unknown parameters arrive as ordinary variables, and
+    a reader's own edits. Raises InputError with every problem.
     """
     model = declared(NOTEBOOKS / f"{name}.ipynb")
     unset = [field for field in model.model_fields if field not in namespace]
     if unset:
         raise InputError(f"{name}: run the parameters cell first; not set: {', '.join(unset)}")
     names = [*model.model_fields, *_injected(namespace)]
-    return _checked(model, {field: namespace.get(field) for field in names}, name)
+    _checked(model, {field: namespace.get(field) for field in names}, name)
 
 
 def load_yaml(path: Path) -> dict:
-    """A parameter file. An empty one means: all defaults.
+    """Read a parameter file; an empty file gives an empty dict, that is, all defaults.
 
-    Raises InputError for what YAML allows and a parameter file has no use for: repeated keys,
-    aliases, tags, anything but one mapping.
+    Raises InputError if the file is anything but one plain mapping: repeated keys, aliases and tags
+    are errors.
     """
     try:
         with path.open("rb") as file:
@@ -133,7 +136,7 @@ def _declaration(line: ast.stmt) -> tuple[str, Any, Any]:
 
 
 def _type(node: ast.expr) -> Any:
-    """The type that an annotation spells, without evaluating it."""
+    """Return the type that an annotation spells, without evaluating it."""
     match node:
         case ast.Name(id=name) if name in _PLAIN:
             return _PLAIN[name]
@@ -149,10 +152,10 @@ def _type(node: ast.expr) -> Any:
 
 
 def _injected(namespace: dict) -> list[str]:
-    """The names that papermill's own cell has set; none outside papermill.
+    """List the names that papermill's injected cell sets; none outside papermill.
 
-    IPython keeps every executed cell in ``In``; only the newest injected one counts, so that a
-    reader who mends it need not restart the kernel.
+    IPython keeps every executed cell in ``In``. Only the newest injected one counts, so that a
+    reader who corrects it need not restart the kernel.
     """
     for source in reversed(namespace.get("In", [])):
         if source.startswith("# Parameters\n"):

@@ -1,7 +1,8 @@
-"""How units went, and whether that still holds.
+"""What each unit produced, and whether it is up to date.
 
-A finished unit leaves a receipt, ``runs/<profile>/<unit>.json``. Done is the receipt and the
-outputs that it lists, never the notebook: papermill marks a killed notebook's cells as completed.
+A unit that has ended leaves a receipt, ``runs/<profile>/<unit>.json``. It is done when the receipt
+says so and the outputs listed there are unchanged. The executed notebook proves nothing: papermill
+marks the cells of a killed notebook as completed.
 """
 
 import json
@@ -9,28 +10,74 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sgvl.common.paths import PACKAGE, ROOT, runs
 from sgvl.run.units import Unit, digest, fingerprint
 
-# The versions that a result depends on.
+# Packages whose version is recorded, because results depend on it.
 PACKAGES = (
     *("jupyterlab", "papermill", "transformers", "trl", "peft", "accelerate"),
     *("datasets", "matplotlib", "seaborn", "ipywidgets", "torch"),
 )
 
 
+class Status(StrEnum):
+    """How a unit stands: in its receipt, under ``--status`` and at the end of a run.
+
+    Done, so it is not run again:
+
+    - ok: it finished, and nothing that it depends on has changed since
+    - old-code: as ok, but ``sgvl`` itself has changed since; only ``--force`` runs it again
+
+    Not done; the next run starts it:
+
+    - missing: it was never run
+    - stale: it finished, but its code, parameters, input files, needs or outputs have changed since
+    - interrupted: a signal stopped it, or it was killed together with its run
+    - failed: a cell raised an error, the kernel died, or a declared output was not written
+    - skipped: it was not started, because a unit that it needs is not done
+
+    Not done; somebody must act first:
+
+    - bad-input: it stopped at an error that only other input can remove
+    - running: another run is executing it
+    """
+
+    OK = "ok"
+    OLD_CODE = "old-code"
+    MISSING = "missing"
+    STALE = "stale"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    BAD_INPUT = "bad-input"
+    RUNNING = "running"
+
+    @property
+    def done(self) -> bool:
+        """True for the statuses in which a unit need not run."""
+        return self in (Status.OK, Status.OLD_CODE)
+
+
 def read_receipt(unit: Unit) -> dict | None:
-    """The unit's receipt; None if there is none that can be read."""
-    with suppress(FileNotFoundError, ValueError):
-        return json.loads(unit.receipt.read_text(encoding="utf-8"))
+    """Read the unit's receipt; return None if there is none, or none that can be read."""
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        receipt = json.loads(unit.receipt.read_text(encoding="utf-8"))
+        return receipt | {"status": Status(receipt["status"])}
 
 
-def write_receipt(unit: Unit, units: dict[str, Unit], status: str, **facts) -> None:
-    """Write the unit's receipt, whole or not at all, even through a power cut."""
-    record = {
+def write_receipt(unit: Unit, units: dict[str, Unit], status: Status, **facts) -> None:
+    """Write the unit's receipt atomically: a crash leaves the old one or the new one, whole.
+
+    Parameters
+    ----------
+    units : all units of the profile; the receipts of those that ``unit`` needs are read
+    facts : further entries, such as ``reason``, ``seconds`` and what ``environment`` returned
+    """
+    receipt = {
         "unit": unit.name,
         "status": status,
         **facts,
@@ -40,23 +87,23 @@ def write_receipt(unit: Unit, units: dict[str, Unit], status: str, **facts) -> N
         "reads": unit.reads,
         "needs": _upstream(unit, units),
         "outputs": {path: fingerprint(runs(unit.profile) / path) for path in unit.gives}
-        if status == "ok"
+        if status == Status.OK
         else {},
     }
     partial = unit.receipt.with_suffix(".json.partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
+        json.dump(receipt, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(unit.receipt)
-    if os.name == "posix":  # the new name is on the disk when its folder is
+    if os.name == "posix":  # the rename is durable only once the folder is synced, too
         folder = os.open(unit.receipt.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
 
 
 def environment() -> dict:
-    """What else a result depends on, for whoever compares two of them."""
+    """Return the versions that a result depends on: packages, Python, platform, commit, sgvl."""
     packages = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -64,8 +111,8 @@ def environment() -> dict:
     commit = None
     with suppress(OSError, subprocess.CalledProcessError):
         describe = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        answer = subprocess.run(describe, cwd=ROOT, check=True, capture_output=True, text=True)
-        commit = answer.stdout.strip()
+        git = subprocess.run(describe, cwd=ROOT, check=True, capture_output=True, text=True)
+        commit = git.stdout.strip()
     return {
         "sgvl": _package_digest(),
         "commit": commit,
@@ -76,58 +123,58 @@ def environment() -> dict:
 
 
 def missing_outputs(unit: Unit) -> list[str]:
-    """The declared outputs that are not there."""
+    """List the outputs that the unit declares and that do not exist."""
     return [path for path in unit.gives if not (runs(unit.profile) / path).is_file()]
 
 
-def state(unit: Unit, units: dict[str, Unit]) -> tuple[str, str]:
-    """How a unit stands, and why: fresh, old-code, stale, missing, or what its receipt says.
+def state(unit: Unit, units: dict[str, Unit]) -> tuple[Status, str]:
+    """Return how a unit stands, and why.
 
-    old-code: fresh, but ``sgvl`` itself has changed since. A mended figure must not restart a
-    training, so such a unit counts as done.
+    A change of ``sgvl`` alone gives old-code, which counts as done: a repaired figure must not
+    restart a training.
     """
     receipt = read_receipt(unit)
     if receipt is None:
-        return "missing", ""
-    if receipt["status"] != "ok":
+        return Status.MISSING, ""
+    if receipt["status"] != Status.OK:
         return receipt["status"], receipt.get("reason", "")
-    if changed := _changes(unit, units, receipt):
-        return "stale", ", ".join(changed)
+    if changes := _changes(unit, units, receipt):
+        return Status.STALE, ", ".join(changes)
     if receipt["sgvl"] != _package_digest():
-        return "old-code", "sgvl has changed since; --force reruns"
-    return "fresh", ""
+        return Status.OLD_CODE, "sgvl has changed since; --force reruns"
+    return Status.OK, ""
 
 
 def _changes(unit: Unit, units: dict[str, Unit], receipt: dict) -> list[str]:
-    changed = ["code"] if receipt["code"] != unit.code else []
-    before, now = receipt["parameters"], unit.parameters
-    if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
-        changed.append(f"parameters ({', '.join(names)})")
-    before, now = receipt["reads"], unit.reads
-    if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
-        changed.append(f"files ({', '.join(names)})")
-    before, now = receipt["needs"], _upstream(unit, units)
-    if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
-        changed.append(f"upstream ({', '.join(names)})")
+    """List what differs between a receipt and the unit as it is now."""
+    changes = ["code"] if receipt["code"] != unit.code else []
+    compared = {
+        "parameters": (receipt["parameters"], unit.parameters),
+        "files": (receipt["reads"], unit.reads),
+        "upstream": (receipt["needs"], _upstream(unit, units)),
+    }
+    for what, (before, now) in compared.items():
+        if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
+            changes.append(f"{what} ({', '.join(names)})")
     before, folder = receipt["outputs"], runs(unit.profile)
-    if names := [p for p in unit.gives if not _intact(folder / p, before.get(p))]:
-        changed.append(f"outputs ({', '.join(names)})")
-    return changed
+    if names := [p for p in unit.gives if not _unchanged(folder / p, before.get(p))]:
+        changes.append(f"outputs ({', '.join(names)})")
+    return changes
 
 
 def _upstream(unit: Unit, units: dict[str, Unit]) -> dict[str, str | None]:
-    """What the unit builds on: the key of each unit it needs, with what that one last gave."""
-    found = {}
+    """Return a digest of each needed unit's key and outputs; None for one that has not finished."""
+    digests = dict.fromkeys(unit.needs)
     for name in unit.needs:
-        receipt = read_receipt(units[name]) or {"status": "missing"}
-        outputs = {path: file["sha256"] for path, file in receipt.get("outputs", {}).items()}
-        done = receipt["status"] == "ok"
-        found[name] = digest([units[name].key, outputs]) if done else None
-    return found
+        receipt = read_receipt(units[name])
+        if receipt and receipt["status"] == Status.OK:
+            outputs = {path: file["sha256"] for path, file in receipt["outputs"].items()}
+            digests[name] = digest([units[name].key, outputs])
+    return digests
 
 
-def _intact(path: Path, before: dict | None) -> bool:
-    """Whether a file is as recorded. Weights are big: as in git, an untouched one is not read."""
+def _unchanged(path: Path, before: dict | None) -> bool:
+    """Return True if a file is as recorded. One of the same size and time is not read again."""
     if before is None or not path.is_file() or path.stat().st_size != before["bytes"]:
         return False
     untouched = path.stat().st_mtime_ns == before["mtime_ns"]

@@ -1,81 +1,91 @@
-"""Running the units of a plan: in order, several at a time, and only those that must."""
+"""Run the units of a plan in order, several at a time, skipping those that are done."""
 
 import os
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from sgvl.run import receipts
+from sgvl.run.receipts import Status
 from sgvl.run.unit_process import Execution
 from sgvl.run.units import Unit, with_needs
 
-HOLDS = {"ok", "fresh", "old-code"}  # states in which a unit need not run
-
 
 class Row(NamedTuple):
-    """How one unit of a run went."""
+    """How one unit of a run ended."""
 
     unit: str
-    status: str
-    seconds: float = 0.0
+    status: Status
+    seconds: float = 0.0  # 0 if it was not started
     note: str = ""
 
 
 def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1) -> list[Row]:
-    """Run the planned units that do not hold, and return a row for each that was reached.
+    """Run the planned units that are not done.
 
-    A unit starts once all that it needs has ended and fewer than ``jobs`` are at work, on its share
-    of the cores; one that nothing can run beside has them all. Of several that could start, the one
-    with the longest chain of units waiting for it goes first, unless they run one by one. A failure
-    stops only the units that need the failed one; an interrupt ends the run.
+    A unit starts when everything that it needs has ended and fewer than ``jobs`` units are
+    executing. It gets its share of the cores; a unit that nothing can run beside gets all of them.
+    Of several that could start, the one with the longest chain of units waiting for it goes first
+    (with one job: the order of the plan). A failure stops only the units that need the failed one;
+    an interrupt ends the run.
+
+    Parameters
+    ----------
+    plan : names of units; each stands after those that it needs
+    forced : names of units that run even if they are done
+    jobs : the largest number of units at a time
+
+    Returns
+    -------
+    A row for each unit that ran, was done, or was skipped; after an interrupt, the others have none
     """
     order = plan if jobs == 1 else _longest_chain_first(plan, units)
-    share = max(1, os.cpu_count() // jobs)  # with more, units would wait for each other's threads
+    share = max(1, os.cpu_count() // jobs)  # with more threads, units would wait for each other's
     rows: dict[str, Row] = {}
-    going: dict[Connection, Execution] = {}
+    executing: dict[Connection, Execution] = {}
     try:
         while len(rows) < len(plan):
-            begun = rows.keys() | {execution.unit.name for execution in going.values()}
-            left = [units[name] for name in order if name not in begun]
-            for unit in left:
-                if len(going) == jobs or not rows.keys() >= set(unit.needs):
+            started = rows.keys() | {execution.unit.name for execution in executing.values()}
+            waiting = [units[name] for name in order if name not in started]
+            for unit in waiting:
+                if len(executing) == jobs or not rows.keys() >= set(unit.needs):
                     continue
-                if row := _settled(unit, units, forced):
+                if row := _row_without_running(unit, units, forced):
                     rows[unit.name] = row
                     continue
                 print(f"{unit.name} ...", flush=True)
-                others = [other for other in left if other.name not in rows]
-                alone = not going and all(_builds_on(other, unit, units) for other in others)
+                others = [other for other in waiting if other.name not in rows]
+                alone = not executing and all(_builds_on(other, unit, units) for other in others)
                 execution = Execution(unit, units, None if alone or jobs == 1 else share)
-                going[execution.ending] = execution
-            for ending in wait(going) if going else ():
-                execution = going.pop(ending)
+                executing[execution.ended] = execution
+            for ended in wait(executing) if executing else ():
+                execution = executing.pop(ended)
                 rows[execution.unit.name] = Row(execution.unit.name, *execution.end())
     except KeyboardInterrupt:
-        for execution in going.values():
+        for execution in executing.values():
             rows[execution.unit.name] = Row(execution.unit.name, *execution.stop())
     return [rows[name] for name in plan if name in rows]
 
 
 def _longest_chain_first(plan: list[str], units: dict[str, Unit]) -> list[str]:
-    """The plan, by how many units must follow one another from each; ties stay as planned."""
-    chain = dict.fromkeys(plan, 1)
+    """Sort the plan by the length of the chain of units that wait for each; ties stay in order."""
+    length = dict.fromkeys(plan, 1)
     for name in reversed(plan):
         for need in units[name].needs:
-            chain[need] = max(chain[need], chain[name] + 1)
-    return sorted(plan, key=chain.get, reverse=True)
+            length[need] = max(length[need], length[name] + 1)
+    return sorted(plan, key=length.get, reverse=True)
 
 
 def _builds_on(unit: Unit, other: Unit, units: dict[str, Unit]) -> bool:
-    """Whether a unit is the other, or needs it, if only through what it needs."""
+    """Return True if ``unit`` is ``other``, or needs it directly or through others."""
     return other.name in with_needs({unit.name}, units)
 
 
-def _settled(unit: Unit, units: dict[str, Unit], forced: set[str]) -> Row | None:
-    """The row of a unit that need not or cannot run."""
-    lacking = [n for n in unit.needs if receipts.state(units[n], units)[0] not in HOLDS]
+def _row_without_running(unit: Unit, units: dict[str, Unit], forced: set[str]) -> Row | None:
+    """Return the row of a unit that is done, or that cannot run because a need is not done."""
+    lacking = [name for name in unit.needs if not receipts.state(units[name], units)[0].done]
     if lacking:
-        return Row(unit.name, "skipped", note=f"needs {', '.join(lacking)}")
+        return Row(unit.name, Status.SKIPPED, note=f"needs {', '.join(lacking)}")
     status, note = receipts.state(unit, units)
-    if status in HOLDS and unit.name not in forced:
+    if status.done and unit.name not in forced:
         return Row(unit.name, status, note=note)
     return None

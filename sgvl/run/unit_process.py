@@ -1,4 +1,4 @@
-"""One unit at work: papermill in a process of its own, and the receipt of how that went."""
+"""Execute one unit: papermill in a process of its own, and a receipt of how it ended."""
 
 import json
 import logging
@@ -15,9 +15,10 @@ from pathlib import Path
 
 from sgvl.common.paths import PACKAGE, ROOT
 from sgvl.run import receipts
+from sgvl.run.receipts import Status
 from sgvl.run.units import Unit
 
-MENDABLE = {"InputError", "ImageError"}  # of all errors, those that only new input can mend
+INPUT_ERRORS = {"InputError", "ImageError"}  # errors of a notebook that only other input removes
 PATIENCE = 30  # seconds for a stopped notebook to shut its kernel down
 
 # jsonschema would import it, which takes papermill three more seconds; None is "not installed".
@@ -25,42 +26,46 @@ sys.modules.setdefault("rfc3987_syntax", None)
 
 
 class Execution:
-    """A unit at work in a process of its own, so that nothing in it takes this process down.
+    """A unit that executes in a process of its own, so that no crash in it ends this process.
 
-    ``threads`` are those of its arithmetic; None leaves them to the libraries. ``end`` or ``stop``
-    must follow: they write the receipt, which until then says "running".
+    The receipt says "running" until ``end`` or ``stop`` is called; one of them must be.
+
+    Parameters
+    ----------
+    units : all units of the profile
+    threads : threads for arithmetic (OMP_NUM_THREADS); None leaves the number to the libraries
     """
 
     def __init__(self, unit: Unit, units: dict[str, Unit], threads: int | None):
         self.unit, self._units, self._began = unit, units, time.monotonic()
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self._facts = {"started": started, "threads": threads, **receipts.environment()}
-        receipts.write_receipt(unit, units, "running", **self._facts)
-        _growing(unit).write_text(json.dumps(_moved(unit.source)), encoding="utf-8")
+        receipts.write_receipt(unit, units, Status.RUNNING, **self._facts)
+        _unfinished(unit).write_text(json.dumps(_with_moved_links(unit.source)), encoding="utf-8")
         context = multiprocessing.get_context("spawn")
-        self.ending, send = context.Pipe(duplex=False)  # can be read when the work has ended
+        self.ended, send = context.Pipe(duplex=False)  # becomes readable when the process ends
         self._child = context.Process(target=_child, args=(send, unit, threads), daemon=True)
         self._child.start()
         send.close()
 
-    def end(self) -> tuple[str, float, str]:
-        """Wait for the end: how it went, its seconds, and why it went so."""
+    def end(self) -> tuple[Status, float, str]:
+        """Wait for the end, write the receipt, and return status, seconds and reason."""
         try:
-            status, reason = self.ending.recv()
+            status, reason = self.ended.recv()
         except EOFError:
             self._child.join()
-            status = "failed"
+            status = Status.FAILED
             reason = f"the process around the notebook ended with exit code {self._child.exitcode}"
-        if status == "ok" and (absent := receipts.missing_outputs(self.unit)):
-            status, reason = "no-output", f"declared but not written: {', '.join(absent)}"
-        return self._recorded(status, reason)
+        if status == Status.OK and (missing := receipts.missing_outputs(self.unit)):
+            status, reason = Status.FAILED, f"declared but not written: {', '.join(missing)}"
+        return self._record(status, reason)
 
-    def stop(self) -> tuple[str, float, str]:
-        """Interrupt the notebook; returns what ``end`` does."""
+    def stop(self) -> tuple[Status, float, str]:
+        """Interrupt the notebook, write the receipt, and return status, seconds and reason."""
         self._child.terminate()
-        return self._recorded("interrupted", "stopped by a signal")
+        return self._record(Status.INTERRUPTED, "stopped by a signal")
 
-    def _recorded(self, status: str, reason: str) -> tuple[str, float, str]:
+    def _record(self, status: Status, reason: str) -> tuple[Status, float, str]:
         self._child.join(PATIENCE)
         self._child.kill()
         _publish(self.unit, status, reason)
@@ -71,12 +76,12 @@ class Execution:
 
 
 def interrupt(*_) -> None:
-    """What a signal does here: the same as Ctrl-C."""
+    """Handle a signal as Ctrl-C is handled: raise KeyboardInterrupt."""
     raise KeyboardInterrupt
 
 
-def _moved(notebook: dict) -> dict:
-    """The notebook with the links of its prose as they lead from ``runs/<profile>/``."""
+def _with_moved_links(notebook: dict) -> dict:
+    """Return the notebook with relative links of its prose corrected for ``runs/<profile>/``."""
     cells = [
         cell | {"source": "".join(cell["source"]).replace("](../", "](../../")}
         if cell["cell_type"] == "markdown"
@@ -87,9 +92,9 @@ def _moved(notebook: dict) -> dict:
 
 
 def _child(send, unit: Unit, threads: int | None) -> None:
-    """The child's side: prepare the process, run papermill, send back how it went."""
+    """Prepare the child process, run papermill, and send status and reason to the parent."""
     if os.name == "posix":
-        os.setsid()  # Ctrl-C at a terminal then reaches the parent alone, which passes it on
+        os.setsid()  # Ctrl-C at a terminal then reaches the parent only, which passes it on
     signal.signal(signal.SIGTERM, interrupt)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the cell we stopped
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -98,26 +103,29 @@ def _child(send, unit: Unit, threads: int | None) -> None:
     os.environ["SGVL_ROOT"] = str(ROOT)
     path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    # Else glibc returns memory after each step and fetches it for the next: a tenth of a training.
-    # Both, for once one is set it no longer moves the other, which is slower by far.
+    # Keep freed memory in the process: returning it costs about 10 % of training. Set both
+    # thresholds; setting one turns off glibc's automatic tuning of the other.
     for threshold in ("TRIM", "MMAP"):
         os.environ.setdefault(f"MALLOC_{threshold}_THRESHOLD_", str(2**30))
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    send.send(_papermill(unit))
+    send.send(_run_papermill(unit))
 
 
-def _papermill(unit: Unit) -> tuple[str, str]:
-    """Status and reason; from exceptions, for in its file papermill calls a killed run complete."""
+def _run_papermill(unit: Unit) -> tuple[Status, str]:
+    """Execute the notebook and return status and reason.
+
+    Both come from exceptions, because papermill's file calls a killed run complete.
+    """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    # Relative, because papermill takes a path for a format string: a brace in ROOT would break it.
-    path = str(_growing(unit).relative_to(ROOT))
+    # Relative, because papermill treats a path as a format string: a brace in ROOT would break it.
+    path = str(_unfinished(unit).relative_to(ROOT))
     with tempfile.TemporaryDirectory(prefix="sgvl-") as sockets:
-        # Over Unix sockets, kernels that start together cannot take each other's ports.
+        # With Unix sockets, kernels that start together cannot take each other's ports.
         unix = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
         # A kernel is interrupted before it is shut down, and would log that as an error of its own.
         quiet = {"extra_arguments": ["--log-level=CRITICAL"]}
@@ -127,39 +135,39 @@ def _papermill(unit: Unit) -> tuple[str, str]:
                 path, path, unit.parameters, progress_bar=False, config=config
             )
         except PapermillExecutionError as error:
-            if error.ename in MENDABLE:
-                return "bad-input", error.evalue
-            return "failed", f"{error.ename}: {error.evalue}"
+            if error.ename in INPUT_ERRORS:
+                return Status.BAD_INPUT, error.evalue
+            return Status.FAILED, f"{error.ename}: {error.evalue}"
         except DeadKernelError:
-            return "kernel-died", "the kernel was killed, perhaps for want of memory"
+            return Status.FAILED, "the kernel was killed, perhaps because memory ran out"
         except KeyboardInterrupt:
-            return "interrupted", "stopped by a signal"
+            return Status.INTERRUPTED, "stopped by a signal"
         except Exception as error:
-            return "failed", f"{type(error).__name__}: {error}"
+            return Status.FAILED, f"{type(error).__name__}: {error}"
     if notebook.metadata.papermill.exception:
-        return "failed", "a cell called sys.exit"
-    return "ok", ""
+        return Status.FAILED, "a cell called sys.exit"
+    return Status.OK, ""
 
 
-def _publish(unit: Unit, status: str, reason: str) -> None:
-    """Give the executed notebook its name; an unfinished one says so in its first cell."""
-    if status != "ok":
+def _publish(unit: Unit, status: Status, reason: str) -> None:
+    """Move the executed notebook to its final name; add a cell to an unfinished one that says so."""
+    if status != Status.OK:
         import nbformat
 
-        with suppress(ValueError):  # killed while it was saved: half a notebook
-            notebook = nbformat.read(_growing(unit), as_version=4)
+        with suppress(ValueError):  # killed while the notebook was being saved: half a file
+            notebook = nbformat.read(_unfinished(unit), as_version=4)
             banner = f"**This run did not finish: {status}**\n\n```\n{reason}\n```"
             notebook.cells.insert(0, nbformat.v4.new_markdown_cell(banner))
-            nbformat.write(notebook, _growing(unit))
-    _growing(unit).replace(unit.executed)
+            nbformat.write(notebook, _unfinished(unit))
+    _unfinished(unit).replace(unit.executed)
 
 
-def _growing(unit: Unit) -> Path:
-    """The executed notebook while it runs."""
+def _unfinished(unit: Unit) -> Path:
+    """Return the path of the executed notebook while it runs."""
     return unit.executed.with_suffix(".running.ipynb")
 
 
 def _die_with_parent() -> None:
-    """Stop this child, and with it the kernel, when the parent is gone, even if it was killed."""
+    """Wait for the parent to end, even by SIGKILL; then end this process and its kernel."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)

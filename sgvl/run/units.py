@@ -1,8 +1,8 @@
-"""Units of work: what there is to run, in which order, and what identifies each.
+"""Units of work: which ones a profile has, in which order they run, and what identifies each.
 
 A unit is one notebook with one parameter file: ``params/nano/03_sft.recap.yaml`` runs
-``notebooks/03_sft.ipynb`` (what follows the first dot names the variant). What it needs and gives
-stands in the notebook's metadata, so that a notebook tells its own place in the series:
+``notebooks/03_sft.ipynb`` (what follows the first dot names the variant). The notebook's metadata
+declare the units it needs, the files it gives and the package files it reads:
 
     "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],
              "reads": ["policies/*.md"]}
@@ -25,17 +25,17 @@ from sgvl.run.parameters import load_yaml, read_notebook, validate
 
 @dataclass(frozen=True)
 class Unit:
-    """One notebook with one parameter file; ``key`` identifies the work, whatever its results."""
+    """One notebook with one parameter file."""
 
     name: str
     profile: str
     parameters: dict
     source: dict  # the notebook as it was checked; a later edit on disk does not reach this run
     code: str  # digest of its code cells
-    reads: dict  # digest of each file that it reads, besides what its needs give
+    reads: dict  # digest of each file that it reads, besides those that its needs give
     needs: tuple[str, ...]  # names of units
     gives: tuple[str, ...]  # files in the profile's run folder
-    key: str
+    key: str  # digest of everything that decides the result: code, parameters, files, needs
 
     @property
     def notebook(self) -> Path:
@@ -55,14 +55,14 @@ class Unit:
 
 
 def load_units(profile: str) -> dict[str, Unit]:
-    """The checked units of a profile in running order, the order of their names.
+    """Load and check the units of a profile, in running order (the order of their names).
 
-    Raises InputError that lists every problem of every unit.
+    Raises InputError with every problem of every unit.
     """
     known = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
     need_known(f"{PARAMS}: no profile", profile, known)
     names = sorted(file.stem for file in (PARAMS / profile).glob("*.yaml"))
-    units, problems, giver = {}, [], {}
+    units, problems, givers = {}, [], {}
     for name in names:
         try:
             units[name] = unit = _load_unit(name, profile, names, units)
@@ -70,24 +70,24 @@ def load_units(profile: str) -> dict[str, Unit]:
             problems += error.problems
             continue
         for path in unit.gives:
-            if giver.setdefault(path, name) != name:
-                problems.append(f"{name}: gives {path}, as {giver[path]} does; use {{unit}} in it")
+            if givers.setdefault(path, name) != name:
+                problems.append(f"{name}: gives {path}, as {givers[path]} does; use {{unit}} in it")
     if problems:
         raise InputError(problems)
     return units
 
 
 def match_units(pattern: str, names: list[str]) -> list[str]:
-    """The unit names that a name or glob matches. Raises InputError if there are none."""
-    if found := [name for name in names if fnmatchcase(name, pattern)]:
-        return found
+    """List the unit names that a name or glob matches. Raises InputError if there are none."""
+    if matches := [name for name in names if fnmatchcase(name, pattern)]:
+        return matches
     raise InputError(f"no unit {pattern!r}; {nearest(pattern, names)}")
 
 
 def with_needs(chosen: set[str], units: dict[str, Unit]) -> list[str]:
-    """The chosen units and all that they build on, in running order."""
+    """List the chosen units and all that they build on, in running order."""
     wanted = set(chosen)
-    for name in reversed(units):  # needs run earlier, so one pass from the end finds them all
+    for name in reversed(units):  # needs stand earlier, so one pass from the end reaches them all
         if name in wanted:
             wanted.update(units[name].needs)
     return [name for name in units if name in wanted]
@@ -116,7 +116,7 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
             needs += match_units(pattern, names)
         except InputError as error:
             problems.append(f"{notebook.name}: needs: {error}")
-    needs += _named(parameters, profile, earlier)
+    needs += _named_units(parameters, profile, earlier)
     if late := [need for need in needs if need >= name]:
         problems.append(f"{notebook.name}: needs {late[0]}, which does not run before {name}")
     for path in gives:
@@ -128,7 +128,7 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     code = digest(
         ["".join(cell["source"]) for cell in source["cells"] if cell["cell_type"] == "code"]
     )
-    # A need with a problem of its own is not among the earlier ones; load_units raises that one.
+    # A need that failed to load is not in ``earlier``; load_units raises its problem.
     upstream = {need: earlier[need].key for need in needs if need in earlier}
     files = _digests(reads, parameters)
     key = digest([code, parameters, files, upstream])
@@ -136,8 +136,8 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     return Unit(name, profile, parameters, source, code, files, needs, tuple(gives), key)
 
 
-def _named(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
-    """Units that give what the parameters name in the profile's run folder, or something in it."""
+def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
+    """List the units whose files, or folders of files, the parameters name in the run folder."""
     run = PurePosixPath("runs", profile)
     texts = [text for text in _parts(parameters) if isinstance(text, str)]
     paths = [path for path in map(PurePosixPath, texts) if run in path.parents]
@@ -146,8 +146,11 @@ def _named(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
 
 
 def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
-    """Digests of what a unit reads: files of the package that its notebook declares, and files and
-    folders of pictures that its parameters name, such as a reader's own."""
+    """Return digests of a unit's input files, by path.
+
+    These are files of the package that its notebook declares (``globs``), and files and folders of
+    pictures that its parameters name.
+    """
     files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
     folders = []
     for part in _parts(parameters):
@@ -161,7 +164,7 @@ def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
 
 
 def _parts(value: object) -> Iterator[object]:
-    """A parameter value and everything in it, however deep."""
+    """Yield a parameter value and everything nested in it."""
     yield value
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
@@ -169,10 +172,10 @@ def _parts(value: object) -> Iterator[object]:
 
 
 def _listing(folder: Path) -> str:
-    """Digest of the names, sizes and times of all files below a folder.
+    """Return a digest of the names, sizes and times of all files below a folder.
 
-    Pictures come by the thousand: to read them for each --status would take minutes. As in git,
-    whoever writes a file changes its time; one that was only touched counts as changed, too.
+    Reading thousands of pictures for each --status would take minutes. As in git, a file whose time
+    has changed counts as changed.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
@@ -188,7 +191,7 @@ def _notebook(unit: str) -> Path:
 
 
 def fingerprint(path: Path) -> dict:
-    """What tells a file from another: its sha256, and size and time, which are quicker to read."""
+    """Return a file's sha256 and, because they are quicker to compare, its size and time."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     stat = path.stat()
@@ -196,5 +199,5 @@ def fingerprint(path: Path) -> dict:
 
 
 def digest(content: object) -> str:
-    """sha256 of anything that JSON can write."""
+    """Return the sha256 of any value that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
