@@ -150,7 +150,7 @@ def _run_papermill(unit: Unit) -> tuple[Status, str]:
 
 
 def _publish(unit: Unit, status: Status, reason: str) -> None:
-    """Move the executed notebook to its final name; add a cell to an unfinished one that says so."""
+    """Move the executed notebook to its final name; mark an unfinished one in a cell on top."""
     if status != Status.OK:
         import nbformat
 
