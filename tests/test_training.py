@@ -252,7 +252,7 @@ def test_every_parameter_file_is_a_recipe_that_trl_takes(file, tmp_path, monkeyp
 CHILD = """
 import sys
 from pathlib import Path
-from sgvl import sft
+from sgvl.training import sft
 from test_training import LORA, SFT, caption_rows
 sft.train(caption_rows(), "nano", Path(sys.argv[1]), SFT, LORA if sys.argv[2] == "lora" else None)
 """

@@ -52,7 +52,7 @@ def train(
         rows = sft.rows_of(recipe["variant"], runs(data_profile), recipe["replay"])
     else:
         stage, job = "grpo", {"reward": recipe["reward"], "parser": recipe["parser"]}
-        rows = grpo.shuffled(grpo.rows_of(recipe["variant"], runs(data_profile) / "data"), seed)
+        rows = grpo.shuffled(grpo.rows_of(recipe["variant"], runs(data_profile)), seed)
     launch.train(
         stage, rows, recipe["processes"], recipe["layout"], model=model, folder=folder,
         settings=recipe["settings"] | {"seed": seed} | (settings or {}), dtype=recipe["dtype"],

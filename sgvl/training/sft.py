@@ -109,15 +109,28 @@ def train(
     rows: Dataset, model: str, folder: Path, settings: dict, lora: dict | None = None,
     dtype: str = "float32",
 ) -> pd.DataFrame:  # fmt: skip
-    """Fine-tune ``model`` on ``rows`` and return the log, one row a logging step.
+    """Fine-tune ``model`` on ``rows``, save it as ``folder``/model, and return the log.
 
-    The result is ``folder/model``. A killed run goes on from its newest checkpoint, bit by bit as
-    if it had not been killed; a finished one of the same data, model and settings is read back.
-    ``settings`` are fields of TRL's ``SFTConfig``, ``lora`` of peft's ``LoraConfig`` (None trains
-    all weights of the language model).
+    A killed training continues from its newest checkpoint and ends with the same weights, bit by
+    bit. A finished one of the same rows, model and settings is not repeated: its log is returned.
+
+    Parameters
+    ----------
+    rows : with the columns prompt, completion, image, id
+    model : "nano", a folder, or a hub id
+    settings : fields of ``trl.SFTConfig``
+    lora : fields of ``peft.LoraConfig``; None trains all weights of the language model
+    dtype : of the weights in training
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per logging step.
     """
     from trl import SFTTrainer
 
     config = trainer.make_config("sft", settings, folder)
-    facts = {"stage": "sft", "settings": settings}
-    return trainer.train_or_resume(SFTTrainer, config, rows, model, folder, facts, lora, dtype)
+    start = trainer.prepare("sft", rows, model, folder, settings, lora, dtype)
+    if start:
+        trainer.train_and_save(SFTTrainer(**start, args=config, train_dataset=rows))
+    return trainer.read_log(folder)

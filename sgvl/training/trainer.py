@@ -1,8 +1,9 @@
-"""What both training stages share: a model to start from, a checkpoint to go on from, the result.
+"""Common parts of both training stages: configuration, start and resume, guard, saving.
 
-A training run has one folder. ``identity.json`` says what is trained on what and how; checkpoints
-of another identity are not gone on from. ``model/`` appears last, whole, and then the run is done:
-merged weights and the processor, ready for ``sgvl.models.loading.load``.
+A training has one folder. ``identity.json`` in it holds the facts of the training: data, model, and
+settings; files that a training of other facts left there are removed. ``model/`` is written last,
+by rename, with merged weights and the processor, ready for ``sgvl.models.loading.load``: a training
+whose folder has it is finished.
 """
 
 import hashlib
@@ -19,35 +20,60 @@ from sgvl.common.progress import printer
 from sgvl.data import store
 from sgvl.models import loading
 
-# Linear layers of the language model only: the same names also stand in the vision tower.
+# Linear layers of the language model only: the vision tower has layers of the same names.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
+# Fields that are not the user's to set. The ids of rows must reach the trainer, because its errors
+# name them; ``grpo.shuffled`` has ordered the prompts already; and every rollout is stored.
+FIXED = {
+    "sft": {"remove_unused_columns": False},
+    "grpo": {"shuffle_dataset": False, "log_completions": True, "num_completions_to_print": 0},
+}
 
-def make_config(kind: str, settings: dict, output: Path):
-    """TRL's ``SFTConfig`` or ``GRPOConfig`` (``kind`` "sft" or "grpo") from a parameter file.
 
-    On a machine without a GPU the run stays in float32, which makes it repeat bit by bit. Raises
-    InputError that names every setting that the installed TRL does not know, or refuses.
+def make_config(stage: str, settings: dict, folder: Path):
+    """Make TRL's configuration of a stage from the ``settings`` of a parameter file.
+
+    Without a GPU the training stays in float32, which makes it repeat bit by bit.
+
+    Parameters
+    ----------
+    stage : "sft" or "grpo"
+    settings : fields of ``trl.SFTConfig`` or ``trl.GRPOConfig``
+    folder : where the trainer writes its checkpoints
+
+    Returns
+    -------
+    trl.SFTConfig or trl.GRPOConfig
+
+    Raises
+    ------
+    InputError
+        For fields that the installed TRL does not know, all of them at once, and for values that it
+        refuses.
     """
     import torch
     import trl
 
-    # TRL sets a setting by the name it had before transformers renamed it.
+    # TRL passes on a field under the name that it had before transformers renamed it.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    cls = {"sft": trl.SFTConfig, "grpo": trl.GRPOConfig}[kind]
-    unknown = [name for name in settings if name not in cls.__dataclass_fields__]
-    if unknown:
-        known = cls.__dataclass_fields__
+    cls = {"sft": trl.SFTConfig, "grpo": trl.GRPOConfig}[stage]
+    known = cls.__dataclass_fields__
+    if unknown := [name for name in settings if name not in known]:
         raise InputError([f"settings: {name!r}: {nearest(name, known)}" for name in unknown])
     cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
+    fields = {"disable_tqdm": True, **cpu, **settings, **FIXED[stage]}
     try:
-        return cls(output_dir=str(output), **{"disable_tqdm": True, **cpu, **settings})
+        return cls(output_dir=str(folder), **fields)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
 
 
 def lora_config(lora: dict | None):
-    """peft's ``LoraConfig`` on the language model's linear layers; None trains every weight."""
+    """Return peft's ``LoraConfig`` for the linear layers of the language model, or None for None.
+
+    Raises InputError for fields that peft does not know.
+    """
     if lora is None:
         return None
     from peft import LoraConfig
@@ -58,69 +84,78 @@ def lora_config(lora: dict | None):
         raise InputError(f"lora: {error}") from None
 
 
-def train_or_resume(
-    trainer_class, config, rows, model: str, folder: Path, facts: dict, lora: dict | None,
-    dtype: str, **more,
-) -> pd.DataFrame:  # fmt: skip
-    """Train once, whatever the stage, and return the log: go on from this run's newest checkpoint,
-    or only read back what is finished. ``facts`` are what its identity has beside data and model;
-    ``more`` goes to the trainer."""
-    claim_folder(
-        folder, data=digest(rows), model=loading.digest(model), lora=lora, dtype=dtype, **facts
-    )
-    if not (folder / "model").exists():
-        network, processor, checkpoint = load_start(model, folder, lora, dtype)
-        trainer = watched(trainer_class)(
-            network,
-            args=config,
-            train_dataset=rows,
-            processing_class=processor,
-            peft_config=lora_config(lora),
-            **more,
-        )
-        report_steps(trainer)
-        trainer.train(resume_from_checkpoint=checkpoint)
-        save_merged(trainer, processor, folder)
-    return read_log(folder)
+def prepare(
+    stage: str, rows, model: str, folder: Path, settings: dict, lora: dict | None = None,
+    dtype: str = "float32", **more,
+) -> dict | None:  # fmt: skip
+    """Claim ``folder`` for a training and load the model that it starts or continues from.
+
+    Parameters
+    ----------
+    rows : datasets.Dataset
+    model : "nano", a folder, or a hub id
+    settings : fields of TRL's configuration, as ``make_config`` takes them
+    lora : fields of peft's ``LoraConfig``; None trains all weights of the language model
+    dtype : of the weights in training
+    more : further facts that tell this training from others, such as the reward
+
+    Returns
+    -------
+    dict or None
+        ``model``, ``processing_class`` and ``peft_config`` for TRL's trainer. None if this very
+        training is finished in ``folder``.
+    """
+    peft_config = lora_config(lora)
+    facts = {"stage": stage, "settings": settings, "lora": lora, "dtype": dtype, **more}
+    claim_folder(folder, data=digest(rows), model=loading.digest(model), **facts)
+    if (folder / "model").exists():
+        return None
+    network, processor = load_start(model, folder, lora, dtype)
+    return {"model": network, "processing_class": processor, "peft_config": peft_config}
 
 
-def watched(trainer: type) -> type:
-    """The trainer's class, stopping at a loss that is not a number: nothing after it can be mended.
+def train_and_save(trl_trainer) -> None:
+    """Run a TRL trainer from the newest checkpoint of its folder, if any, and save the model.
 
-    The error names the step and the samples of the batch that brought it about.
+    Progress is printed once a minute; the trainer's log is stored with the model.
+    """
+    folder = Path(trl_trainer.args.output_dir)
+    stop_at_bad_loss(trl_trainer)
+    report_steps(trl_trainer)
+    trl_trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+    save_merged(trl_trainer, folder)
+
+
+def stop_at_bad_loss(trl_trainer) -> None:
+    """Make a TRL trainer raise FloatingPointError at the first loss that is not finite.
+
+    The error names the step and the samples of its batch. A ``TrainerCallback`` cannot do this: it
+    gets neither the batch nor the loss of a step, and the log has the mean of earlier losses in the
+    place of a NaN.
     """
     import torch
 
-    class Watched(trainer):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            if hasattr(trainer, "_generate_and_score_completions"):
-                return  # GRPO makes its batches there, not in the collator
-            self._set_signature_columns_if_needed()
-            self._signature_columns.append("id")  # or the trainer drops it before the collator
-            collate = self.data_collator
-            self.data_collator = lambda rows: {**collate(rows), "id": [row["id"] for row in rows]}
+    collate, take_step = trl_trainer.data_collator, trl_trainer.training_step
 
-        def _generate_and_score_completions(self, rows):
-            batch = super()._generate_and_score_completions(rows)
-            return {**batch, "id": [row["id"] for row in rows]}
+    def collate_with_ids(rows: list[dict]):
+        batch = collate(rows)
+        return batch if batch is rows else {**batch, "id": [row["id"] for row in rows]}
 
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            ids = inputs.pop("id")
-            found = super().compute_loss(model, inputs, *args, **kwargs)
-            loss = found[0] if isinstance(found, tuple) else found
-            if not torch.isfinite(loss):
-                samples = ", ".join(dict.fromkeys(ids))
-                raise FloatingPointError(
-                    f"loss {loss.item()} at step {self.state.global_step + 1}, in {samples}"
-                )
-            return found
+    def checked_step(model, inputs, *more):
+        # GRPO takes a list of rows and collates them after it has sampled completions.
+        rows = isinstance(inputs, list)
+        ids = [row["id"] for row in inputs] if rows else inputs.pop("id")
+        loss = take_step(model, inputs, *more)
+        if not torch.isfinite(loss):
+            step, samples = trl_trainer.state.global_step + 1, ", ".join(dict.fromkeys(ids))
+            raise FloatingPointError(f"loss {loss.item()} at step {step}, in {samples}")
+        return loss
 
-    return Watched
+    trl_trainer.data_collator, trl_trainer.training_step = collate_with_ids, checked_step
 
 
-def report_steps(trainer) -> None:
-    """Say each minute how many steps are done, in place of every line of the log, which is kept."""
+def report_steps(trl_trainer) -> None:
+    """Print once a minute how many steps are done, instead of each row of the log."""
     from transformers import PrinterCallback, TrainerCallback
 
     class Steps(TrainerCallback):
@@ -131,12 +166,12 @@ def report_steps(trainer) -> None:
             if state.is_world_process_zero:
                 self.say(state.global_step - self.before, state.max_steps - self.before)
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Steps)
+    trl_trainer.remove_callback(PrinterCallback)
+    trl_trainer.add_callback(Steps)
 
 
 def claim_folder(folder: Path, **facts) -> None:
-    """Make ``folder`` the run of these facts: what another run left in it is removed."""
+    """Write ``facts`` to ``folder``/identity.json; empty the folder first if it had other facts."""
     from accelerate import PartialState
 
     text = json.dumps(facts, sort_keys=True, indent=1, default=str)
@@ -151,59 +186,62 @@ def claim_folder(folder: Path, **facts) -> None:
 
 
 def digest(rows) -> str:
-    """sha256 of the texts and pictures of training rows (a ``datasets.Dataset``), in order."""
-    found = hashlib.sha256()
+    """Return the sha256 of the texts and images of training rows, in their order."""
+    sha = hashlib.sha256()
     for row in store.without_decoding(rows) if "image" in rows.features else rows:
-        picture = row.pop("image", None) or {}
-        found.update(json.dumps(row, sort_keys=True, default=str).encode())
-        found.update(picture.get("bytes") or str(picture.get("path")).encode())
-    return found.hexdigest()
+        image = row.pop("image", None) or {}
+        sha.update(json.dumps(row, sort_keys=True, default=str).encode())
+        sha.update(image.get("bytes") or str(image.get("path")).encode())
+    return sha.hexdigest()
 
 
-def load_start(model: str, folder: Path, lora: dict | None, dtype: str = "float32"):
-    """Network, processor, and the newest checkpoint of this run or None.
+def load_start(model: str, folder: Path, lora: dict | None, dtype: str):
+    """Load the network and the processor that a training starts or continues from.
 
-    All weights of a checkpoint are loaded here, not by the trainer: it looks for them under names
-    that Qwen2.5-VL's files do not have, and would go on from the first weights without a word.
-    The vision tower is frozen, as in the released recipe.
+    Without LoRA the weights of the newest checkpoint are loaded here: the trainer looks for them
+    under names that the files of Qwen2.5-VL do not have, and would continue from the first weights
+    without a warning. The vision tower is frozen, as in the released recipe.
     """
-    checkpoint = newest_checkpoint(folder)
-    source = checkpoint if checkpoint and lora is None else model
-    network, processor = loading.load(source, dtype=dtype)
+    checkpoint = newest_checkpoint(folder) if lora is None else None
+    network, processor = loading.load(checkpoint or model, dtype=dtype)
     network.train()
-    # The reference of GRPO is loaded by this name, also when the weights are a checkpoint's.
+    # GRPO loads its reference model by this name, which must not be that of a checkpoint.
     network.config._name_or_path = loading.resolve(model)
     network.model.visual.requires_grad_(False)
-    return network, processor, checkpoint
+    return network, processor
 
 
 def newest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that is whole. A kill while one is saved leaves a part of it, which the
-    trainer would take for the newest; its own state is what it saves last."""
-    whole = []
+    """Return the path of the newest complete checkpoint in ``folder``, None if there is none.
+
+    A process killed while it saves leaves an incomplete one, which the trainer would take for the
+    newest. The state of the trainer is the file that it writes last.
+    """
+    complete = []
     for file in folder.glob("checkpoint-*/trainer_state.json"):
         with suppress(ValueError):
-            whole.append((json.loads(file.read_text(encoding="utf-8"))["global_step"], file.parent))
-    return str(max(whole)[1]) if whole else None
+            step = json.loads(file.read_text(encoding="utf-8"))["global_step"]
+            complete.append((step, file.parent))
+    return str(max(complete)[1]) if complete else None
 
 
-def save_merged(trainer, processor, folder: Path) -> None:
-    """Save the trained weights, adapters merged, with their processor, by rename."""
+def save_merged(trl_trainer, folder: Path) -> None:
+    """Save weights (adapters merged), processor and log as ``folder``/model, by rename."""
     fresh = folder / "model.new"
-    network = trainer.accelerator.unwrap_model(trainer.model)
+    network = trl_trainer.accelerator.unwrap_model(trl_trainer.model)
     if not hasattr(network, "merge_and_unload"):
-        trainer.save_model(str(fresh))  # gathers the shards of ZeRO-3
-    elif trainer.is_world_process_zero():
+        trl_trainer.save_model(str(fresh))  # gathers the shards of ZeRO-3
+    elif trl_trainer.is_world_process_zero():
         network.merge_and_unload().save_pretrained(fresh)
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(fresh)
-        trainer.state.save_to_json(str(fresh / "trainer_state.json"))
+    if trl_trainer.is_world_process_zero():
+        trl_trainer.processing_class.save_pretrained(fresh)
+        trl_trainer.state.save_to_json(str(fresh / "trainer_state.json"))
         fresh.rename(folder / "model")
-    trainer.accelerator.wait_for_everyone()
+    trl_trainer.accelerator.wait_for_everyone()
 
 
 def read_log(folder: Path) -> pd.DataFrame:
-    """The trainer's log of a finished run, one row a logging step."""
+    """Return the log of a finished training, one row per logging step."""
     state = json.loads((folder / "model" / "trainer_state.json").read_text(encoding="utf-8"))
     log = pd.DataFrame(state["log_history"])
-    return log[log["step"].diff().fillna(1) > 0]  # the last row sums up
+    return log[log["step"].diff().fillna(1) > 0]  # the last row is a summary of the training
