@@ -106,7 +106,6 @@ def difference(
     judge_a: str,
     judge_b: str,
     policy: str = "pooled",
-    unparseable: str = "wrong",
     resamples: int = 2000,
     seed: int = 0,
 ) -> intervals.Interval:
@@ -115,7 +114,7 @@ def difference(
     ``policy`` is one policy's name, "macro" or "pooled". Both judges must have answered the same
     rows, since the resamples are paired. Nothing separates the two while the interval holds 0.
     """
-    check(frame, unparseable)
+    check(frame)
     judges, policies = _names(frame["judge"]), [*_names(frame["policy"]), *AVERAGES]
     asked = [("judge", judge_a, judges), ("judge", judge_b, judges), ("policy", policy, policies)]
     problems = [f"{what} {x!r}: {nearest(x, known)}" for what, x, known in asked if x not in known]
@@ -126,13 +125,11 @@ def difference(
     if len(unshared := keys_a.symmetric_difference(keys_b)):
         raise InputError(f"{judge_a} and {judge_b} answered different rows: {_some(unshared)}")
     metrics, (pairs, weights) = _metrics(a), _resample(a, resamples, seed)
-    a, b = (_bootstraps(_parts(x, metrics), metrics, pairs, weights, unparseable) for x in (a, b))
+    a, b = (_bootstraps(_parts(x, metrics), metrics, pairs, weights) for x in (a, b))
     return intervals.gap(a[policy], b[policy]).interval()
 
 
-def balanced_accuracy_interval(
-    labels, predictions, groups=None, resamples: int = 2000, seed: int = 0
-) -> intervals.Interval:
+def balanced_accuracy_interval(labels, predictions, groups=None) -> intervals.Interval:
     """Balanced accuracy of a blind control, which is at chance if the interval holds 50.
 
     ``labels`` and ``predictions`` are equally long, of "safe" and "unsafe" (an "unparseable"
@@ -148,12 +145,11 @@ def balanced_accuracy_interval(
     check(rows)
     if _metric(rows) != "f1":
         raise InputError(f"balanced accuracy needs both classes; all are {rows['label'][0]!r}")
-    pairs, weights = _resample(rows, resamples, seed)
-    counts = _counts(rows, pairs, "wrong")
-    return intervals.bootstrap(counts, weights, "balanced_accuracy").interval()
+    pairs, weights = _resample(rows)
+    return intervals.bootstrap(counts(rows, pairs), weights, "balanced_accuracy").interval()
 
 
-def unsafe_shares(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def unsafe_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Share of unsafe images under each policy (Figure 4).
 
     ``frame`` needs only id, pair, policy and label; each image counts once a policy, however many
@@ -164,11 +160,11 @@ def unsafe_shares(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> 
     # The share of unsafe images is the accuracy of a judge that calls everything unsafe.
     rows = frame.drop_duplicates(["id", "policy", "label"]).assign(judge="always", verdict=UNSAFE)
     check(rows)
-    pairs, weights = _resample(rows, resamples, seed)
+    pairs, weights = _resample(rows)
     shares = []
     for policy in _names(rows["policy"]):
         own = rows[rows["policy"] == policy]
-        share = intervals.bootstrap(_counts(own, pairs, "wrong"), weights, "accuracy").interval()
+        share = intervals.bootstrap(counts(own, pairs), weights, "accuracy").interval()
         row = {"policy": policy, "n": len(own), "positives": int((own["label"] == UNSAFE).sum())}
         shares.append(row | share._asdict())
     return pd.DataFrame(shares)
@@ -264,22 +260,17 @@ def _macro(scores):
     return Score(int(table["n"].sum()), int(table["positives"].sum()), metric, **means)
 
 
-def _bootstraps(parts, metrics, pairs, weights, unparseable):
+def _bootstraps(parts, metrics, pairs, weights, unparseable="wrong"):
     """{policy, "pooled", "macro": intervals.Bootstrap} of one judge."""
-    counts = {name: _counts(part, pairs, unparseable) for name, part in parts.items()}
-    found = {name: intervals.bootstrap(counts[name], weights, metrics[name]) for name in counts}
-    policies = [found[name] for name in found if name != "pooled"]
-    return found | {"macro": intervals.mean(policies)}
+    results = {
+        name: intervals.bootstrap(counts(part, pairs, unparseable), weights, metrics[name])
+        for name, part in parts.items()
+    }
+    policies = [results[name] for name in results if name != "pooled"]
+    return results | {"macro": intervals.mean(policies)}
 
 
-def _counts(rows, pairs, unparseable):
-    """Confusion counts (pairs, 4); the last axis is tp, fp, fn, tn."""
-    truth, called, kept = _read(rows, unparseable)
-    flat = 4 * pairs.get_indexer(rows["pair"]) + 2 * ~called + ~truth
-    return np.bincount(flat[kept], minlength=4 * len(pairs)).reshape(-1, 4).astype(float)
-
-
-def _resample(frame, resamples, seed):
+def _resample(frame, resamples=2000, seed=0):
     """The pairs, sorted, and how often each is drawn: (resamples, pairs)."""
     pairs = pd.Index(frame["pair"].unique()).sort_values()
     return pairs, intervals.resample(len(pairs), resamples, seed)
@@ -297,15 +288,11 @@ def _some(found, limit=5):
     return ", ".join(map(str, found[:limit])) + rest
 
 
-def counts(rows: pd.DataFrame, units: pd.Index) -> np.ndarray:
-    """Confusion counts (units, 4) of rows with pair, label and verdict: tp, fp, fn, tn.
-
-    Only the verdict that equals the label is right, so an unparseable one is wrong.
-    """
-    unsafe, right = rows["label"] == UNSAFE, rows["verdict"] == rows["label"]
-    cell = np.select([unsafe & right, ~unsafe & ~right, unsafe], [0, 1, 2], 3)
-    flat = 4 * units.get_indexer(rows["pair"]) + cell
-    return np.bincount(flat, minlength=4 * len(units)).reshape(-1, 4).astype(float)
+def counts(rows: pd.DataFrame, pairs: pd.Index, unparseable: str = "wrong") -> np.ndarray:
+    """Count tp, fp, fn, tn of each pair: (pairs, 4), from rows with pair, label and verdict."""
+    truth, called, kept = _read(rows, unparseable)
+    flat = 4 * pairs.get_indexer(rows["pair"]) + 2 * ~called + ~truth
+    return np.bincount(flat[kept], minlength=4 * len(pairs)).reshape(-1, 4).astype(float)
 
 
 def of_right(rows: pd.DataFrame) -> pd.DataFrame:
