@@ -14,7 +14,10 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from sgvl.run import unit_process
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 # What the notebooks share: each logs that it ran and writes what it gives.
@@ -185,6 +188,24 @@ def test_runs_in_order_and_again_only_what_changed(project):
     assert code == 0 and out.endswith("\nreport: runs/nano/figures/REPORT.html\n")
     assert project.newly_run() == ["02_score.a"]
     assert project.status(0)["02_score.a"] == "ok"
+
+
+def test_pictures_travel_with_an_executed_notebook(tmp_path, monkeypatch):
+    """One that is missing keeps its link, as it leads from the folder of the run."""
+    monkeypatch.setattr(unit_process, "ROOT", tmp_path)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/a.png").write_bytes(b"a picture")
+    prose = "![a](../figures/a.png) ![b](../figures/b.png) [c](../docs/c.md)"
+    notebook = new_notebook(cells=[new_markdown_cell(prose), new_code_cell("1")])
+    moved = nbformat.from_dict(unit_process._with_moved_links(notebook))
+    cell = moved["cells"][0]
+    assert cell["source"] == (
+        "![a](attachment:figures-a.png) ![b](../../figures/b.png) [c](../../docs/c.md)"
+    )
+    assert cell["attachments"] == {"figures-a.png": {"image/png": "YSBwaWN0dXJl"}}
+    nbformat.validate(moved)
+    page, _ = HTMLExporter().from_notebook_node(moved)
+    assert '<img alt="a" src="data:image/png;base64,YSBwaWN0dXJl"' in page
 
 
 def test_a_failure_is_named_and_the_next_run_goes_on(project):

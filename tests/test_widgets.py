@@ -9,6 +9,8 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from sgvl import widgets
@@ -128,6 +130,33 @@ def test_the_words_take_the_place_of_the_picture_on_screen_and_in_a_saved_notebo
     assert "<table>" not in panel.screen.value
     assert html.escape(panel.text) in panel.screen.value
     assert panel._repr_mimebundle_()["text/plain"] == panel.text
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A notebook that shows a panel, executed without a frontend."""
+    code = "from sgvl import widgets\nfrom sgvl.policies import load_all"
+    cells = [new_code_cell(f"{code}\nwidgets.matrix(widgets.CLASS[:1], load_all())")]
+    return NotebookClient(new_notebook(cells=cells)).execute()
+
+
+def test_an_executed_notebook_keeps_a_still_picture_and_no_widget(executed):
+    [output] = executed.cells[0].outputs
+    assert set(output.data) == {"text/plain", "text/html"}
+    assert "policy: L1" in output.data["text/html"]
+
+
+def test_a_still_picture_shows_in_html(executed):
+    page, _ = HTMLExporter().from_notebook_node(executed)
+    assert '<img alt="I see a knife and a clock at the museum." src="data:image/' in page
+    assert '<b class="safe">safe</b>' in page
+
+
+def test_a_live_widget_comes_with_its_still_picture():
+    panel = widgets.reward("<b>Answer: unsafe</b>")
+    shown = panel._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert "reply: &lt;b&gt;Answer: unsafe&lt;/b&gt;" in shown["text/html"]
 
 
 def test_a_prediction_is_final_and_everyone_is_counted():

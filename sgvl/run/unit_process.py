@@ -2,13 +2,16 @@
 
 import json
 import logging
+import mimetypes
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,13 +84,23 @@ def interrupt(*_) -> None:
 
 
 def _with_moved_links(notebook: dict) -> dict:
-    """Return the notebook with relative links of its prose corrected for ``runs/<profile>/``."""
-    cells = [
-        cell | {"source": "".join(cell["source"]).replace("](../", "](../../")}
-        if cell["cell_type"] == "markdown"
-        else cell
-        for cell in notebook["cells"]
-    ]
+    """Return the notebook with the pictures of its prose attached and other links corrected.
+
+    An attached picture shows wherever the executed notebook is moved or converted. Links to other
+    files, and to pictures that are missing, are corrected for ``runs/<profile>/``.
+    """
+    cells = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            source, attachments = "".join(cell["source"]), {}
+            for link in re.findall(r"!\[[^]]*\]\(\.\./([^)\s]+)\)", source):
+                if (path := ROOT / link).is_file():
+                    name, (kind, _) = link.replace("/", "-"), mimetypes.guess_type(link)
+                    attachments[name] = {kind: b64encode(path.read_bytes()).decode()}
+                    source = source.replace(f"](../{link})", f"](attachment:{name})")
+            cell = cell | {"source": source.replace("](../", "](../../")}
+            cell |= {"attachments": attachments} if attachments else {}
+        cells.append(cell)
     return notebook | {"cells": cells}
 
 
@@ -129,7 +142,9 @@ def _run_papermill(unit: Unit) -> tuple[Status, str]:
         unix = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
         # A kernel is interrupted before it is shut down, and would log that as an error of its own.
         quiet = {"extra_arguments": ["--log-level=CRITICAL"]}
-        config = Config(KernelManager=unix, NotebookClient=quiet)
+        # A widget leaves a still picture in its output; nothing would read its stored state.
+        stateless = {"store_widget_state": False}
+        config = Config(KernelManager=unix, NotebookClient=quiet | stateless)
         try:
             notebook = papermill.execute_notebook(
                 path, path, unit.parameters, progress_bar=False, config=config

@@ -1,16 +1,18 @@
 """The skins: ipywidgets controls above what a function of their values shows.
 
 A panel adds no knowledge. Set a control's ``value`` and read ``text``: that is all of its state,
-with a browser or without. In a notebook that is read without a kernel, the text stands in for it.
+with a browser or without. Executed without a frontend, a panel leaves a still picture of its state.
 """
 
 import html
+import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import product
 
 import ipywidgets
 import pandas as pd
+from IPython import get_ipython
 
 from sgvl.common.errors import InputError
 from sgvl.judges import Judge
@@ -22,6 +24,7 @@ from sgvl.widgets.parts import Shown, show, style
 from sgvl.world.scenes import Scene
 
 MILD = ("knife", "axe", "syringe", "skull", "placard")  # harmful to a policy, harmless to look at
+STILL = "still picture of a widget: run the notebook to use its controls"
 LAYOUT = {"style": {"description_width": "initial"}, "layout": {"width": "auto"}}
 
 
@@ -110,8 +113,30 @@ class Panel(ipywidgets.VBox):
         """What the exported page is given: here HTML for every state of the controls."""
         return {"states": {places: shown.html for places, shown in self.states().items()}}
 
-    def _repr_mimebundle_(self, **kwargs):
-        return super()._repr_mimebundle_(**kwargs) | {"text/plain": self.text}
+    def _repr_mimebundle_(self, **kwargs) -> dict[str, str | dict]:
+        """Return the widget with a static copy of its state for readers without a kernel.
+
+        A frontend that can show widgets prefers the widget. It is left out where there is no
+        frontend, because a saved widget is blank, or moves while nothing answers.
+        """
+        state = "; ".join(
+            f"{control.description}: {getattr(control, 'label', control.value)}"
+            for control in self.controls.values()
+        )
+        still = f'<p class="still">{html.escape(state)} · {STILL}</p>{self.shown.html}'
+        static = {"text/plain": self.text, "text/html": Shown(still, self.text)._repr_html_()}
+        return (super()._repr_mimebundle_(**kwargs) if _has_frontend() else {}) | static
+
+
+def _has_frontend() -> bool:
+    """Return False in a notebook that papermill or nbconvert executes.
+
+    They alone, and Voila, tell the kernel that nobody can type an answer to ``input()``.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None or "VOILA_BASE_URL" in os.environ:
+        return True
+    return kernel.get_parent("shell").get("content", {}).get("allow_stdin", True)
 
 
 def matrix(drawings: Sequence[Scene], policies: Sequence) -> Panel:
