@@ -1,6 +1,5 @@
-"""Scores to tables: one data frame, four files, for GitHub, LaTeX, the web and the next program."""
+"""Turn scores into tables, and write a table as Markdown, LaTeX and CSV."""
 
-import html
 import re
 import textwrap
 from collections.abc import Callable
@@ -83,18 +82,16 @@ def score_note(
 def write_table(
     frame: pd.DataFrame, folder: Path | str, name: str, caption: str, note: str
 ) -> list[Path]:
-    """Write ``name`` as .md, .tex, .html and .csv into ``folder``, and return the four paths.
+    """Write ``name`` as .md, .tex and .csv into ``folder``, and return the three paths.
 
     A named index is printed as the first columns. Printed floats have two decimals and missing ones
     read "n/a"; the CSV keeps every digit. The same input gives the same bytes. The LaTeX needs
     booktabs and, for wide tables, graphicx. Raises ``InputError`` as ``output_paths`` does.
     """
-    paths = output_paths(folder, name, "md", "tex", "html", "csv")
-    printed = _printed(frame)
+    paths = output_paths(folder, name, "md", "tex", "csv")
     texts = (
         markdown(frame, caption, note),
-        _latex(printed, name, caption, note),
-        _html(printed, caption, note),
+        _latex(_printed(frame), name, caption, note),
         with_index_columns(frame).to_csv(index=False, lineterminator="\n"),
     )
     for path, text in zip(paths, texts, strict=True):
@@ -203,9 +200,3 @@ def _latex_head(head):
     if len(lines) == 1:
         return latex(head)
     return r"\shortstack{" + r"\\".join(map(latex, lines)) + "}"
-
-
-def _html(printed, caption, note):
-    styler = Styler(printed).hide(axis="index").format(escape="html")
-    styler = styler.format_index(escape="html", axis="columns").set_caption(html.escape(caption))
-    return f"{styler.to_html(exclude_styles=True)}<p>{html.escape(note)}</p>\n"

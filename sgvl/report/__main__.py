@@ -1,0 +1,45 @@
+"""Compare a run's tables and figures with the published ones, or publish them.
+
+    python -m sgvl.report nano --compare    does this run agree with figures/nano?
+    python -m sgvl.report nano --publish    copy the run's artefacts to figures/nano
+
+Exit codes: 0 done (--compare: every artefact agrees), 1 an artefact is outside the published
+intervals or missing, 2 bad input, which includes a run that is incomplete.
+"""
+
+import argparse
+import sys
+
+from sgvl.common.errors import ExitCode, InputError
+from sgvl.report import artefacts
+
+
+def main(arguments: list[str] | None = None) -> ExitCode:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sgvl.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("profile", help="a folder of params/, such as nano")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--compare", action="store_true", help="compare with the published copy")
+    action.add_argument("--publish", action="store_true", help="replace the published copy")
+    options = parser.parse_args(arguments)
+    run, published = f"runs/{options.profile}/figures", f"figures/{options.profile}"
+    try:
+        if options.publish:
+            files = artefacts.publish(options.profile)
+            print(f"{len(files)} files copied from {run} to {published}")
+            return ExitCode.DONE
+        comparisons = artefacts.compare(options.profile)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return ExitCode.BAD_INPUT
+    print(f"{run}, compared with {published}\n\n{artefacts.show(comparisons)}")
+    agrees = all(comparison.agrees for comparison in comparisons)
+    return ExitCode.DONE if agrees else ExitCode.DIFFERS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
