@@ -1,6 +1,4 @@
-"""The card and the Croissant file say what is in the files, and what may be done with them."""
-
-import json
+"""The card says what is in the files, and what may be done with them."""
 
 import pytest
 import yaml
@@ -46,46 +44,5 @@ def test_its_numbers_are_those_of_the_files(folder):
 
 def test_the_licence_is_that_of_the_drawings(tmp_path):
     store.save({"unsafebench": sets.unsafebench(per_category=1, style="openmoji")}, tmp_path, 0)
-    text = dataset_card.readme(tmp_path, ["unsafebench"])
+    text = str(dataset_card.make_card(tmp_path, ["unsafebench"]))
     assert yaml.safe_load(text.split("---")[1])["license"] == "cc-by-sa-4.0" and "OpenMoji" in text
-
-
-def test_croissant_names_every_file_and_every_column(folder):
-    told = json.loads((folder / "croissant.json").read_text())
-    assert told["conformsTo"] == "http://mlcommons.org/croissant/1.0"
-    assert told["license"].endswith("/licenses/by/4.0/")
-    files = {file["@id"]: file["sha256"] for file in told["distribution"]}
-    assert files == {path.name: store.sha256(path) for path in folder.glob("*.parquet")}
-    for record_set in told["recordSet"]:
-        name = record_set["@id"]
-        rows = store.read(name, folder)
-        assert [field["name"] for field in record_set["field"]] == rows.column_names
-        for field in record_set["field"]:
-            assert field["source"]["fileObject"]["@id"] in files
-            assert field["source"]["extract"] == {"column": field["name"]}
-    kinds = {
-        f["@id"]: (f["dataType"], f.get("repeated")) for r in told["recordSet"] for f in r["field"]
-    }
-    assert kinds["general/image"] == ("sc:ImageObject", None)
-    assert kinds["safeeditbench/box"] == ("sc:Integer", True)
-    assert kinds["safeeditbench/tags"] == ("sc:Text", True)
-    assert kinds["unsafebench/label"] == ("sc:Integer", None)
-
-
-def test_every_term_of_croissant_stands_in_its_context(folder):
-    """A term without one would be read as schema.org's, where it means nothing."""
-    told = json.loads((folder / "croissant.json").read_text())
-    ours = {"citeAs", "column", "conformsTo", "dataType", "extract", "field", "fileObject"}
-    ours |= {"jsonPath", "recordSet", "repeated", "source", "transform"}
-    schema_org = {"name", "description", "license", "version", "distribution", "contentUrl"}
-    schema_org |= {"contentSize", "encodingFormat", "sha256"}
-    assert terms(told) == ours | schema_org and ours <= told["@context"].keys()
-
-
-def terms(value) -> set[str]:
-    if isinstance(value, list):
-        return set().union(*map(terms, value))
-    if not isinstance(value, dict):
-        return set()
-    own = {key: part for key, part in value.items() if key != "@context"}
-    return {key for key in own if key[0] != "@"}.union(*map(terms, own.values()))

@@ -45,7 +45,7 @@ def test_drawn_sets_arrive_and_can_be_read_again(folder, mine, tmp_path):
     assert url.endswith(REPO) and REPO in mine.public
     files = mine.repos[REPO]
     assert sorted(files) == [
-        *("README.md", "croissant.json", "general.parquet", "manifest.json", "unsafebench.parquet")
+        *("README.md", "general.parquet", "manifest.json", "unsafebench.parquet")
     ]
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)

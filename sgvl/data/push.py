@@ -1,12 +1,12 @@
-"""Put saved data sets on the hub, with their card. Nothing is sent unless it is confirmed.
+"""Upload saved data sets to the hub, with their card. Nothing is sent unless it is confirmed.
 
-    python -m sgvl.data.push nano me/nano --sets safeeditbench general             what would go
-    python -m sgvl.data.push nano me/nano --sets safeeditbench general --confirm   send it
+    python -m sgvl.data.push nano me/nano --sets safeeditbench general             list the files
+    python -m sgvl.data.push nano me/nano --sets safeeditbench general --confirm   send them
 
-A repository is private unless `--access` says gated (whoever asks is let in by its owner, by hand)
-or public. Drawn sets may be public. What holds real pictures may not: it goes to a private or gated
-repository alone, and its card is tagged not-for-all-audiences. The token is the hub's own, from
-HF_TOKEN or `hf auth login`. Exit codes: 0 done, 2 bad input.
+A repository is private unless `--access` says gated (its owner admits each reader by hand) or
+public. Drawn sets may be public. Real pictures go to a private or gated repository only, and their
+card is tagged not-for-all-audiences. The token is the hub's own, from HF_TOKEN or `hf auth login`.
+Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
@@ -26,38 +25,36 @@ from sgvl.data.sources import hub
 ACCESS = ("private", "gated", "public")
 
 
-class Plan(NamedTuple):
-    """What would be sent: content by its name in the repository, and whether it may be public."""
+def plan(folder: Path, names: Sequence[str]) -> tuple[dict[str, bytes | Path], list[str]]:
+    """Return the files to send for these sets, by name, and the sets that hold real pictures.
 
-    files: dict[str, bytes | Path]
-    real: list[str]  # sets with real pictures
-
-
-def plan(folder: Path, names: Sequence[str]) -> Plan:
-    """The files of these sets in ``folder``, their manifest, card and Croissant file.
-
-    Raises InputError as ``store.read`` does.
+    The files are the sets in ``folder``, their part of the manifest, and their card. Raises
+    InputError as ``store.read`` does.
     """
     if not names:
         raise InputError("push: no sets named; name them after --sets")
     real = [name for name in names if not dataset_card.is_drawn(store.read(name, folder))]
     manifest = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     manifest["sets"] = {name: manifest["sets"][name] for name in names}
-    texts = dataset_card.texts(folder, names) | {
-        store.MANIFEST: json.dumps(manifest, indent=1) + "\n"
-    }
-    files = {f"{name}.parquet": folder / f"{name}.parquet" for name in names}
-    return Plan(files | {name: text.encode() for name, text in texts.items()}, real)
+    return {
+        **{f"{name}.parquet": folder / f"{name}.parquet" for name in names},
+        "README.md": str(dataset_card.make_card(folder, names)).encode(),
+        store.MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode(),
+    }, real
 
 
 def push(
     folder: Path, names: Sequence[str], repo: str, confirm: bool = False, access: str = "private"
 ) -> str:
-    """Send sets to the hub's data set ``repo`` and return its address; without ``confirm``, refuse.
+    """Upload sets to the hub's data set ``repo`` and return its URL; without ``confirm``, refuse.
 
-    Raises InputError for real pictures that would be public, by ``access`` or because the
-    repository is, for a repository with other sets, and as ``hub.download`` does. Nothing is sent
-    before all that is settled.
+    All checks come before the first file is sent.
+
+    Raises
+    ------
+    InputError
+        For real pictures that would be public, by ``access`` or because the repository is; for a
+        repository that holds other sets; without a token; and as ``hub.download`` does.
     """
     need_known("push: access", access, ACCESS)
     files, real = plan(folder, names)
@@ -74,13 +71,13 @@ def push(
         client.create_repo(repo, repo_type="dataset", private=access != "public", exist_ok=True)
         if access == "gated":
             client.update_repo_settings(repo, repo_type="dataset", gated="manual", private=False)
-        info = client.dataset_info(repo)  # one that was there before keeps its own access
+        info = client.dataset_info(repo)  # a repository that existed keeps its own access
         if real and not (info.private or info.gated):
             raise InputError(
                 f"{repo} is public, and {', '.join(real)} holds real pictures; see --access"
             )
-        there = [file.rfilename for file in info.siblings if file.rfilename.endswith(".parquet")]
-        if others := sorted(set(there) - set(files)):  # the new card would be silent about them
+        there = {file.rfilename for file in info.siblings if file.rfilename.endswith(".parquet")}
+        if others := sorted(there - files.keys()):  # the new card would not mention them
             raise InputError(
                 f"{repo} holds {', '.join(others)}; name these sets, too, or another repo"
             )
@@ -94,15 +91,17 @@ def push(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m sgvl.data.push", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("profile", help="whose sets: a folder of runs/, such as nano")
+    parser.add_argument("profile", help="the folder of runs/ that holds the sets, such as nano")
     parser.add_argument("repo", help="owner/name on the hub")
     parser.add_argument("--sets", nargs="+", required=True, help="names of saved sets")
     parser.add_argument("--access", choices=ACCESS, default="private")
-    parser.add_argument("--confirm", action="store_true", help="send; without it, only show")
+    parser.add_argument(
+        "--confirm", action="store_true", help="send; without it, list the files"
+    )
     options = parser.parse_args(arguments)
     folder = runs(options.profile) / "data"
     try:
@@ -110,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(push(folder, options.sets, options.repo, True, options.access))
         else:
             files, real = plan(folder, options.sets)
-            print("would go, and nothing was sent:", *files, sep="\n  ")
+            print("nothing was sent; these files would be:", *files, sep="\n  ")
             print("real pictures:", ", ".join(real) or "none")
     except InputError as error:
         print(error, file=sys.stderr)
