@@ -99,9 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("repo", help="owner/name on the hub")
     parser.add_argument("--sets", nargs="+", required=True, help="names of saved sets")
     parser.add_argument("--access", choices=ACCESS, default="private")
-    parser.add_argument(
-        "--confirm", action="store_true", help="send; without it, list the files"
-    )
+    parser.add_argument("--confirm", action="store_true", help="send; without it, list the files")
     options = parser.parse_args(arguments)
     folder = runs(options.profile) / "data"
     try:
