@@ -13,7 +13,7 @@ from datasets import Dataset
 from sgvl.common.errors import InputError
 from sgvl.data import overview, store
 from sgvl.data.cases import cases_of
-from sgvl.data.real_rows import FEATURES, labelled
+from sgvl.data.real_rows import FEATURES, make_rows
 from sgvl.data.sources.registry import DRAWN, load_sources
 from sgvl.policies.policy import Policy
 from sgvl.world import sets as drawn
@@ -38,7 +38,7 @@ def made(images, split="test", **columns):
     n = len(files)
     known = {"ids": list("abcdef"[:n]), "policies": [HOUSE] * n, "labels": ["safe"] * n}
     pictures = Dataset.from_list(files, features=FEATURES.__class__(image=FEATURES["image"]))
-    return labelled(pictures, "made", source="made", split=split, **known | columns)
+    return make_rows(pictures, "made", source="made", split=split, **known | columns)
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""What every other folder builds on: errors, paths, progress, strict YAML, registries."""
+"""Shared basics: errors, paths, progress, strict YAML, registries."""

@@ -1,19 +1,9 @@
-"""The errors that are the user's to mend, and the hint that goes with them."""
+"""Errors that a user can fix, and hints on how."""
 
 import difflib
 from collections.abc import Iterable
-from enum import IntEnum
 
-
-class ExitCode(IntEnum):
-    """Exit codes of every command of the kit."""
-
-    DONE = 0
-    DIFFERS = 1  # two things were compared, and they do not agree; as diff and cmp
-    BAD_INPUT = 2
-    BUSY = 3  # another run holds the folder
-    INCOMPLETE = 4  # run again to go on
-    INTERNAL = 5
+MOST = 10  # problems of one input that are listed
 
 
 class InputError(ValueError):
@@ -28,18 +18,26 @@ class InputError(ValueError):
 
 
 class Busy(InputError):
-    """Another run holds what this one would write; wait for it. The exit code is 3."""
+    """Another run is writing the same results; wait for it. The exit code is 3."""
+
+
+def raise_any(problems: Iterable[str]) -> None:
+    """Raise InputError if there are problems: the first ten, and the number of the others."""
+    problems = list(problems)
+    if problems:
+        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
+        raise InputError(problems[:MOST] + more)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that matches nothing: the closest known one, else all of them."""
+    """Return a hint for an unknown name: the closest known one, or else all of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def need_known(what: str, name: object, known: Iterable[str]) -> None:
-    """Raise InputError with the nearest known name, unless ``name`` is one of them.
+    """Raise InputError with the nearest known name, unless ``name`` is known.
 
     >>> need_known("split", "tset", ["train", "test"])
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""Every folder, named once.
+"""The folders of the project, each defined once.
 
 ``ROOT`` is the checkout that holds ``notebooks/``. The environment variable ``SGVL_ROOT`` overrides
 it; where the package is installed without the checkout, it is the current directory.
@@ -23,16 +23,16 @@ ROOT = _root()
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
 FIGURES = ROOT / "figures"
-DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; a run asks for each only once
+DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; each is downloaded once
 
 
-def own(path: str | Path) -> Path:
-    """A reader's own file or folder: seen from here, or else from the checkout."""
+def user_path(path: str | Path) -> Path:
+    """Resolve a user's file or folder against the current directory, or else the checkout."""
     return Path(path) if Path(path).exists() else ROOT / path
 
 
 def runs(profile: str) -> Path:
-    """The folder where a profile's executed notebooks and results go. Does not create it."""
+    """Return the folder of a profile's executed notebooks and results. Does not create it."""
     return ROOT / "runs" / profile
 
 

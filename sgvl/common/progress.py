@@ -1,12 +1,14 @@
-"""Progress in a line now and then, which an executed notebook can keep."""
+"""Progress as a few printed lines, which an executed notebook can keep."""
 
 import time
 from collections.abc import Callable
 
 
 def printer(every: float = 10.0) -> Callable[[int, int], None]:
-    """What to tell how many are done, of how many: it prints at most one line in ``every`` seconds,
-    and one at the end."""
+    """Return a callback ``say(done, total)`` that prints progress at most every ``every`` seconds.
+
+    It always prints at the end.
+    """
     begun = last = time.monotonic()
 
     def say(done: int, total: int) -> None:

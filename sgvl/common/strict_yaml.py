@@ -1,10 +1,10 @@
-"""YAML as files of settings need it: a repeated key or an alias is an error, never a surprise."""
+"""A YAML loader for settings, in which a repeated key or an alias is an error."""
 
 import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader without aliases (a few lines of them can fill the memory) or repeated keys."""
+    """SafeLoader that refuses repeated keys, and aliases, a few of which can fill the memory."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):

@@ -36,7 +36,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sgvl.common.errors import InputError, nearest
-from sgvl.common.paths import POLICIES, own
+from sgvl.common.paths import POLICIES, user_path
 from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 
@@ -245,7 +245,7 @@ def load(source: str | Path) -> Policy:
     Raises ``InputError`` that names the file, each wrong key, and what is allowed there.
     """
     named = Path(source).suffix != ".md"
-    path = POLICIES / f"{source}.md" if named else own(source)
+    path = POLICIES / f"{source}.md" if named else user_path(source)
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in POLICIES.glob("*.md")))
         raise InputError(f"no policy file {path}: give a path to a .md file, or one of {shipped}")

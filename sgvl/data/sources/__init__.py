@@ -1,4 +1,4 @@
-"""Published data sets and folders of one's own, loaded by name: ``load_sources(specs)``."""
+"""Published data sets and your own folders, loaded by name: ``load_sources(specs)``."""
 
 from sgvl.data.sources.registry import load_source, load_sources
 

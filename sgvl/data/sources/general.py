@@ -23,8 +23,8 @@ from string import ascii_uppercase
 
 from datasets import Dataset, Features, Image, List, Value
 
-from sgvl.common.errors import InputError, need_known
-from sgvl.data.real_rows import OK, complain, need_columns, picture_status, warn_of_counts
+from sgvl.common.errors import InputError, need_known, raise_any
+from sgvl.data.real_rows import OK, need_columns, picture_status, warn_of_counts
 from sgvl.data.sources import hub
 
 TEXT = Value("string")
@@ -74,14 +74,14 @@ def load(benchmark: str, revision: str = "main") -> Dataset:
             )
         except (ValueError, SyntaxError, TypeError, AttributeError) as error:
             raise InputError(f"{source}, row {k}: not as published: {error}") from None
-    complain([] if rows else [f"{source}: 0 rows; there is nothing to ask"])
-    complain(
+    raise_any([] if rows else [f"{source}: 0 rows; there is nothing to ask"])
+    raise_any(
         f"{source}, row {k}: answer {row['answer']!r}; allowed: "
         f"{', '.join(ascii_uppercase[: len(row['options'])])}"
         for k, row in enumerate(rows)
         if row["options"] and row["answer"] not in ascii_uppercase[: len(row["options"])]
     )
-    complain(
+    raise_any(
         f"{source}, row {k}: a picture cannot be judged ({status})"
         for k, row in enumerate(rows)
         for status in map(picture_status, row["images"])

@@ -1,5 +1,6 @@
 """Files of data sets on the hub: all of one commit, cached and resumed by the hub's own client."""
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,6 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from huggingface_hub import HfApi, constants, errors
 
 from sgvl.common.errors import InputError
+from sgvl.data.real_rows import need_columns
 
 TOKEN = "HF_TOKEN"
 MEANWHILE = "the nano profile runs without it: python -m sgvl.run nano"
@@ -56,13 +58,21 @@ def file(repo: str, revision: str, name: str) -> Path | None:
             return None
 
 
-def parquet(repo: str, revision: str, pattern: str) -> tuple[str, Dataset]:
-    """Download Parquet files as ``download`` does, and return the source and all their rows."""
+def parquet(
+    repo: str, revision: str, pattern: str, columns: Sequence[str] = ()
+) -> tuple[str, Dataset]:
+    """Download Parquet files as ``download`` does, and return the source and all their rows.
+
+    Raises InputError as ``download`` does, and for a file that is not Parquet or lacks one of
+    ``columns``.
+    """
     source, files = download(repo, revision, pattern)
     try:
-        return source, concatenate_datasets([Dataset.from_parquet(str(file)) for file in files])
+        rows = concatenate_datasets([Dataset.from_parquet(str(file)) for file in files])
     except Exception as error:  # pyarrow's and datasets' own, by the dozen
         raise InputError(f"{source}: {pattern} cannot be read: {error}") from error
+    need_columns(rows.column_names, columns, f"{source}, {pattern}")
+    return source, rows
 
 
 @contextmanager

@@ -1,23 +1,16 @@
 """PolicyShiftBench (Song et al., arXiv 2607.05910): one picture under policies that shift.
 
-A case puts a picture before a bundle of policies, one for each of seven risk categories, and asks
-whether it breaks any. Bundles differ from case to case, so a policy is named after its text.
+A case is a picture and a bundle of policies, one for each of seven risk categories; the label says
+whether the picture breaks any. Bundles differ from case to case, so a policy is named after a hash
+of its text.
 """
 
 import hashlib
 
 from datasets import Dataset
 
-from sgvl.common.errors import need_known
-from sgvl.data.real_rows import (
-    complain,
-    joined,
-    labelled,
-    need_columns,
-    translated,
-    warn_of_counts,
-    words,
-)
+from sgvl.common.errors import need_known, raise_any
+from sgvl.data import real_rows
 from sgvl.data.sources import hub
 from sgvl.policies.policy import Policy
 from sgvl.text.verdict import SAFE, UNSAFE
@@ -31,40 +24,43 @@ OPENING = "**POLICIES:**"  # before it stand the instructions of the authors' ow
 
 
 def load(split: str = "merged", revision: str = "main") -> Dataset:
-    """A split (id_test, ood_test, or both merged) in the record shape.
+    """Load a split (id_test, ood_test, or both merged) in the record shape.
 
     An id names a case; ``pair`` joins all cases of a picture, since intervals must keep them
-    together. Warns where the set is not of its published size. Raises InputError as
-    ``hub.download`` does, and for columns or labels that are not as published, naming each row.
+    together. Warns if the merged set does not have its published size.
+
+    Raises
+    ------
+    InputError
+        As ``hub.parquet`` does, and for labels or policies that are not as published, row by row.
     """
     need_known("policyshift: split", split, SPLITS)
     # The repository mixes formats, so each split is read from its own file.
     files = {name: f"*{name}[-.]*parquet" for name in SPLITS[split]}
-    parts = [_labelled(*hub.parquet(REPO, revision, files[name]), name) for name in files]
-    rows = joined(parts)
+    parts = [_rows(*hub.parquet(REPO, revision, files[name], COLUMNS), name) for name in files]
+    rows = real_rows.concatenate(parts)
     if split == "merged":
-        found = {"cases of both splits": len(rows), "pictures": len(set(rows["pair"]))}
-        warn_of_counts(REPO, found, CASES)
+        counts = {"cases of both splits": len(rows), "pictures": len(set(rows["pair"]))}
+        real_rows.warn_of_counts(REPO, counts, CASES)
     return rows
 
 
-def _labelled(source: str, rows: Dataset, split: str) -> Dataset:
+def _rows(source: str, rows: Dataset, split: str) -> Dataset:
     where = f"{source}, {split}"
-    need_columns(rows.column_names, COLUMNS, where)
     bundles = [question.partition(OPENING)[2].strip() for question in rows["question"]]
-    complain(
+    raise_any(
         f"{where}, row {row}: question holds no policies after {OPENING}"
         for row, bundle in enumerate(bundles)
         if not bundle
     )
-    return labelled(
+    return real_rows.make_rows(
         rows,
         where,
         ids=[f"{split}-{row:05d}" for row in range(len(rows))],
         source=source,
         split=split,
         policies=[_policy(bundle, source) for bundle in bundles],
-        labels=translated(words(rows, "label"), LABELS, "label", where),
+        labels=real_rows.translate(rows, "label", LABELS, where),
         categories=rows["section_title"],
         pairs=[str(index) for index in rows["image_idx"]],
     )

@@ -1,4 +1,4 @@
-"""Real data by name: ``load_source({"kind": "safeeditbench"})`` -> rows in the record shape."""
+"""Real data by name: ``load_source({"kind": "safeeditbench"})`` returns rows of one shape."""
 
 import re
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import raise_any
 from sgvl.common.registry import make
 
-# Named by string: what a source needs loads when it is asked for, not before.
+# As strings, so that a source's libraries are imported when it is loaded.
 KINDS = {
     "folder": "sgvl.data.sources.folder:load",
     "safeeditbench": "sgvl.data.sources.safeeditbench:load",
@@ -27,16 +27,16 @@ DRAWN = (
 
 
 class Loaded(NamedTuple):
-    """Real data by the names that it is to be saved under."""
+    """Real data sets by name: pictures under policies, and questions of general ability."""
 
-    labelled: dict[str, Dataset]  # pictures under policies, see ``sgvl.data.real_rows``
-    questions: dict[str, Dataset]  # of general ability, see ``sgvl.data.sources.general``
+    pictures: dict[str, Dataset]  # as ``sgvl.data.real_rows`` describes
+    questions: dict[str, Dataset]  # as ``sgvl.data.sources.general`` describes
 
 
 def load_sources(specs: Mapping[str, dict]) -> Loaded:
-    """Several sources, as ``load_source`` loads them, by name.
+    """Load several sources by the names to save them under, each as ``load_source`` does.
 
-    Raises InputError for a name that a drawn set has already, or that is no plain file name.
+    Raises InputError for a name that a drawn set has, or that is no plain file name.
     """
     problems = [f"sources: {name}: the drawn set has this name" for name in specs if name in DRAWN]
     problems += [
@@ -44,20 +44,18 @@ def load_sources(specs: Mapping[str, dict]) -> Loaded:
         for name in specs
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
     ]
-    if problems:
-        raise InputError(problems)
+    raise_any(problems)
     loaded = Loaded({}, {})
     for name, spec in specs.items():
         rows = load_source(spec)
-        (loaded.questions if "question" in rows.column_names else loaded.labelled)[name] = rows
+        (loaded.questions if "question" in rows.column_names else loaded.pictures)[name] = rows
     return loaded
 
 
 def load_source(spec: str | dict) -> Dataset:
-    """The rows of a source, from a parameter file: its kind, or its kind with options.
+    """Load a source, given as its kind or as a dict of its kind and options.
 
     ``sgvl.data.real_rows`` describes the rows, ``sgvl.data.sources.general`` those of the kind
-    "general". Raises InputError with the nearest valid name for an unknown kind or option, for a
-    missing option, and for data that is not as published.
+    "general". Raises InputError as ``registry.make`` does, and for data that is not as published.
     """
     return make("source", KINDS, spec)

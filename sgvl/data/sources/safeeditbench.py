@@ -1,7 +1,7 @@
-"""SafeEditBench as released (tyodd/SafeEditBench, gated, CC BY 4.0): one call, pictures inside.
+"""SafeEditBench as released (tyodd/SafeEditBench, gated, CC BY 4.0), pictures included.
 
-A row is a picture under one of five policies, whose texts come with it. Not every picture is
-labelled under every policy, which is why the levels differ in size.
+A row is a picture under one of five policies; the policy's text is in the row. Not every picture is
+labelled under every policy, so the levels differ in size.
 """
 
 from collections import Counter, defaultdict
@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 from datasets import Dataset
 
-from sgvl.data.real_rows import complain, labelled, need_columns, translated, warn_of_counts, words
+from sgvl.common.errors import raise_any
+from sgvl.data import real_rows
 from sgvl.data.sources import hub
 from sgvl.policies.policy import Policy
 from sgvl.text.verdict import SAFE, UNSAFE
@@ -24,46 +25,48 @@ EDITED = "_edited"  # x.jpg is the unsafe original, x_edited.jpg its safe counte
 
 
 def load(revision: str = "main") -> Dataset:
-    """The test split under its five policies, in the record shape; ``pair`` joins x and x_edited.
+    """Load the test split under its five policies, in the record shape.
 
-    Warns where a level is not of its published size, and of pictures without a counterpart. Raises
-    InputError as ``hub.download`` does, and for columns, labels or levels that are not as
-    published, naming each row.
+    ``pair`` joins x and x_edited. Warns of a level that does not have its published size, and of
+    pictures without a counterpart.
+
+    Raises
+    ------
+    InputError
+        As ``hub.parquet`` does, and for labels or levels that are not as published, row by row.
     """
-    source, rows = hub.parquet(REPO, revision, "*test-*.parquet")
-    need_columns(rows.column_names, COLUMNS, source)
-    levels = translated(words(rows, "policy_name"), LEVELS, "policy_name", source)
+    source, rows = hub.parquet(REPO, revision, "*test-*.parquet", COLUMNS)
+    levels = real_rows.translate(rows, "policy_name", LEVELS, source)
     policies = _policies(levels, rows["policy"], source)
     ids = [PurePosixPath(path).stem for path in rows["image_path"]]
     pairs = [id_.removesuffix(EDITED) for id_ in ids]
-    warn_of_counts(source, Counter(levels), ROWS)
+    real_rows.warn_of_counts(source, Counter(levels), ROWS)
     pictures = Counter(dict(zip(ids, pairs, strict=True)).values())
     alone = sum(n == 1 for n in pictures.values())
-    warn_of_counts(source, {ALONE: alone}, {ALONE: 0})
-    labels = words(rows, "safety_label")
-    return labelled(
+    real_rows.warn_of_counts(source, {ALONE: alone}, {ALONE: 0})
+    return real_rows.make_rows(
         rows,
         source,
         ids=ids,
         source=source,
         split="test",
         policies=[policies[level] for level in levels],
-        labels=translated(labels, {w: w for w in (SAFE, UNSAFE)}, "safety_label", source),
+        labels=real_rows.translate(rows, "safety_label", {w: w for w in (SAFE, UNSAFE)}, source),
         pairs=pairs,
     )
 
 
 def _policies(levels, texts, source: str) -> dict[str, Policy]:
-    """The policy of each level, which must have one text."""
-    told = defaultdict(set)
+    """Return the policy of each level; raise InputError unless each level has exactly one text."""
+    texts_of = defaultdict(set)
     for level, text in zip(levels, texts, strict=True):
-        told[level].add((text or "").strip())
-    complain(
-        f"{source}: {level} has {len(found)} texts, or an empty one; expected one policy a level"
-        for level, found in told.items()
-        if len(found) > 1 or "" in found
+        texts_of[level].add((text or "").strip())
+    raise_any(
+        f"{source}: {level} has {len(texts)} texts, or an empty one; expected one policy a level"
+        for level, texts in texts_of.items()
+        if len(texts) > 1 or "" in texts
     )
     return {
-        level: Policy(name=level, title=f"Policy {level}", origin=source, text=found.pop())
-        for level, found in told.items()
+        level: Policy(name=level, title=f"Policy {level}", origin=source, text=texts.pop())
+        for level, texts in texts_of.items()
     }
