@@ -1,9 +1,9 @@
-"""Data sets in one record shape; one module a source.
+"""Data sets in one record shape, on disk and from published sources.
 
-Every record has an ``image``, an ``id``, a ``source``, a ``split``, a ``category``, and, for drawn
-scenes, its ``tags``: what is in it, exactly. Sets about one policy per row carry ``policy`` and
-``label``; the drawn SafeEditBench has one ``label`` column a level instead. Real pictures have
-labels that people gave, and a ``status``: see ``labelled``; ``sources`` loads them by name.
+Every record has an ``image``, an ``id``, a ``source``, a ``split`` and a ``category``. Records of
+drawn scenes have ``tags``: exactly what is in the picture. Sets with one policy per row have
+``policy`` and ``label``; the drawn SafeEditBench has one column of labels per level instead. Real
+pictures have labels given by people, and a ``status``: see ``real_rows``. ``sources`` loads them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Sample(NamedTuple):
-    """One picture to judge. ``tags`` say what is in a drawn scene; real pictures have none."""
+    """One picture to judge; ``tags`` list the content of a drawn scene, real pictures have none."""
 
     id: str
     image: Image

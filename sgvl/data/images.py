@@ -1,10 +1,9 @@
-"""Decoding pictures that nobody has vouched for.
+"""Decoding of untrusted pictures.
 
-A guard is judged on what it was shown, so a picture that decodes *differently* is a wrong label,
-not a cosmetic flaw. Measured with transformers' own ``load_image`` (5.23, Pillow 13): a 16-bit grey
-PNG turns almost white, colour hidden under transparent pixels appears, and an animation silently
-becomes its first frame. Here each of these is either decoded right or refused with the name of the
-file, before any model sees it.
+A picture that decodes to other pixels no longer fits its label. Measured with transformers' own
+``load_image`` (5.23, Pillow 13): a 16-bit grey PNG turns almost white, colour hidden under
+transparent pixels appears, and an animation silently becomes its first frame. Here each of these is
+either decoded correctly or refused with the name of the file, before any model sees it.
 """
 
 import hashlib
@@ -17,20 +16,20 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from sgvl.common.errors import InputError
 
-MAX_PIXELS = 64_000_000  # a 48 kB PNG can claim 400 Mpx; checked in the header, before decoding
+MAX_PIXELS = 64_000_000  # a 48 kB PNG can declare 400 Mpx; checked in the header, before decoding
 MAX_ASPECT = 200  # Qwen2-VL's resize raises beyond this, in the middle of a run
-# Named one by one, because Pillow's full list holds formats that start other programs (EPS).
+# A list of our own: some of Pillow's formats start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 class ImageError(InputError):
-    """A picture that cannot be judged. The message starts with its id or path.
+    """A picture that cannot be judged; the message starts with its id or path.
 
     ``kind`` is one of "path", "missing", "image_decode", "image_too_large", "animated", "aspect".
     """
 
     def __init__(self, kind: str, name: str, why: str):
-        # A base64 string taken for a path would fill the screen.
+        # A base64 string passed as a path would fill the screen.
         name = name if len(name) <= 80 else name[:77] + "..."
         super().__init__(f"{name}: {why}")
         self.kind = kind
@@ -41,14 +40,21 @@ def load_image(
 ) -> Image.Image:
     """Decode one picture to 8-bit RGB.
 
-    ``source`` is the file's bytes, or a path relative to the data folder ``root``. ``name`` stands
-    for the picture in error messages (default: the path). The result is turned upright by its EXIF
-    tag, transparent parts are laid on white, 16-bit grey is scaled to 8 bits, and CMYK, palette and
-    grey become RGB.
+    The EXIF orientation is applied, transparent parts become white, 16-bit grey is scaled to 8
+    bits, and CMYK, palette and grey become RGB.
 
-    Raises ImageError: not a plain path inside ``root`` (kind "path"), no such file ("missing"),
-    damaged or of another format ("image_decode"), over 64 Mpx ("image_too_large"), more than one
-    frame or page ("animated"), longer than 200 times its width ("aspect").
+    Parameters
+    ----------
+    source : the file's bytes, or its path relative to ``root``
+    root : the data folder
+    name : the picture's name in error messages (default: the path)
+
+    Raises
+    ------
+    ImageError
+        Not a plain path inside ``root`` (kind "path"), no such file ("missing"), damaged or of
+        another format ("image_decode"), over 64 Mpx ("image_too_large"), more than one frame or
+        page ("animated"), a side over 200 times the other ("aspect").
     """
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), name or "image bytes")
@@ -58,18 +64,18 @@ def load_image(
 
 
 def image_digest(image: Image.Image) -> str:
-    """sha256 (hex) over mode, size and pixels of an RGB picture as ``load_image`` returns it.
+    """Return the sha256 (hex) of mode, size and pixels of a picture from ``load_image``.
 
-    Mode and size count: a 30 x 150 and a 150 x 30 picture can hold the same bytes.
+    The size is included because a 30 x 150 and a 150 x 30 picture can have the same bytes.
     """
     head = f"{image.mode} {image.width}x{image.height}\n"
     return hashlib.sha256(head.encode() + image.tobytes()).hexdigest()
 
 
 def thumbnail(image: Image.Image, side: int = 160, blur: bool = True) -> Image.Image:
-    """A small copy to be shown, at most ``side`` pixels wide and high.
+    """Return a copy of at most ``side`` pixels per side, for display.
 
-    Real pictures are blurred unless their reader asks to see them: colours and layout remain.
+    ``blur`` leaves colours and layout; real pictures are blurred by default.
     """
     small = image.copy()
     small.thumbnail((side, side))
@@ -77,7 +83,7 @@ def thumbnail(image: Image.Image, side: int = 160, blur: bool = True) -> Image.I
 
 
 def _inside(source: str, root: str | Path | None, name: str) -> Path:
-    """The file that ``source`` names, which must lie in ``root`` after links are followed."""
+    """Return the file at ``source``, which must be inside ``root`` after links are resolved."""
     if root is None:
         raise ImageError("path", name, "a path needs the data folder it is relative to")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source):
@@ -117,14 +123,14 @@ def _decode(file, name: str) -> Image.Image:
 
 
 def _check_header(image: Image.Image, name: str) -> None:
-    """Refuse by what the header claims; no pixel has been decoded yet."""
+    """Raise ImageError for a size or form that the header declares, before pixels are decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         why = f"{width} x {height} pixels, over the limit of {MAX_PIXELS // 10**6} Mpx"
         raise ImageError("image_too_large", name, why)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError("aspect", name, f"{width} x {height}: sides differ by over {MAX_ASPECT}x")
-    # MPO is a JPEG from a phone with a preview or second view behind it: one picture, not a film.
+    # MPO is a phone's JPEG with a preview or second view appended: one picture, not an animation.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise ImageError("animated", name, f"{image.n_frames} frames or pages; give one picture")
 
@@ -143,10 +149,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits (65535 -> 255); a bare ``convert`` would clip at 255."""
+    """Scale 16-bit grey to 8 bits (65535 -> 255); ``convert`` would clip at 255."""
     values = np.asarray(image)
     grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    see_through = image.info.get("transparency")  # PNG: one grey value that means transparent
-    if see_through is not None:
-        grey.putalpha(Image.fromarray(np.where(values == see_through, 0, 255).astype(np.uint8)))
+    transparent = image.info.get("transparency")  # PNG: one grey value that means transparent
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey

@@ -1,4 +1,4 @@
-"""What real data holds: one table of all rows, and pictures that two splits share."""
+"""Tables about real data: its rows, and the pictures that two splits share."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -14,11 +14,11 @@ from sgvl.data.real_rows import OK
 
 COLUMNS = ["set", "id", "split", "category", "pair", "policy", "label", "status"]
 SIDE = 96  # pixels of a picture in the gallery
-NEAR = 6  # of the 63 bits of two hashes: a copy that was resized or compressed differs by fewer
+NEAR = 6  # bits of 63: a resized or compressed copy differs by no more
 
 
 def rows(sets: Mapping[str, Dataset]) -> pd.DataFrame:
-    """All rows of several sets, without their pictures; policies by name, labels in words."""
+    """Return one table of all rows of several sets, without pictures; policies by name."""
     frames = [
         dataset.select_columns(["id", "split", "category", "pair", "status"])
         .to_pandas()
@@ -32,12 +32,12 @@ def rows(sets: Mapping[str, Dataset]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(columns=COLUMNS), *frames], ignore_index=True)[COLUMNS]
 
 
-def summary(told: pd.DataFrame) -> pd.DataFrame:
-    """Of each set: rows, different pictures, pairs and policies; unsafe and usable rows, percent.
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Count rows, pictures, pairs and policies of each set in a table from ``rows``.
 
-    ``told`` is what ``rows`` returned.
+    ``unsafe`` and ``usable`` are percentages of its rows.
     """
-    return told.groupby("set", sort=False).agg(
+    return table.groupby("set", sort=False).agg(
         rows=("id", "size"),
         pictures=("id", "nunique"),
         pairs=("pair", "nunique"),
@@ -48,8 +48,8 @@ def summary(told: pd.DataFrame) -> pd.DataFrame:
 
 
 def questions(sets: Mapping[str, Dataset]) -> pd.DataFrame:
-    """Of each set of questions: how many, in how many categories, open ones, and pictures."""
-    told = {
+    """Count questions, categories, open questions and pictures of each set of questions."""
+    counts = {
         name: {
             "questions": len(rows),
             "categories": len(set(rows["category"])),
@@ -58,35 +58,35 @@ def questions(sets: Mapping[str, Dataset]) -> pd.DataFrame:
         }
         for name, rows in sets.items()
     }
-    return pd.DataFrame(told).T
+    return pd.DataFrame(counts).T
 
 
 def leaks(sets: Mapping[str, Dataset]) -> pd.DataFrame:
-    """Training pictures that stand, perhaps resized or compressed anew, outside training as well.
+    """Find training pictures that are also in another split, even resized or compressed again.
 
-    Every picture of a split "train" is compared with every one of another split, within a set and
-    across sets. Columns: set, id, other_set, other_id, and distance, in bits of 63.
+    Every picture of a split "train" is compared with every picture of other splits, within a set
+    and across sets. Columns: set, id, other_set, other_id, and distance, in bits of 63.
     """
     train, other = [], []
     for name, dataset in sets.items():
         for row, image in _pictures(dataset):
             side = train if row["split"] == "train" else other
             side.append((name, row["id"], perceptual_hash(image)))
-    found = []
+    pairs = []
     rest = np.array([bits for _, _, bits in other]).reshape(-1, 63)
     for name, id_, bits in train:
         distances = (rest != bits).sum(axis=1)
         for k in np.flatnonzero(distances <= NEAR):
-            found.append((name, id_, *other[k][:2], int(distances[k])))
+            pairs.append((name, id_, *other[k][:2], int(distances[k])))
     columns = ["set", "id", "other_set", "other_id", "distance"]
-    return pd.DataFrame(found, columns=columns).sort_values("distance", ignore_index=True)
+    return pd.DataFrame(pairs, columns=columns).sort_values("distance", ignore_index=True)
 
 
 def perceptual_hash(image: Image) -> np.ndarray:
-    """63 bits that outlast resizing and compression: which low frequencies are above the median.
+    """Hash a picture to 63 bits that survive resizing and compression.
 
-    The cosine transform of the picture at 32 x 32 grey pixels; its 8 x 8 lowest frequencies, less
-    the first, which is the brightness.
+    They say which of the lowest 8 x 8 frequencies of its cosine transform, at 32 x 32 grey pixels,
+    are above their median. The first frequency, which is the brightness, is left out.
     """
     from scipy.fft import dctn
 
@@ -96,7 +96,7 @@ def perceptual_hash(image: Image) -> np.ndarray:
 
 
 def gallery(sets: Mapping[str, Dataset], blur: bool = True, each: int = 6) -> list[dict]:
-    """The first pictures of each set, small, and blurred unless the reader asks to see them."""
+    """Return the first ``each`` pictures of each set, small, with titles, as dicts for a figure."""
     return [
         {"image": thumbnail(image, SIDE, blur), "title": f"{name}: {row['id']}"}
         for name, dataset in sets.items()
@@ -105,7 +105,7 @@ def gallery(sets: Mapping[str, Dataset], blur: bool = True, each: int = 6) -> li
 
 
 def _pictures(dataset: Dataset) -> Iterator[tuple[dict, Image]]:
-    """The usable pictures of a set, each once and one at a time, with a row of theirs."""
+    """Yield the usable pictures of a set, each once, with one of its rows."""
     seen = set()
     for row in store.without_decoding(store.usable(dataset)):
         if row["id"] not in seen:

@@ -1,4 +1,4 @@
-"""Data sets on disk: one Parquet file each, and a manifest of digests that every reader checks."""
+"""Data sets on disk: one Parquet file each, and a manifest of digests that ``read`` checks."""
 
 import hashlib
 import json
@@ -17,15 +17,16 @@ from sgvl.policies.policy import Policy
 
 MANIFEST = "manifest.json"
 
-disable_progress_bars()  # a bar a file says nothing, and stays in the executed notebook
+disable_progress_bars()  # one bar per file would stay in the executed notebook
 
 
 def sha256(path: Path) -> str:
+    """Return the hex digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:
-    """Write each data set to ``folder/name.parquet``, then the manifest, last. Returns it."""
+    """Write each data set to ``folder/name.parquet``, then the manifest, which is returned."""
     folder.mkdir(parents=True, exist_ok=True)
     sets = {}
     for name, dataset in datasets.items():
@@ -38,27 +39,28 @@ def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:
 
 
 def read(name: str, folder: Path) -> Dataset:
-    """A saved data set, after its file has been compared with the manifest.
+    """Load a saved data set after checking its digest against the manifest.
 
-    Raises ``InputError`` when the file is missing, unknown to the manifest, or not the one written.
+    Raises InputError if the file is missing, not in the manifest, or not the one that was written.
     """
     path = folder / f"{name}.parquet"
     writer = "02_recaption" if name in ("captions", "replay") else "01_data"
     try:
         sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
     except (OSError, ValueError, KeyError):
-        broken = f"{folder / MANIFEST} is missing or broken; run notebook {writer} first"
-        raise InputError(broken) from None
+        raise InputError(
+            f"{folder / MANIFEST} is missing or broken; run notebook {writer} first"
+        ) from None
     need_known(f"{folder}, written by {writer}: no data set", name, sets)
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
         raise InputError(f"{path} is not the file of its manifest; write it again")
-    # A cache by digest: the library's own knows a file by path and time, and could be stale.
+    # A cache by digest: the library's own goes by path and time, and could be stale.
     cache = folder / ".cache" / sets[name]["sha256"][:16]
     return Dataset.from_parquet(str(path), cache_dir=str(cache))
 
 
 def even_indices(rows: int, wanted: int, group: int = 1) -> list[int]:
-    """Indices of ``wanted`` rows in whole groups, evenly spread over a set; 0 wants all of them.
+    """Return indices of ``wanted`` rows, evenly spread, in whole groups; 0 stands for all rows.
 
     >>> even_indices(12, 4, group=2)
     [0, 1, 6, 7]
@@ -67,26 +69,26 @@ def even_indices(rows: int, wanted: int, group: int = 1) -> list[int]:
     if not 0 < take <= groups:
         raise InputError(
             f"{wanted} rows wanted of a set of {rows}, in groups of {group}; "
-            "ask for one group at least, for no more than there are, or for 0, which is all"
+            "choose at least one group, at most all of them, or 0 for all rows"
         )
     first = [k * groups // take * group for k in range(take)]
     return [start + i for start in first for i in range(group)]
 
 
 def take_evenly(dataset: Dataset, wanted: int, group: int = 1) -> Dataset:
-    """At most ``wanted`` rows in whole groups, evenly spread over the set; 0 wants all of them."""
+    """Select at most ``wanted`` rows, evenly spread, in whole groups; 0 stands for all rows."""
     return dataset.select(even_indices(len(dataset), min(wanted, len(dataset)), group))
 
 
 def usable(dataset: Dataset) -> Dataset:
-    """The rows whose picture can be judged, which are all rows of a drawn set."""
+    """Select the rows whose picture can be judged: all rows of a drawn set."""
     if "status" not in dataset.column_names:
         return dataset
     return dataset.select([i for i, status in enumerate(dataset["status"]) if status == OK])
 
 
 def left_out(dataset: Dataset) -> pd.DataFrame:
-    """The pictures that cannot be judged, each once: id, and status, which is the reason."""
+    """Return the pictures that cannot be judged, each once: id, and status with the reason."""
     if "status" not in dataset.column_names:
         return pd.DataFrame(columns=["id", "status"])
     rows = dataset.select_columns(["id", "status"]).to_pandas()
@@ -94,17 +96,16 @@ def left_out(dataset: Dataset) -> pd.DataFrame:
 
 
 def some_pairs(dataset: Dataset, wanted: int) -> Dataset:
-    """The rows of ``wanted`` pairs, evenly spread over the set; 0 wants all of them."""
+    """Select the rows of ``wanted`` pairs, evenly spread over the set; 0 stands for all pairs."""
     pairs = list(dict.fromkeys(dataset["pair"]))
     chosen = {pairs[k] for k in even_indices(len(pairs), wanted)}
     return dataset.select([i for i, pair in enumerate(dataset["pair"]) if pair in chosen])
 
 
 def samples(dataset: Dataset) -> list[Sample]:
-    """The pictures of a data set as judges take them, each once; drawn scenes bring their tags.
+    """Decode the pictures of a data set, each once, for a judge; drawn scenes have their tags.
 
-    Pictures are decoded under the limits of ``sgvl.data.images``; a broken one raises
-    ``ImageError``.
+    Raises ImageError for a picture outside the limits of ``sgvl.data.images``.
     """
     known = [name for name in ("id", "image", "tags") if name in dataset.column_names]
     files = {row["id"]: row for row in without_decoding(dataset.select_columns(known))}
@@ -115,26 +116,26 @@ def samples(dataset: Dataset) -> list[Sample]:
 
 
 def without_decoding(dataset: Dataset) -> Dataset:
-    """The rows with their pictures as files in memory: to look at the rest, or to pass them on."""
+    """Return the rows with their pictures as undecoded files, to read other columns or pass on."""
     return dataset.cast_column("image", Image(decode=False))
 
 
 def from_rows(rows: Iterable[dict]) -> Dataset:
-    """Rows made from those of another data set, with its pictures as they came."""
+    """Build a data set from rows of another one, whose pictures may be undecoded files."""
     return Dataset.from_list(list(rows)).cast_column("image", Image())
 
 
 def policy_cases(dataset: Dataset) -> list[tuple[Sample, Policy]]:
-    """Pictures with the policy of their own row, for sets in which every row has one."""
-    shown = {sample.id: sample for sample in samples(dataset)}
-    return [(shown[id_], p) for id_, p in zip(dataset["id"], policies(dataset), strict=True)]
+    """Return (picture, policy) for each row of a set whose rows have a policy."""
+    by_id = {sample.id: sample for sample in samples(dataset)}
+    return [(by_id[id_], p) for id_, p in zip(dataset["id"], policies(dataset), strict=True)]
 
 
 def policies(dataset: Dataset) -> list[Policy]:
-    """The policy that each row brings."""
+    """Return the policy of each row."""
     return [Policy.model_validate_json(text, strict=False) for text in dataset["policy"]]
 
 
 def labels(dataset: Dataset, column: str = "label") -> list[str]:
-    """A column of labels in words, safe or unsafe."""
+    """Return a column of labels as the words safe and unsafe."""
     return [dataset.features[column].int2str(label) for label in dataset[column]]

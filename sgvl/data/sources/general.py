@@ -1,14 +1,14 @@
-"""Four benchmarks of general ability: MMMU, RealWorldQA, BLINK and MMT-Bench, with their answers.
+"""Four benchmarks of general ability, questions and answers: MMMU, RealWorldQA, BLINK, MMT-Bench.
 
 =============  =================================================================================
-column         what it holds
+column         content
 =============  =================================================================================
 id, source     as in ``sgvl.data.real_rows``
 set            mmmu, realworldqa, blink or mmt
 category       subject, or subtask
 images         one or more pictures, as files
-question       without its options, with marks such as ``<image 1>`` where its authors put them
-options        their texts, in the order of their letters; none for an open question
+question       without its options, with marks such as ``<image 1>`` where the authors put them
+options        as texts, in the order of their letters; none for an open question
 answer         a letter, or the words of an open question
 =============  =================================================================================
 """
@@ -36,21 +36,26 @@ REPOS = {
     "mmmu": ("MMMU/MMMU", "*validation-*.parquet"),
     "realworldqa": ("xai-org/RealworldQA", "*test-*.parquet"),
     "blink": ("BLINK-Benchmark/BLINK", "*/val-*.parquet"),
-    # One file of four: those of all questions have seven gigabytes each.
+    # One of four files: those with all questions have seven gigabytes each.
     "mmt": ("OpenGVLab/MMT-Bench", "*MMT-Bench_VAL.tsv"),
 }
 # The paper's percentages are whole numbers of these questions.
 ROWS = {"mmmu": 900, "realworldqa": 765, "blink": 1901, "mmt": 3127}
-# RealWorldQA's questions hold their options, a line each, and close with how to answer.
-_OPTION = re.compile(r"([A-Z])(?:[.:)]\s*|\s+)(\S.*)")  # here and there the full stop is missing
+# RealWorldQA's questions contain their options, one per line, and end with how to answer.
+_OPTION = re.compile(r"([A-Z])(?:[.:)]\s*|\s+)(\S.*)")  # some lack the full stop
 _HOW_TO_ANSWER = re.compile(r"\s*Please answer directly with\b.*\Z", re.DOTALL)
 
 
 def load(benchmark: str, revision: str = "main") -> Dataset:
-    """The questions of one benchmark (mmmu, realworldqa, blink, mmt), with answers.
+    """Load the questions and answers of one benchmark: mmmu, realworldqa, blink or mmt.
 
-    Warns where it is not of its published size. Raises InputError as ``hub.download`` does, and for
-    columns, answers or pictures that are not as published, naming each row.
+    Warns if it does not have its published size.
+
+    Raises
+    ------
+    InputError
+        As ``hub.download`` does, and for columns, answers or pictures that are not as published,
+        row by row.
     """
     need_known("general: benchmark", benchmark, REPOS)
     repo, pattern = REPOS[benchmark]
@@ -104,8 +109,7 @@ def _mmmu(row: dict) -> dict:
 
 
 def _realworldqa(row: dict) -> dict:
-    """Where the options cannot be told apart, the question stays whole and its answer a letter."""
-    question, options = _without_options(row["question"], row["answer"])
+    question, options = _split_options(row["question"], row["answer"])
     return {
         "images": [row["image"]],
         "question": question,
@@ -114,13 +118,14 @@ def _realworldqa(row: dict) -> dict:
     }
 
 
-def _without_options(text: str, answer: str) -> tuple[str, list[str]]:
+def _split_options(text: str, answer: str) -> tuple[str, list[str]]:
+    """Split a question from its options; one whose options are not clear stays whole."""
     lines = [line.strip() for line in _HOW_TO_ANSWER.sub("", text).split("\n") if line.strip()]
     for k in range(1, len(lines)):
-        found = [_OPTION.fullmatch(line) for line in lines[k:]]
-        letters = [match[1] for match in found if match]
-        if letters == list(ascii_uppercase[: len(found)]) and answer in letters:
-            return "\n".join(lines[:k]), [match[2] for match in found]
+        matches = [_OPTION.fullmatch(line) for line in lines[k:]]
+        letters = [match[1] for match in matches if match]
+        if letters == list(ascii_uppercase[: len(matches)]) and answer in letters:
+            return "\n".join(lines[:k]), [match[2] for match in matches]
     is_letter = len(answer) == 1 and answer in ascii_uppercase
     return (text if is_letter else "\n".join(lines)), []
 
@@ -153,7 +158,7 @@ def _images(row: dict, most: int) -> list[dict]:
 
 
 def _tsv(file: Path, source: str) -> Iterator[dict]:
-    """Rows of a table with pictures in base64, which are longer than csv's own limit of a cell."""
+    """Yield the rows of a table with base64 pictures, which exceed csv's default limit per cell."""
     csv.field_size_limit(2**31 - 1)
     try:
         with file.open(encoding="utf-8", newline="") as text:
