@@ -1,8 +1,7 @@
 """Stage 2: group-relative policy optimisation with TRL's ``GRPOTrainer`` and a verifiable reward.
 
-A prompt is a picture under a policy; the reward reads the verdict and compares it with the label
-that the policy gives. Each picture comes under policies of opposite label, one after the other, so
-that neither always-safe nor always-unsafe pays.
+A prompt shows a picture under a policy. The reward parses the verdict and compares it with the
+label of the picture under that policy.
 """
 
 from pathlib import Path
@@ -18,40 +17,53 @@ from sgvl.text import prompts
 from sgvl.training import trainer
 from sgvl.training.reward import make_reward
 
-
-def prompt_row(image, policy: Policy, label: str, id: str) -> dict:
-    """One prompt with what the reward needs to know: label, policy, id."""
-    text = prompts.judge_prompt(policy.render("brief"))
-    return {"image": image, "prompt": [{"role": "user", "content": text}],
-            "label": label, "policy": policy.name, "id": id}  # fmt: skip
-
-
 VARIANTS = ("full", "rl", "rl_safeedit", *LEVELS)
 
 
-def rows_of(variant: str, folder: Path) -> Dataset:
-    """The prompts of a variant, from the folder of a run that has 01_data.
+def source(variant: str, folder: Path) -> Dataset:
+    """Read the data set that a variant is made from, in the folder of a run with 01_data.
 
-    ``full`` and ``rl`` share theirs, the LlavaGuard-like set, and differ in the model they start
-    from. ``rl_safeedit``: edited pairs under all five levels; ``L1`` .. ``L5``: under that one.
+    Raises InputError for an unknown variant, and if the run does not have the data set.
     """
     need_known("variant", variant, VARIANTS)
+    name = "llavaguard" if variant in ("full", "rl") else "safeedit_train"
+    return store.read(name, folder / "data")
+
+
+def rows_of(variant: str, folder: Path) -> Dataset:
+    """Make the prompts of a variant from the data sets in the folder of a run with 01_data.
+
+    ``full`` and ``rl`` have the same prompts and differ in the model that they start from.
+    ``rl_safeedit`` has edited pairs under all five levels, ``L1`` to ``L5`` under one.
+    """
+    rows = source(variant, folder)
     if variant in ("full", "rl"):
-        return conditioned(store.read("llavaguard", folder / "data"))
-    levels = load_all(LEVELS if variant == "rl_safeedit" else [variant])
-    return under(store.read("safeedit_train", folder / "data"), levels)
+        return conditioned(rows)
+    return under(rows, load_all(LEVELS if variant == "rl_safeedit" else [variant]))
+
+
+def prompt_row(image, policy: Policy, label: str, id: str) -> dict:
+    """Make one prompt, with the columns that the reward reads: label, policy, id."""
+    prompt = prompts.judge_prompt(policy.render("brief"))
+    return {
+        "image": image,
+        "prompt": [{"role": "user", "content": prompt}],
+        "label": label,
+        "policy": policy.name,
+        "id": id,
+    }
 
 
 def conditioned(rows: Dataset) -> Dataset:
-    """Rows that bring their own policy and label; pictures with opposite labels stay together."""
-    known = zip(store.without_decoding(rows), store.policies(rows), store.labels(rows), strict=True)
+    """Make one prompt of each row of a data set whose rows bring their own policy and label."""
+    cases = zip(store.without_decoding(rows), store.policies(rows), store.labels(rows), strict=True)
     return store.from_rows(
-        prompt_row(row["image"], policy, label, row["id"]) for row, policy, label in known
+        prompt_row(row["image"], policy, label, row["id"]) for row, policy, label in cases
     )
 
 
 def under(rows: Dataset, policies: list[Policy]) -> Dataset:
-    """Every drawn picture under each of the policies, labelled exactly."""
+    """Make a prompt of every drawn picture under each policy, with the exact label."""
     return store.from_rows(
         prompt_row(row["image"], p, p.label(row["tags"]).label, f"{row['id']}-{p.name}")
         for row in store.without_decoding(rows)
@@ -105,10 +117,10 @@ def train(
 
 
 def rollouts(folder: Path) -> pd.DataFrame:
-    """Every stored rollout of a run, one row a completion.
+    """Return every stored rollout of a training, one row per completion.
 
     Columns: step, sample, policy, label, reply, verdict, reward, advantage. The completions of one
-    sample at one step form a group.
+    sample at one step are a group.
     """
     files = sorted((folder / "completions").glob("*.parquet"))
     table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
@@ -117,7 +129,10 @@ def rollouts(folder: Path) -> pd.DataFrame:
 
 
 def groups(rollouts: pd.DataFrame) -> pd.DataFrame:
-    """Groups by step and sample, with the spread of their rewards; a dead one has none."""
-    by = rollouts.groupby(["step", "sample"], sort=False)["reward"]
-    found = by.agg(["mean", "std", "size"]).reset_index()
-    return found.assign(dead=found["std"] < 1e-6)
+    """Return one row per group: step, sample, mean, std and number of rewards, and ``dead``.
+
+    A dead group has equal rewards: all its advantages are 0.
+    """
+    rewards = rollouts.groupby(["step", "sample"], sort=False)["reward"]
+    table = rewards.agg(["mean", "std", "size"]).reset_index()
+    return table.assign(dead=table["std"] < 1e-6)

@@ -1,8 +1,8 @@
-"""Stage 1: supervised fine-tuning with TRL's ``SFTTrainer``, loss on the answer only.
+"""Stage 1: supervised fine-tuning with TRL's ``SFTTrainer``, with the loss on the answer alone.
 
-Rows are ``prompt``, ``completion`` and ``image``. What they teach is the variant: to say what
-pictures show (``captions``), to classify under one level (``classify``), or to fill in the form of
-one fixed taxonomy (``taxonomy``).
+A training row has ``image``, ``prompt``, ``completion`` and ``id``. The variant decides what the
+completions are: captions (``recap``, ``no_recap``), ratings in the JSON form of one fixed taxonomy
+(``taxonomy``), or verdicts under one level (``L1`` to ``L5``).
 """
 
 import json
@@ -19,88 +19,134 @@ from sgvl.policies.policy import LEVELS, Policy, load
 from sgvl.text import prompts
 from sgvl.training import trainer
 
-
-def turns(image, prompt: str, completion: str, **more) -> dict:
-    """One row: TRL puts the image before the first words of the user."""
-    said = {"role": "user", "content": prompt}, {"role": "assistant", "content": completion}
-    return {"image": image, "prompt": [said[0]], "completion": [said[1]], **more}
-
-
 VARIANTS = ("recap", "no_recap", "taxonomy", *LEVELS)
 
 
-def rows_of(variant: str, data: Path, replay: bool = False) -> Dataset:
-    """The training rows of a variant, from the folder of a run that has 01_data and 02_recaption.
+def source(variant: str, folder: Path) -> Dataset:
+    """Read the data set that a variant is made from, in the folder of a run with its data.
 
-    ``recap`` and ``no_recap``: captions after and before a minimal edit. ``taxonomy``: the pictures
-    and policies of stage 2, answered in JSON. ``L1`` .. ``L5``: edited pairs under that level.
-    With ``replay`` the replies that 02_recaption kept come on top.
+    Raises InputError for an unknown variant, and if the run does not have the data set.
     """
-    rows = _taught(variant, data)
-    if not replay:
-        return rows
-    kept = store.without_decoding(store.read("replay", data / "recaption"))
-    replies = (turns(row["image"], row["asked"], row["reply"], id=row["id"]) for row in kept)
-    return concatenate_datasets([rows, store.from_rows(replies)])
-
-
-def _taught(variant: str, data: Path) -> Dataset:
     need_known("variant", variant, VARIANTS)
     if variant in ("recap", "no_recap"):
-        rows = edited(store.read("captions", data / "recaption"))
-        return captions(rows, "recaption" if variant == "recap" else "caption")
-    if variant == "taxonomy":
-        return taxonomy(store.read("llavaguard", data / "data"))
-    return classify(store.read("safeedit_train", data / "data"), load(variant))
+        return edited(store.read("captions", folder / "recaption"))
+    return store.read("llavaguard" if variant == "taxonomy" else "safeedit_train", folder / "data")
 
 
-def captions(rows: Dataset, column: str, wordings: Sequence[str] = prompts.CAPTION) -> Dataset:
-    """Rows that teach the captions in ``column``, asked for in each wording in turn."""
+def parts_of(variant: str, folder: Path, replay: bool = False) -> dict[str, Dataset]:
+    """Make the training rows of a variant, by what their completions are.
+
+    Parameters
+    ----------
+    variant : a name in ``VARIANTS``
+    folder : of a run that has 01_data and, for captions and replay, 02_recaption
+    replay : add the replies of the base model that 02_recaption stored, to policies and to
+        questions, so that they are learnt again beside the captions
+
+    Returns
+    -------
+    dict
+        Data sets by name, in the order of training rows before they are shuffled.
+    """
+    rows = source(variant, folder)
+    if variant == "recap":
+        parts = {"captions after a minimal edit": captions(rows, "recaption")}
+    elif variant == "no_recap":
+        parts = {"captions as first written": captions(rows, "caption")}
+    elif variant == "taxonomy":
+        parts = {"ratings in JSON": taxonomy(rows)}
+    else:
+        parts = {f"verdicts under {variant}": classify(rows, load(variant))}
+    if replay:
+        stored = store.without_decoding(store.read("replay", folder / "recaption"))
+        policies = [row for row in stored if not row["id"].startswith("general-")]
+        questions = [row for row in stored if row["id"].startswith("general-")]
+        for name, part in {"policies": policies, "questions": questions}.items():
+            if part:
+                parts[f"replay: own replies to {name}"] = store.from_rows(
+                    training_row(row["image"], row["asked"], row["reply"], row["id"])
+                    for row in part
+                )
+    return parts
+
+
+def rows_of(variant: str, folder: Path, replay: bool = False) -> Dataset:
+    """Return all training rows of a variant: the parts of ``parts_of``, one after the other."""
+    return concatenate_datasets(list(parts_of(variant, folder, replay).values()))
+
+
+def overview(parts: dict[str, Dataset]) -> pd.DataFrame:
+    """Return the number of rows of each part, with the prompt and completion of its first row."""
+    return pd.DataFrame(
+        {
+            "rows": len(part),
+            "first prompt": part[0]["prompt"][0]["content"],
+            "first completion": part[0]["completion"][0]["content"],
+        }
+        for part in parts.values()
+    ).set_axis(list(parts))
+
+
+def training_row(image, prompt: str, completion: str, id: str) -> dict:
+    """Make one training row in TRL's conversational form; the image goes before the prompt."""
+    user, assistant = {"role": "user"}, {"role": "assistant"}
+    return {
+        "image": image,
+        "prompt": [user | {"content": prompt}],
+        "completion": [assistant | {"content": completion}],
+        "id": id,
+    }
+
+
+def captions(rows: Dataset, column: str) -> Dataset:
+    """Make rows that teach the captions in ``column``, with the caption prompts by turns."""
     return store.from_rows(
-        turns(row["image"], wordings[i % len(wordings)], row[column], id=row["id"])
+        training_row(
+            row["image"], prompts.CAPTION[i % len(prompts.CAPTION)], row[column], row["id"]
+        )
         for i, row in enumerate(store.without_decoding(rows))
     )
 
 
 def edited(captions: Dataset) -> Dataset:
-    """Of pictures that several prompts recaptioned, the rows of the paper's minimal edit."""
+    """Keep the rows of the paper's recaption prompt, the minimal edit, of several prompts' rows."""
     return captions.filter(lambda prompt: prompt == "minimal_edit", input_columns="prompt")
 
 
 def classify(rows: Dataset, policy: Policy) -> Dataset:
-    """Rows that teach the bare verdict of one policy, as guards trained on one taxonomy do."""
-    text = prompts.judge_prompt(policy.render("brief"))
+    """Make rows that teach bare verdicts under one policy, as for a guard of one taxonomy."""
+    prompt = prompts.judge_prompt(policy.render("brief"))
     return store.from_rows(
-        turns(row["image"], text, f"Answer: {policy.label(row['tags']).label}", id=row["id"])
+        training_row(row["image"], prompt, f"Answer: {policy.label(row['tags']).label}", row["id"])
         for row in store.without_decoding(rows)
     )
 
 
 def taxonomy(rows: Dataset) -> Dataset:
-    """Rows that teach one fixed taxonomy in its JSON form, as LlavaGuard and QwenGuard are taught.
+    """Make rows that teach one fixed taxonomy in its JSON form, as for LlavaGuard and QwenGuard.
 
-    Each row brings its own policy: the nine categories with some declared as not violating.
+    Each row brings its own policy: the nine categories, some of them declared as not violating.
     """
     return store.from_rows(
-        turns(
+        training_row(
             row["image"],
             prompts.judge_prompt(policy.render("brief"), "taxonomy"),
             rating(policy, row["tags"]),
-            id=row["id"],
+            row["id"],
         )
         for row, policy in zip(store.without_decoding(rows), store.policies(rows), strict=True)
     )
 
 
 def rating(policy: Policy, tags: Sequence[str]) -> str:
-    """A guard's JSON reply on a scene: rating, category of the first violation, rationale."""
+    """Return a guard's JSON reply: the rating, the category of the first violation, a rationale."""
     ruling = policy.label(tags)
-    fired = [item for item in ruling.items if item.status == "prohibited"]
-    category = CATEGORIES[fired[0].category].llavaguard if fired else ""
+    violations = [item for item in ruling.items if item.status == "prohibited"]
+    category = CATEGORIES[violations[0].category].llavaguard if violations else ""
     reply = {
         "rating": ruling.label.capitalize(),
         "category": category or "NA: None applying",
-        "rationale": " ".join(item.explain() for item in fired or ruling.items),
+        "rationale": " ".join(item.explain() for item in violations or ruling.items),
     }
     return json.dumps(reply)
 

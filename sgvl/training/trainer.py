@@ -30,6 +30,34 @@ FIXED = {
     "grpo": {"shuffle_dataset": False, "log_completions": True, "num_completions_to_print": 0},
 }
 
+# Fields of TRL's configurations that shape a training most.
+COMMON_FIELDS = (
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "optim", "weight_decay", "max_grad_norm",
+    "seed",
+)  # fmt: skip
+MAIN_FIELDS = {
+    "sft": (*COMMON_FIELDS, "max_length"),
+    "grpo": (
+        *COMMON_FIELDS, "num_generations", "max_completion_length", "temperature", "top_p", "top_k",
+        "beta", "epsilon", "loss_type", "scale_rewards",
+    ),
+}  # fmt: skip
+
+
+def main_fields(stage: str, settings: dict) -> pd.DataFrame:
+    """Return the main fields of a stage's configuration: the value of each, and who sets it."""
+    names, defaults = MAIN_FIELDS[stage], _config_class(stage).__dataclass_fields__
+    values = [settings.get(name, defaults[name].default) for name in names]
+    set_by = ["settings" if name in settings else "TRL's default" for name in names]
+    return pd.DataFrame({"value": values, "set by": set_by}, index=list(names), dtype=object)
+
+
+def _config_class(stage: str) -> type:
+    import trl
+
+    return {"sft": trl.SFTConfig, "grpo": trl.GRPOConfig}[stage]
+
 
 def make_config(stage: str, settings: dict, folder: Path):
     """Make TRL's configuration of a stage from the ``settings`` of a parameter file.
@@ -53,11 +81,10 @@ def make_config(stage: str, settings: dict, folder: Path):
         refuses.
     """
     import torch
-    import trl
 
     # TRL passes on a field under the name that it had before transformers renamed it.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    cls = {"sft": trl.SFTConfig, "grpo": trl.GRPOConfig}[stage]
+    cls = _config_class(stage)
     known = cls.__dataclass_fields__
     if unknown := [name for name in settings if name not in known]:
         raise InputError([f"settings: {name!r}: {nearest(name, known)}" for name in unknown])
