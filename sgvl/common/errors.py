@@ -2,8 +2,20 @@
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
 
 MOST = 10  # problems of one input that are listed
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command of the kit."""
+
+    DONE = 0
+    DIFFERS = 1  # two things were compared, and they do not agree; as diff and cmp
+    BAD_INPUT = 2
+    BUSY = 3  # another run holds the folder
+    INCOMPLETE = 4  # run again to go on
+    INTERNAL = 5
 
 
 class InputError(ValueError):
