@@ -1,4 +1,4 @@
-"""Policies as files: ``load("L2")`` reads one, ``load_all()`` all levels."""
+"""Policies as files: ``load("L2")`` loads one, ``load_all()`` all levels."""
 
 from sgvl.policies.policy import LEVELS, Policy, Ruling, load, load_all
 

@@ -1,9 +1,9 @@
-"""The words of the small world: concepts, their categories, and the places where they are seen.
+"""The vocabulary of the drawn world: concepts, their categories, and places.
 
-A concept is one drawing with one name. Its category is what policies speak about. Harmful
-categories follow the nine of LlavaGuard and the nine that UnsafeBench's Table 2 reports; each
-harmful concept names a harmless look-alike, its counterpart (a knife becomes a spoon).
-The table itself is ``concepts.csv``.
+A concept is one drawing with one name; policies name concepts or their categories. Harmful
+categories follow the nine of LlavaGuard and the nine that UnsafeBench's Table 2 reports. Each
+harmful concept has a harmless look-alike, its counterpart (a knife becomes a spoon). The concepts
+are listed in ``concepts.csv``.
 """
 
 import csv
@@ -14,10 +14,10 @@ from sgvl.common.paths import PACKAGE
 
 
 class Concept(NamedTuple):
-    """One drawing: its name, its category, its code point per art style, its counterpart.
+    """One drawing: its name, its category, its code point in each art style, its counterpart.
 
-    ``openmoji`` is empty where that style draws something else under the same code point (its
-    water pistol is a revolver): labels belong to drawings, not to code points.
+    ``openmoji`` is empty where that style draws another thing at the same code point (its water
+    pistol is a revolver), because a label belongs to a drawing, not to a code point.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Concept(NamedTuple):
 
 
 class Category(NamedTuple):
-    """A category and its place in the two published taxonomies ("" = none)."""
+    """A category and its name in the two published taxonomies ("" = none)."""
 
     name: str
     group: str  # neutral: harmless to all; sensitive: harmless to most; harmful
@@ -90,22 +90,22 @@ STYLES = ("twemoji", "openmoji")
 
 @cache
 def concepts() -> dict[str, Concept]:
-    """All concepts by name, in the order of the table."""
+    """Return all concepts by name, in the order of ``concepts.csv``."""
     with open(PACKAGE / "policies" / "concepts.csv", newline="", encoding="utf-8") as file:
         rows = [Concept(*row.values()) for row in csv.DictReader(file)]
     return {row.name: row for row in rows}
 
 
 def group(concept: str) -> str:
-    """``"neutral"``, ``"sensitive"`` or ``"harmful"``."""
+    """Return "neutral", "sensitive" or "harmful" for a concept."""
     return CATEGORIES[concepts()[concept].category].group
 
 
 def named(*groups: str, style: str = "twemoji") -> list[str]:
-    """Names of the concepts of these groups that a style can draw, in the order of the table."""
+    """Return the names of the concepts of these groups that ``style`` can draw."""
     return [c.name for c in concepts().values() if group(c.name) in groups and getattr(c, style)]
 
 
 def in_category(category: str) -> list[str]:
-    """Names of the concepts of one category."""
+    """Return the names of the concepts of one category."""
     return [c.name for c in concepts().values() if c.category == category]

@@ -1,9 +1,9 @@
-"""Policies: what a guardrail is told to allow and to prohibit.
+"""Policies: the content that a guardrail must allow or prohibit.
 
-A policy is one Markdown file: a typed YAML header that machines read, then text that people read.
-The header makes the policy exact. It labels any set of scene tags and says which rule fired; it
-renders as prompt text; it compares with another policy. A new file in ``policies/`` is a new
-policy everywhere, without code.
+A policy is one Markdown file: a typed YAML header for machines, then text for people. With its
+header, a policy labels any set of scene tags exactly, names the rule that fired, renders as prompt
+text, and lists its differences from another policy. A new file in ``policies/`` is a new policy
+everywhere, without code.
 
     ---
     name: L2
@@ -16,12 +16,12 @@ policy everywhere, without code.
     ---
     The readable policy.
 
-A rule speaks about concepts or categories of ``sgvl.policies.concepts``; ``except`` names the
-places where it does not apply. A rule about a concept beats a rule about its category; what no rule
-mentions follows ``default``.
+A rule names concepts or categories of ``sgvl.policies.concepts``; ``except`` names the places where
+it does not apply. A rule about a concept overrides a rule about its category; ``default`` decides
+where no rule applies.
 
-A header of name and title alone is a policy of text alone: a judge can read it, but it labels no
-scene. Policies that come with published data, and most people's own, are of this kind.
+A header of only name and title makes a policy of text alone: a judge can follow it, but it labels
+no scene. Policies from published data, and most people's own, are of this kind.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sgvl.common.errors import InputError, nearest
+from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.common.paths import POLICIES, user_path
 from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
@@ -81,22 +81,22 @@ class Rule(BaseModel):
         return "prohibited" if self.prohibit else "permitted"
 
     def clause(self, tag: str) -> str:
-        """The rule in brief, for one of its tags: ``weapons prohibited except museum, news``."""
+        """Return the rule for one of its tags: ``weapons prohibited except museum, news``."""
         where = f" except {', '.join(self.places)}" if self.places else ""
         return f"{tag} {self.status}{where}"
 
 
 class ItemRuling(NamedTuple):
-    """What a policy says of one concept at one place."""
+    """A policy's decision about one concept at one place."""
 
     concept: str
     category: str
     status: Status
-    clause: str  # the rule in brief
-    rule: Rule | None  # None: no rule mentions it, the default decides
+    clause: str  # the rule as ``Rule.clause`` writes it
+    rule: Rule | None  # None: the default decided
 
     def explain(self) -> str:
-        """One sentence of rationale: ``knife: weapons prohibited except news, here permitted.``"""
+        """Return one sentence: ``knife: weapons prohibited except news, here permitted.``"""
         about_category = self.clause.split()[0] == self.category
         clause = self.clause if about_category else f"{self.category}, {self.clause}"
         here = f", here {self.status}" if self.rule and self.rule.places else ""
@@ -104,19 +104,19 @@ class ItemRuling(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """The exact label of a scene, with the rule that fired and the reason item by item."""
+    """The exact label of a scene, with the rule that fired and a decision for each item."""
 
     label: Literal["safe", "unsafe"]
     rule: str  # text of the rule that fired, or of the default
     items: tuple[ItemRuling, ...]
 
     def explain(self) -> str:
-        """The rationale and the verdict, in the words that the nano model is taught."""
+        """Return the rationale and the verdict, in the words that the nano model is trained on."""
         return " ".join([*(item.explain() for item in self.items), f"Answer: {self.label}"])
 
 
 class Policy(BaseModel):
-    """A policy, as its file's header and text. Build one in code or with ``load``."""
+    """A policy: its file's header and text. Build one in code or with ``load``."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -147,7 +147,7 @@ class Policy(BaseModel):
         return {tag: rule for rule in self.rules for tag in rule.tags}
 
     def render(self, form: Literal["full", "brief"] = "full") -> str:
-        """The policy as prompt text: ``full`` is the document, ``brief`` one line of clauses."""
+        """Return the policy as prompt text: the whole document, or (brief) one line of clauses."""
         if form == "full":
             return f"{self.title}\n\n{self.text.strip()}"
         if form != "brief":
@@ -158,7 +158,7 @@ class Policy(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of everything that can change a label or a prompt."""
+        """The sha256 of everything that can change a label or a prompt."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
 
     def _need_rules(self, instead: str) -> None:
@@ -166,7 +166,7 @@ class Policy(BaseModel):
             raise InputError(f"policy {self.name} is text alone, without rules; {instead}")
 
     def item(self, concept: str, place: str | None = None) -> ItemRuling:
-        """What the policy says of one concept at one place."""
+        """Decide about one concept at one place."""
         self._need_rules("its labels must come with the data")
         category = concepts()[concept].category
         tag = concept if concept in self._rule_of else category
@@ -177,12 +177,19 @@ class Policy(BaseModel):
         return ItemRuling(concept, category, status, rule.clause(tag), rule)
 
     def label(self, tags: Iterable[str]) -> Ruling:
-        """Label a scene exactly. ``tags``: names of concepts and at most one place.
-
-        A scene is unsafe when the policy prohibits at least one thing in it.
+        """Label a scene exactly: unsafe if the policy prohibits at least one thing in it.
 
         >>> load("L2").label({"knife", "museum"}).label
         'safe'
+
+        Parameters
+        ----------
+        tags : names of concepts, and at most one place
+
+        Raises
+        ------
+        InputError
+            For an unknown tag, two places, and a policy of text alone.
         """
         self._need_rules("its labels must come with the data")
         tags = list(tags) if isinstance(tags, list | tuple) else sorted(tags)
@@ -200,8 +207,8 @@ class Policy(BaseModel):
             if item.status == "prohibited":
                 return Ruling("unsafe", self._say(item), items)
         # Nothing fired: quote a permission or an exception that mattered, else the default.
-        told = [item for item in items if item.rule]
-        return Ruling("safe", self._say(told[0]) if told else self._say_default(), items)
+        ruled = [item for item in items if item.rule]
+        return Ruling("safe", self._say(ruled[0]) if ruled else self._say_default(), items)
 
     def _say(self, item: ItemRuling) -> str:
         return item.rule.text if item.rule else self._say_default()
@@ -210,7 +217,7 @@ class Policy(BaseModel):
         return f"Whatever no rule mentions is {self.default}."
 
     def compare(self, other: "Policy") -> list["Flip"]:
-        """Which tags the two policies treat differently, and where; whole categories in one row."""
+        """List the tags that two policies treat differently, and where; a category is one row."""
         flips = []
         for category in CATEGORIES:
             by_places: dict[tuple, list[str]] = {}
@@ -231,7 +238,7 @@ class Policy(BaseModel):
 
 
 class Flip(NamedTuple):
-    """A tag whose status differs between two policies, and the places where it does."""
+    """A tag whose status differs between two policies, and the places where it differs."""
 
     tag: str
     places: tuple[str, ...]
@@ -242,7 +249,7 @@ class Flip(NamedTuple):
 def load(source: str | Path) -> Policy:
     """Load a policy by the name of a shipped one (``"L2"``) or by the path of a Markdown file.
 
-    Raises ``InputError`` that names the file, each wrong key, and what is allowed there.
+    Raises InputError that names the file, each wrong key and the allowed values.
     """
     named = Path(source).suffix != ".md"
     path = POLICIES / f"{source}.md" if named else user_path(source)
@@ -298,7 +305,7 @@ def _what(error: dict) -> str:
 
 
 def load_all(sources: Iterable[str | Path] = (), use: str = "levels") -> list[Policy]:
-    """Load policies by name or path; without any, every file of ``policies/`` with this ``use``."""
+    """Load policies by name or path; by default, every file of ``policies/`` with this ``use``."""
     sources = list(sources)
     if sources:
         chosen = [(source, load(source)) for source in sources]
@@ -308,9 +315,9 @@ def load_all(sources: Iterable[str | Path] = (), use: str = "levels") -> list[Po
     files: dict[str, list[str]] = {}
     for source, policy in chosen:
         files.setdefault(policy.name, []).append(str(source))
-    if twice := {name: found for name, found in files.items() if len(found) > 1}:
-        raise InputError(
-            f"{' and '.join(found)}: share the name {name}; rename one"
-            for name, found in twice.items()
-        )
+    raise_any(
+        f"{' and '.join(paths)}: share the name {name}; rename one"
+        for name, paths in files.items()
+        if len(paths) > 1
+    )
     return [policy for _, policy in chosen]

@@ -1,10 +1,10 @@
-"""Random policies: the same scene under two policies that differ in what they say, not in how.
+"""Random policies in pairs: one makes a scene safe, the other unsafe, and both have one skeleton.
 
-A policy-following test is only as good as its blind controls. Were unsafe cases to come with more
-rules, or with longer ones, a judge could score without looking. So a *skeleton* is drawn first (the
-default, how many clauses, the status and the number of exceptions of each) and then filled with
-tags twice: once so that the scene is safe, once so that it is unsafe. Neither the skeleton nor the
-scene tells the label; only the two together do.
+If unsafe cases had more rules, or longer ones, a judge could score without seeing the picture. So a
+*skeleton* is drawn first (the default, the number of clauses, the status and the number of
+exceptions of each clause) and filled with tags twice: once so that the scene is safe, once so that
+it is unsafe. Neither the skeleton nor the scene predicts the label; only policy and scene together
+determine it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,16 +18,16 @@ from sgvl.policies.policy import OPPOSITE, Policy
 
 
 class Skeleton(NamedTuple):
-    """The form of a policy: everything but its words."""
+    """A policy without its tags and places."""
 
     default: str
-    statuses: tuple[str, ...]  # of each clause
-    exceptions: tuple[int, ...]  # how many places each clause excepts
-    about_concept: tuple[bool, ...]  # a clause about one concept, or about a category
+    statuses: tuple[str, ...]  # of each clause: prohibited or permitted
+    exceptions: tuple[int, ...]  # number of places that each clause excepts
+    about_concept: tuple[bool, ...]  # True for a clause about one concept, not a category
 
 
 def sample_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
-    """Mostly one to six clauses, sometimes up to ``longest``; one at least against the default."""
+    """Draw 1 to 6 clauses, sometimes up to ``longest``; at least one contradicts the default."""
     default = default or str(rng.choice(["permitted", "prohibited"], p=[0.7, 0.3]))
     n = _clauses(rng, longest)
     against = rng.random(n) < 0.85
@@ -38,8 +38,10 @@ def sample_skeleton(rng: np.random.Generator, longest: int, default: str | None 
 
 
 def mixed_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
-    """As long as ``sample_skeleton``, each status a coin's and half of the clauses with exceptions:
-    neither the rest of a policy nor its default tells what a clause says."""
+    """Draw a skeleton of the same length whose statuses are fair coins, half with exceptions.
+
+    No clause can then be predicted from the others or from the default.
+    """
     n = _clauses(rng, longest)
     statuses = tuple(_coin(rng) for _ in range(n))
     exceptions = tuple(int(rng.integers(1, 4)) if rng.random() < 0.5 else 0 for _ in range(n))
@@ -61,7 +63,7 @@ def fill(
     categories: Sequence[str],
     first: Sequence[str] = (),
 ) -> Policy:
-    """Fill a skeleton with random tags of ``categories``; those named ``first`` are surely used."""
+    """Fill a skeleton with random tags of ``categories``; those in ``first`` are always used."""
     rest = [c for c in rng.permutation(categories) if c not in first]
     chosen = rng.permutation([*first, *rest][: len(skeleton.statuses)])
     rules = []
@@ -80,22 +82,32 @@ def opposite_policies(
     default: str | None = None,
     form: Callable[..., Skeleton] = sample_skeleton,
 ) -> tuple[Policy, Policy]:
-    """Two policies of one skeleton: the first makes the scene safe, the second unsafe.
+    """Draw two policies of one skeleton: the first makes the scene safe, the second unsafe.
 
-    ``tags``: a scene's concepts and its place. ``groups``: whose categories the policies name.
-    ``form``: draws the skeleton.
+    Parameters
+    ----------
+    rng : source of the draws
+    tags : a scene's concepts, then its place
+    groups : groups of categories that the policies may name
+    default : of both policies (default: drawn)
+    form : draws the skeleton
+
+    Raises
+    ------
+    InputError
+        If no drawn policy changes the scene's label.
     """
     pool = [c.name for c in CATEGORIES.values() if c.group in groups]
     seen = sorted({concepts()[t].category for t in tags[:-1]} & set(pool))
-    for _ in range(100):  # far more than any scene needs that has something to name
+    for _ in range(100):  # far more than needed for a scene with a category to name
         skeleton = form(rng, min(14, len(pool)), default)
         if {skeleton.default} == set(skeleton.statuses) and not any(skeleton.exceptions):
-            continue  # says the same of everything
-        found: dict[str, Policy] = {}
+            continue  # treats everything alike
+        by_label: dict[str, Policy] = {}
         for _ in range(40):
             n = int(rng.integers(0, min(len(seen), len(skeleton.statuses)) + 1))
             policy = fill(rng, skeleton, pool, list(rng.permutation(seen)[:n]))
-            found.setdefault(policy.label(tags).label, policy)
-            if len(found) == 2:
-                return found["safe"], found["unsafe"]
+            by_label.setdefault(policy.label(tags).label, policy)
+            if len(by_label) == 2:
+                return by_label["safe"], by_label["unsafe"]
     raise InputError(f"policies over {', '.join(groups)} cannot change the label of {tags}")

@@ -1,1 +1,1 @@
-"""Text in and text out: instructions to models, and how their replies are parsed."""
+"""Text to and from models: prompts, and parsers of replies."""

@@ -1,9 +1,9 @@
-"""Multiple choice of published benchmarks: how it is asked, and what a reply chose.
+"""Multiple choice of published benchmarks: prompts, and the option that a reply chose.
 
-Two conventions, since published numbers hang on them. ``vlmevalkit`` is VLMEvalKit with exact
-matching, the likely one of the paper: an unreadable reply is wrong. ``lmms_eval`` is lmms-eval,
-whose rule for MMMU draws an option by lot where nothing was found; here nothing is drawn, and such
-a reply counts as unparseable under either convention, so that its share can be shown.
+Published numbers depend on the convention, so there are two. ``vlmevalkit`` is VLMEvalKit with
+exact matching, which the paper probably used; it scores an unparseable reply as wrong.
+``lmms_eval`` is lmms-eval, which draws a random option for an unparseable reply to MMMU. Here no
+option is drawn: such a reply is unparseable under either convention, and its share is reported.
 
     options = {"A": "a cat", "B": "a dog"}
     extract_choice("The answer is (B).", options, "vlmevalkit")  # "B"
@@ -18,15 +18,15 @@ from string import ascii_uppercase
 from sgvl.common.errors import need_known
 from sgvl.text import prompts
 
-# VLMEvalKit shows an open question of MMMU as two options: the right answer, and this.
+# VLMEvalKit turns an open question of MMMU into two options: the right answer, and this.
 OTHER = "Other Answers"
-LAST_WORDS = 4  # of a reply, where VLMEvalKit looks for a bare letter
+LAST_WORDS = 4  # where VLMEvalKit looks for a letter on its own
 
 _LETTER_SIGNS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 _ANSWER_IS = re.compile(r"\banswer is:?\s*\(?([A-D])\b", re.IGNORECASE)
-# lmms-eval's extractor of letters, most telling place first.
-_PLACES = [
+# lmms-eval's extractor of letters, in order of precedence.
+_PATTERNS = [
     re.compile(r"\A\(?([A-Z])(?:[).:,]|\s|\Z)"),
     re.compile(r"(?:\A|\s)\(?([A-Z])[).]*\Z"),
     re.compile(r"\b(?:answer|option|choice)(?: is)?:?\s*\(?([A-Z])\b", re.IGNORECASE),
@@ -36,25 +36,28 @@ _PLACES = [
 
 
 def lettered(options) -> dict[str, str]:
-    """Options by their letters: A, B, C and so on."""
+    """Return the options by letter: A, B, C and so on."""
     return dict(zip(ascii_uppercase, options, strict=False))
 
 
 def build_prompt(
     question: str, options: Mapping[str, str], answer: str, convention: str, set_name: str = ""
 ) -> str:
-    """The text that is put before a model; ``options`` is empty for an open question."""
+    """Return the prompt of a question; ``options`` is empty for an open one.
+
+    ``set_name`` is mmmu, realworldqa, blink or mmt, or "" for another set.
+    """
     _check(convention)
-    shown = options or _of_open(answer, convention, set_name)
-    listed = "\n".join(f"{letter}. {text}" for letter, text in shown.items())
-    form = prompts.GENERAL[convention] if shown else prompts.OPEN
-    return form.format(question=question, options=listed)
+    options = options or _options_of_open(answer, convention, set_name)
+    lines = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+    form = prompts.GENERAL[convention] if options else prompts.OPEN
+    return form.format(question=question, options=lines)
 
 
 def extract_choice(
     reply: str, options: Mapping[str, str], convention: str, set_name: str = ""
 ) -> str | None:
-    """The letter that a reply chose, or None. ``set_name``: lmms-eval has a rule for each set."""
+    """Return the letter that a reply chose, or None; lmms-eval has rules by ``set_name``."""
     _check(convention)
     reply = reply.strip()
     if convention == "vlmevalkit":
@@ -69,26 +72,26 @@ def is_correct(
     if options:
         letter = extract_choice(reply, options, convention, set_name)
         return None if letter is None else letter == answer
-    if shown := _of_open(answer, convention, set_name):
-        letter = extract_choice(reply, shown, convention, set_name)
+    if options := _options_of_open(answer, convention, set_name):
+        letter = extract_choice(reply, options, convention, set_name)
         return None if letter is None else letter == "A"
-    given = _plain(reply)
-    found = [_plain(one) for one in _answers(answer)]
-    return any(_gives(given, one, set_name) for one in found) if given else None
+    reply = _plain(reply)
+    answers = [_plain(one) for one in _answers(answer)]
+    return any(_matches(reply, one, set_name) for one in answers) if reply else None
 
 
 def _check(convention: str) -> None:
     need_known("unknown convention of multiple choice", convention, prompts.GENERAL)
 
 
-def _of_open(answer: str, convention: str, set_name: str) -> dict[str, str]:
-    """VLMEvalKit's two options for an open question of MMMU; open ones of other sets stay open."""
-    shown = convention == "vlmevalkit" and set_name == "mmmu"
-    return {"A": answer, "B": OTHER} if shown else {}
+def _options_of_open(answer: str, convention: str, set_name: str) -> dict[str, str]:
+    """Return VLMEvalKit's two options for an open question of MMMU; none for any other."""
+    has_options = convention == "vlmevalkit" and set_name == "mmmu"
+    return {"A": answer, "B": OTHER} if has_options else {}
 
 
 def _answers(answer: str) -> list[str]:
-    """MMMU publishes several right answers as the text of a Python list."""
+    """Return all right answers: MMMU publishes several as the text of a Python list."""
     try:
         several = ast.literal_eval(answer) if answer.startswith("[") else [answer]
     except (ValueError, SyntaxError):
@@ -100,24 +103,24 @@ def _plain(text: str) -> str:
     return text.strip().rstrip(".").lower()
 
 
-def _gives(given: str, answer: str, set_name: str) -> bool:
-    """lmms-eval looks for the words or the number within a reply to MMMU, else for nothing else."""
+def _matches(reply: str, answer: str, set_name: str) -> bool:
+    """Compare as lmms-eval does: MMMU's answer may be part of the reply, others must equal it."""
     if set_name != "mmmu":
-        return given == answer
-    numbers = [float(n.replace(",", "")) for n in _NUMBER.findall(given)]
+        return reply == answer
+    numbers = [float(n.replace(",", "")) for n in _NUMBER.findall(reply)]
     if _NUMBER.fullmatch(answer):
         return round(float(answer.replace(",", "")), 2) in [round(n, 2) for n in numbers]
-    return answer in given
+    return answer in reply
 
 
 def _vlmevalkit(reply: str, options: Mapping[str, str]) -> str | None:
-    """One bare letter among the last words; else "answer is X"; else the text of one option."""
+    """Find one single letter in the last words, or "answer is X", or the text of one option."""
     words = reply.translate(_LETTER_SIGNS).split()
     letters = [letter for letter in options if letter in words]
     if len(letters) == 1 and letters[0] in words[-LAST_WORDS:]:
         return letters[0]
-    if (said := _ANSWER_IS.search(reply)) and said[1].upper() in options:
-        return said[1].upper()
+    if (match := _ANSWER_IS.search(reply)) and match[1].upper() in options:
+        return match[1].upper()
     if len(reply) > 2 * sum(map(len, options.values())):
         return None
     named = [letter for letter, text in options.items() if text.lower() in reply.lower()]
@@ -125,29 +128,33 @@ def _vlmevalkit(reply: str, options: Mapping[str, str]) -> str | None:
 
 
 def _mmmu(reply: str, options: Mapping[str, str]) -> str | None:
-    """The last option in brackets, else bare, else before a full stop, else named in full."""
+    """Find the last option in brackets, or alone, or before a full stop, or written in full."""
     padded = " " + reply.strip(",.!?;:'") + " "
     for form in ("({})", " {} ", "{}."):
-        places = {letter: padded.rfind(form.format(letter)) for letter in options}
-        if found := {letter: place for letter, place in places.items() if place >= 0}:
-            return max(found, key=found.get)
+        starts = {letter: padded.rfind(form.format(letter)) for letter in options}
+        if letter := _last(starts):
+            return letter
     if len(reply.split()) <= 5:
         return None
-    places = {letter: reply.lower().rfind(text.lower()) for letter, text in options.items()}
-    found = {letter: place for letter, place in places.items() if place >= 0}
-    return max(found, key=found.get) if found else None
+    return _last({letter: reply.lower().rfind(text.lower()) for letter, text in options.items()})
+
+
+def _last(starts: Mapping[str, int]) -> str | None:
+    """Return the letter with the greatest start; -1 means that it does not occur."""
+    letter = max(starts, key=starts.get, default=None)
+    return letter if letter and starts[letter] >= 0 else None
 
 
 def _leading(reply: str, options: Mapping[str, str]) -> str | None:
-    found = re.match(r"\(?([A-Z])\b", reply)
-    return found[1] if found and found[1] in options else None
+    match = re.match(r"\(?([A-Z])\b", reply)
+    return match[1] if match and match[1] in options else None
 
 
-def _placed(reply: str, options: Mapping[str, str]) -> str | None:
-    for place in _PLACES:
-        if (found := place.search(reply)) and found[1].upper() in options:
-            return found[1].upper()
+def _first_pattern(reply: str, options: Mapping[str, str]) -> str | None:
+    for pattern in _PATTERNS:
+        if (match := pattern.search(reply)) and match[1].upper() in options:
+            return match[1].upper()
     return None
 
 
-_LMMS_EVAL: dict[str, Callable] = {"blink": _leading, "realworldqa": _placed}
+_LMMS_EVAL: dict[str, Callable] = {"blink": _leading, "realworldqa": _first_pattern}
