@@ -17,7 +17,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-from sgvl.common.errors import InputError, need_known
+from sgvl.common.errors import ExitCode, InputError, need_known
 from sgvl.common.paths import runs
 from sgvl.data import dataset_card, store
 from sgvl.data.sources import hub
@@ -111,8 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
             print("real pictures:", ", ".join(real) or "none")
     except InputError as error:
         print(error, file=sys.stderr)
-        return 2
-    return 0
+        return ExitCode.BAD_INPUT
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":
