@@ -1,4 +1,4 @@
-"""Both training stages: their rows, their rewards, and runs that are killed and go on."""
+"""Both stages of training: rows, rewards, and trainings that are killed and continue."""
 
 import math
 import os
@@ -92,7 +92,7 @@ def test_the_released_reward_pays_form_before_truth_and_the_plain_one_does_not()
 
 def test_the_reward_logs_what_a_mean_hides():
     columns, numbers = {}, {}
-    given = reward.make_reward("plain")(
+    rewards = reward.make_reward("plain")(
         completions=[[{"content": "Answer: safe"}], [{"content": "?"}]],
         label=["safe", "unsafe"],
         id=["a", "b"],
@@ -100,7 +100,7 @@ def test_the_reward_logs_what_a_mean_hides():
         log_extra=columns.__setitem__,
         log_metric=numbers.__setitem__,
     )
-    assert given == [1.0, 0.0]
+    assert rewards == [1.0, 0.0]
     assert columns["verdict"] == ["safe", "unparseable"] and columns["sample"] == ["a", "b"]
     assert numbers == {"right": 0.5, "parseable": 0.5, "says_safe": 0.5}
 
@@ -133,55 +133,67 @@ def test_each_variant_teaches_what_it_says():
 
 
 def captioned():
-    """Eight pictures; the recaptioner put something back into the first four captions only."""
-    told = sets.sft_images(seed=0, images=8, harmful_share=0.0)
-    texts = [describe(tags) for tags in told["tags"]]
-    told = told.add_column("caption", ["I see an object."] * 4 + texts[4:])
+    """Eight pictures; a minimal edit changed the captions of the first four only."""
+    rows = sets.sft_images(seed=0, images=8, harmful_share=0.0)
+    texts = [describe(tags) for tags in rows["tags"]]
+    rows = rows.add_column("caption", ["I see an object."] * 4 + texts[4:])
     both = [
-        told.add_column("recaption", texts).add_column("prompt", [prompt] * 8)
+        rows.add_column("recaption", texts).add_column("prompt", [prompt] * 8)
         for prompt in ("minimal_edit", "rewrite")
     ]
     return concatenate_datasets(both)
 
 
-def test_rehearsed_are_own_replies_and_nothing_harmful_is_asked(tmp_path):
-    told, judge = captioned(), ChatJudge(with_p_unsafe=False)
-    kept = make_replay(judge, told, policies=3, per_task=2, seed=5)
+def test_replay_holds_own_replies_and_no_prompt_is_harmful(tmp_path):
+    captions, judge = captioned(), ChatJudge(with_p_unsafe=False)
+    kept = make_replay(judge, captions, policies=3, per_task=2, seed=5)
     assert judge.ask(list(kept["image"]), list(kept["asked"])) == list(kept["reply"])
     assert len(set(kept["asked"])) >= 3 + 4  # counting and place ask the same of every picture
     harmful = {c.name for c in CATEGORIES.values() if c.group == "harmful"} | set(named("harmful"))
     assert not harmful & set(re.findall(r"\w+", " ".join(kept["asked"])))
     policies, questions = kept.select(range(3)), kept.select(range(3, 11))
-    assert set(policies["id"]) < set(told["id"][4:8])  # where nothing was put back
+    assert set(policies["id"]) < set(captions["id"][4:8])  # where nothing was put back
     assert len(set(policies["asked"])) == 3
     assert {parse(reply).verdict for reply in policies["reply"]} <= {"safe", "unsafe"}
     tasks = [name.split("-")[1] for name in questions["id"]]
     assert Counter(tasks) == dict.fromkeys(("presence", "counting", "place", "choice"), 2)
 
-    store.save({"captions": told, "replay": kept}, tmp_path / "recaption", 0)
+    store.save({"captions": captions, "replay": kept}, tmp_path / "recaption", 0)
     rows = sft.rows_of("recap", tmp_path, replay=True)
     assert rows.select(range(8)).to_list() == sft.rows_of("recap", tmp_path).to_list()
     assert [row["completion"][0]["content"] for row in rows][8:] == list(kept["reply"])
     assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["asked"])
 
 
-def test_questions_are_rehearsed_on_scenes_that_no_test_shows():
-    replay_policies = sets.general(seed=0, per_task=4, split="train")
-    asked = sets.general(seed=0, per_task=4)
-    assert set(replay_policies["split"]) == {"train"} and set(asked["split"]) == {"test"}
-    assert not {i.tobytes() for i in replay_policies["image"]} & {
-        i.tobytes() for i in asked["image"]
-    }
+def test_parts_of_training_rows_are_counted_by_kind(tmp_path):
+    captions = captioned()
+    kept = captions.select(range(3)).select_columns(["id", "image"])
+    kept = kept.add_column("asked", ["Policy", "Policy", "Where?"]).add_column("reply", ["a"] * 3)
+    kept = kept.map(
+        lambda row, k: {"id": f"general-{k}" if k == 2 else row["id"]}, with_indices=True
+    )
+    store.save({"captions": captions, "replay": kept}, tmp_path / "recaption", 0)
+    overview = sft.overview(sft.parts_of("no_recap", tmp_path, replay=True))
+    assert overview["rows"].tolist() == [8, 2, 1]
+    assert overview["first completion"].tolist() == ["I see an object.", "a", "a"]
+    assert sft.overview(sft.parts_of("no_recap", tmp_path))["rows"].tolist() == [8]
 
 
-def test_what_cannot_be_rehearsed_is_said(tmp_path):
-    told, short = captioned(), ChatJudge("mute", with_p_unsafe=False, max_new_tokens=4)
+def test_questions_of_replay_are_about_scenes_that_no_test_shows():
+    train = sets.general(seed=0, per_task=4, split="train")
+    test = sets.general(seed=0, per_task=4)
+    assert set(train["split"]) == {"train"} and set(test["split"]) == {"test"}
+    assert not {i.tobytes() for i in train["image"]} & {i.tobytes() for i in test["image"]}
+
+
+def test_what_cannot_be_replayed_is_an_error(tmp_path):
+    captions, short = captioned(), ChatJudge("mute", with_p_unsafe=False, max_new_tokens=4)
     with pytest.raises(InputError, match="mute: none of 2 replies to make_replay has a verdict"):
-        make_replay(short, told, policies=2, per_task=0)
+        make_replay(short, captions, policies=2, per_task=0)
     with pytest.raises(InputError, match="5 rows wanted of a set of 4"):
-        make_replay(short, told, policies=5, per_task=0)
-    assert len(make_replay(ChatJudge(with_p_unsafe=False), told, policies=2, per_task=0)) == 2
-    store.save({"captions": told}, tmp_path / "recaption", 0)
+        make_replay(short, captions, policies=5, per_task=0)
+    assert len(make_replay(ChatJudge(with_p_unsafe=False), captions, policies=2, per_task=0)) == 2
+    store.save({"captions": captions}, tmp_path / "recaption", 0)
     with pytest.raises(InputError, match="written by 02_recaption: no data set 'replay'"):
         sft.rows_of("recap", tmp_path, replay=True)
 
@@ -227,6 +239,13 @@ def test_a_setting_that_trl_does_not_know_is_named_before_anything_loads(tmp_pat
         grpo.train(caption_rows(), "nano", tmp_path, GRPO | {"num_generations": 3})
     with pytest.raises(InputError, match="lora: "):
         trainer.lora_config({"rank": 3})
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_main_fields_say_who_sets_them(stage):
+    fields = trainer.main_fields(stage, {"learning_rate": 1e-3})
+    assert fields.loc["learning_rate"].tolist() == [1e-3, "settings"]
+    assert fields.loc["max_grad_norm"].tolist() == [1.0, "TRL's default"]
 
 
 RECIPES = sorted(PARAMS.glob("*/0[34]_*.yaml"))
@@ -281,8 +300,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(lora, tmp_path):
 def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path, capsys):
     rows = caption_rows().select(range(4))
     sft.train(rows, "nano", tmp_path, SFT)
-    said = capsys.readouterr().out
-    assert said.startswith("1 of 1, ") and said.count("\n") == 1, "not each line of the log"
+    output = capsys.readouterr().out
+    assert output.startswith("1 of 1, ") and output.count("\n") == 1, "not each line of the log"
     first = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     sft.train(rows, "nano", tmp_path, SFT)
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == first
@@ -318,7 +337,7 @@ def test_dead_groups_are_counted():
 
 
 def test_a_reward_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_path, monkeypatch):
-    monkeypatch.setitem(reward.REWARDS, "plain", lambda reply, said, label: math.nan)
+    monkeypatch.setitem(reward.REWARDS, "plain", lambda reply, verdict, label: math.nan)
     rows = grpo.conditioned(sets.llavaguard(seed=0, images=2))
     with pytest.raises(FloatingPointError, match="reward nan at step 0, sample llavaguard-train"):
         grpo.train(rows, "nano", tmp_path, GRPO)
@@ -344,7 +363,7 @@ def test_so_does_one_of_stage_two(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_two_processes_train_as_one_job(stage, tmp_path):
-    """Real ranks on two cores: half of the steps, the same form of log, one saved model."""
+    """Two processes on two cores: half of the steps, the same form of log, one saved model."""
     rows = caption_rows() if stage == "sft" else grpo.conditioned(sets.llavaguard(0, images=4))
     settings = SFT if stage == "sft" else GRPO | {"per_device_train_batch_size": 4}
     job = {"model": "nano", "folder": tmp_path / "run", "settings": settings}

@@ -1,1 +1,1 @@
-"""The two stages of training, through TRL's trainers."""
+"""Both stages of training, with TRL's trainers."""

@@ -1,7 +1,8 @@
-"""Training in one process or in several, one a GPU; several are started outside the notebook.
+"""Training in one process, or in several that a launcher starts outside the notebook.
 
-A kernel that has touched CUDA cannot fork itself into ranks, and DeepSpeed wants to start its own.
-So the rows and the job are written down, a launcher is called, and its log is kept.
+A kernel that has used CUDA cannot fork itself into the processes of a job, and DeepSpeed has to
+start its own. So rows and arguments are written to files, a launcher is called, and its log is
+kept.
 """
 
 import json
@@ -19,36 +20,52 @@ from sgvl.training import grpo, sft, trainer
 
 STAGES = {"sft": sft.train, "grpo": grpo.train}
 
+# The last error of a log, without the one in which a launcher reports that a process failed.
+ERROR = re.compile(r"^(?:\[rank\d+\]: )?(?!torch|subprocess)([\w.]+Error: .+)$", re.MULTILINE)
 
-def train(stage: str, rows: Dataset, processes: int = 1, layout: str = "ddp", **job):
-    """Train a stage (``"sft"`` or ``"grpo"``) and return its log; ``job`` are its arguments.
 
-    ``layout`` is ``"ddp"`` (torch's own launcher, also on CPUs) or one of the accelerate
-    configurations that TRL ships, such as ``"zero3"``. Raises RuntimeError with the last error of
-    the log if a process fails.
+def train(
+    stage: str, rows: Dataset, processes: int = 1, layout: str = "ddp", **job
+) -> pd.DataFrame:
+    """Train a stage in one process or in several, and return the log.
+
+    Parameters
+    ----------
+    stage : "sft" or "grpo"
+    layout : "ddp" for torch's launcher, which works on CPUs too, or the name of an accelerate
+        configuration that TRL ships, such as "zero3"
+    job : the arguments of ``sft.train`` or ``grpo.train`` beside the rows
+
+    Raises
+    ------
+    InputError
+        For an unknown layout.
+    RuntimeError
+        If a process fails, with the last error in the log.
     """
     if processes == 1:
         return STAGES[stage](rows, **job)
-    starter = command(processes, layout)
+    launcher = command(processes, layout)
     folder = Path(job["folder"])
-    place = folder.with_name(f"{folder.name}.job")
-    place.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(place / "rows.parquet")
-    written = json.dumps({"stage": stage, **job, "folder": str(folder)})
-    (place / "job.json").write_text(written, encoding="utf-8")
-    with open(place / "log.txt", "a", encoding="utf-8") as log:
-        run = [sys.executable, *starter, "-m", "sgvl.training.launch", str(place)]
+    job_folder = folder.with_name(f"{folder.name}.job")
+    job_folder.mkdir(parents=True, exist_ok=True)
+    rows.to_parquet(job_folder / "rows.parquet")
+    arguments = json.dumps({"stage": stage, **job, "folder": str(folder)})
+    (job_folder / "job.json").write_text(arguments, encoding="utf-8")
+    with open(job_folder / "log.txt", "a", encoding="utf-8") as log:
+        run = [sys.executable, *launcher, "-m", "sgvl.training.launch", str(job_folder)]
         code = subprocess.run(run, stdout=log, stderr=subprocess.STDOUT).returncode
     if code:
-        said = (place / "log.txt").read_text(encoding="utf-8")
-        errors = re.findall(r"^(?:\[rank\d+\]: )?([\w.]+Error: .*)$", said, re.MULTILINE)
+        errors = ERROR.findall((job_folder / "log.txt").read_text(encoding="utf-8"))
         reason = errors[-1] if errors else "no error was logged"
-        raise RuntimeError(f"{stage} ended with exit code {code}: {reason}; see {place}/log.txt")
+        raise RuntimeError(
+            f"{stage} ended with exit code {code}: {reason}; see {job_folder}/log.txt"
+        )
     return trainer.read_log(folder)
 
 
 def command(processes: int, layout: str) -> list[str]:
-    """The launcher's arguments to python, up to the module that it starts."""
+    """Return the arguments that make python call the launcher of a layout, up to the module."""
     if layout == "ddp":
         return ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
     configs = {Path(str(f)).stem: str(f) for f in files("trl.accelerate_configs").iterdir()}
@@ -59,12 +76,12 @@ def command(processes: int, layout: str) -> list[str]:
             "--num_processes", str(processes)]  # fmt: skip
 
 
-def rank(place: Path) -> pd.DataFrame:
-    """One process of a job that ``train`` has written down."""
-    job = json.loads((place / "job.json").read_text(encoding="utf-8"))
-    rows = Dataset.from_parquet(str(place / "rows.parquet"))
-    return STAGES[job.pop("stage")](rows, **job | {"folder": Path(job["folder"])})
+def train_rank(job_folder: Path) -> None:
+    """Train as one process of the job that ``train`` has written to ``job_folder``."""
+    job = json.loads((job_folder / "job.json").read_text(encoding="utf-8"))
+    rows = Dataset.from_parquet(str(job_folder / "rows.parquet"))
+    STAGES[job.pop("stage")](rows, **job | {"folder": Path(job["folder"])})
 
 
 if __name__ == "__main__":
-    rank(Path(sys.argv[1]))
+    train_rank(Path(sys.argv[1]))

@@ -1,7 +1,7 @@
-"""Rewards of the second stage: the metric's own judgement of a reply, as TRL takes it.
+"""Rewards of the second stage, in the form that TRL calls.
 
-A reply is read by the parser that also reads the benchmark's replies, so training and scoring
-cannot disagree about what an answer said.
+The parser that scores the benchmark parses the replies here too, so training and scoring cannot
+disagree about a verdict.
 """
 
 import math
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from sgvl.common.errors import need_known
 from sgvl.text import verdict
 
-LONG = 50  # characters of reason that the released reward asks for
+LONG = 50  # characters; the released reward counts a shorter reason as none
 FORMAT_SHARE = 0.1  # ours, after EasyR1's weight of a format reward
 
-# A reason before its answer, in the form of the released recipe or in this kit's own.
+# The reason, and a whole reply, in the form of the released recipe or of this kit's prompts.
 _REASON = re.compile(r"\A\s*(?:<think>(.*?)</think>|(.+?)\bAnswer:)", re.DOTALL)
 _FORM = re.compile(
     r"\A\s*(?:<think>.*?</think>\s*<answer>.*?</answer>|.+?\bAnswer:.*)\s*\Z", re.DOTALL
@@ -22,7 +22,7 @@ _FORM = re.compile(
 
 
 def plain(reply: str, verdict_given: str, label: str) -> float:
-    """1 for the right verdict; for a wrong one that can be read, a small share for its form.
+    """Return 1 for the right verdict, ``FORMAT_SHARE`` for a wrong one, 0 for unparseable.
 
     >>> plain("Answer: unsafe", "unsafe", "unsafe")
     1.0
@@ -33,10 +33,10 @@ def plain(reply: str, verdict_given: str, label: str) -> float:
 
 
 def released(reply: str, verdict_given: str, label: str) -> float:
-    """The table of SafeGuard-VL's released training script, with its format reward added.
+    """Return the sum of both rewards of SafeGuard-VL's training script: accuracy and format.
 
-    Its flaw is kept: a wrong verdict in full form earns 2.0, a right one without a reason at most
-    1.5, and nonsense in full form 1.5. Source: train/plugin.py of the authors' repository.
+    Its flaw is kept: a wrong verdict in full form earns 2.0, but a right one without a reason at
+    most 1.5, as much as nonsense in full form. Source: train/plugin.py of the authors' repository.
     """
     reason = _REASON.match(reply)
     reasoned = reason is not None and len((reason[1] or reason[2] or "").strip()) >= LONG
@@ -53,46 +53,52 @@ REWARDS: dict[str, Callable[[str, str, str], float]] = {"plain": plain, "release
 
 
 def rewards_of(
-    kind: str, replies: Sequence[str], label: str, parser: str = "answer"
+    name: str, replies: Sequence[str], label: str, parser: str = "answer"
 ) -> list[float]:
-    """The rewards of replies to one case with this label.
+    """Return the reward of each reply to one prompt, by the name of the reward.
 
     >>> rewards_of("plain", ["Answer: unsafe", "Answer: safe", "Hm."], "unsafe")
     [1.0, 0.1, 0.0]
     """
-    said = [verdict.parse(reply, parser).verdict for reply in replies]
-    return [REWARDS[kind](reply, v, label) for reply, v in zip(replies, said, strict=True)]
+    verdicts = [verdict.parse(reply, parser).verdict for reply in replies]
+    return [REWARDS[name](reply, v, label) for reply, v in zip(replies, verdicts, strict=True)]
 
 
-def make_reward(kind: str = "plain", parser: str = "answer") -> Callable[..., list[float]]:
-    """The reward function that ``GRPOTrainer`` calls, once for every generated batch.
+def make_reward(name: str = "plain", parser: str = "answer") -> Callable[..., list[float]]:
+    """Make the reward function that ``GRPOTrainer`` calls once per generated batch.
 
-    It reads the columns ``label`` (safe or unsafe), ``id`` and ``policy``, one entry a completion,
-    and logs what a mean reward hides: how many replies were right, readable, and said safe. A
-    reward that is not a number stops the run and names step and sample.
+    It takes the completions and the columns ``label``, ``id`` and ``policy``, one entry per
+    completion. It logs the share of replies that are right, parseable, and say safe.
+
+    Raises
+    ------
+    InputError
+        For an unknown reward or parser.
+    FloatingPointError
+        When called: for a reward that is not finite, with its step and sample.
     """
-    need_known("reward", kind, REWARDS)
+    need_known("reward", name, REWARDS)
     need_known("parser", parser, verdict.PARSERS)
 
     def verdict_reward(completions, label, id, policy, trainer_state=None, **kwargs) -> list[float]:
         replies = [completion[0]["content"] for completion in completions]
-        said = [verdict.parse(reply, parser).verdict for reply in replies]
-        rewards = [REWARDS[kind](*case) for case in zip(replies, said, label, strict=True)]
+        verdicts = [verdict.parse(reply, parser).verdict for reply in replies]
+        rewards = [REWARDS[name](*case) for case in zip(replies, verdicts, label, strict=True)]
         for reward, sample in zip(rewards, id, strict=True):
             if not math.isfinite(reward):
                 raise FloatingPointError(
                     f"reward {reward} at step {trainer_state.global_step}, sample {sample}"
                 )
         if "log_extra" in kwargs:
-            for name, column in {"sample": id, "policy": policy, "label": label}.items():
-                kwargs["log_extra"](name, list(column))
-            kwargs["log_extra"]("verdict", said)
+            columns = {"sample": id, "policy": policy, "label": label, "verdict": verdicts}
+            for column, values in columns.items():
+                kwargs["log_extra"](column, list(values))
         if "log_metric" in kwargs:
-            n = len(said)
-            right = sum(v == truth for v, truth in zip(said, label, strict=True))
+            n = len(verdicts)
+            right = sum(v == truth for v, truth in zip(verdicts, label, strict=True))
             kwargs["log_metric"]("right", right / n)
-            kwargs["log_metric"]("parseable", 1 - said.count(verdict.UNPARSEABLE) / n)
-            kwargs["log_metric"]("says_safe", said.count(verdict.SAFE) / n)
+            kwargs["log_metric"]("parseable", 1 - verdicts.count(verdict.UNPARSEABLE) / n)
+            kwargs["log_metric"]("says_safe", verdicts.count(verdict.SAFE) / n)
         return rewards
 
     return verdict_reward
