@@ -21,9 +21,9 @@ from PIL import Image
 
 from sgvl.common.paths import NANO_MODEL
 from sgvl.data import Sample
-from sgvl.judges.base import Judge, Judgement
+from sgvl.judges import ask_all
+from sgvl.judges.base import Judge, Judgement, under
 from sgvl.judges.chat.judge import ChatJudge
-from sgvl.judges.records import judge_all
 from sgvl.policies.concepts import CATEGORIES, named
 from sgvl.policies.policy import Policy
 from sgvl.policies.random_policies import fill, mixed_skeleton
@@ -64,20 +64,20 @@ def make_policies(n: int, tokenizer) -> list[Policy]:
 
 def engine(judge: ChatJudge, samples, policies) -> list[str]:
     """What comes first is read once, each picture or each policy, and the other from there."""
-    return [found.reply for row in judge.judge_batch(samples, policies) for found in row]
+    return [answer.reply for answer in judge.judge(under(samples, policies))]
 
 
 def plain(judge: ChatJudge, samples, policies) -> list[str]:
     """The same judge without sharing: every pair whole, in batches."""
-    cases = [(sample, policy) for sample in samples for policy in policies]
-    return [found.reply for found in judge.judge_cases(cases)]
+    judge.share_prefix = False
+    replies = engine(judge, samples, policies)
+    judge.share_prefix = True
+    return replies
 
 
 def loop(judge: ChatJudge, samples, policies) -> list[str]:
     """One ``generate`` a pair, as public harnesses run their models."""
-    return [
-        judge.judge_cases([(sample, policy)])[0].reply for sample in samples for policy in policies
-    ]
+    return [judge.judge([case])[0].reply for case in under(samples, policies)]
 
 
 def make_pipeline(judge: ChatJudge, batch_size: int) -> Callable:
@@ -166,13 +166,13 @@ def split(judge: ChatJudge, way: Callable, samples, policies) -> dict[str, float
 class Instant(Judge):
     """Answers at once: what is left is the harness."""
 
-    name = "instant"
+    id = "instant"
 
     def identity(self) -> dict:
         return {"kind": "instant"}
 
-    def judge(self, image, policies, tags=()) -> list[Judgement]:
-        return [Judgement("safe")] * len(policies)
+    def judge(self, cases) -> list[Judgement]:
+        return [Judgement("safe")] * len(cases)
 
 
 def harness(policies: list[Policy], sizes: list[int]) -> pd.DataFrame:
@@ -184,7 +184,7 @@ def harness(policies: list[Policy], sizes: list[int]) -> pd.DataFrame:
         with tempfile.TemporaryDirectory() as folder:
             tracemalloc.start()
             start = time.process_time()
-            judge_all(Instant(), samples, policies, Path(folder) / "instant.jsonl")
+            ask_all(Instant(), ((s, p) for s in samples for p in policies), folder)
             seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         rows.append(

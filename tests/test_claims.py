@@ -31,7 +31,7 @@ OTHER = {SAFE: UNSAFE, UNSAFE: SAFE}
 def right(share, judge):
     """N answers, ``share`` of them right. Judges err on different answers: their gap then varies
     from draw to draw."""
-    start = 7 * list(claims.JUDGES.values()).index(judge)
+    start = 7 * claims.JUDGES.index(judge)
     return (np.arange(N) + start) % N < round(share * N)
 
 
@@ -74,29 +74,27 @@ def naming(judge, share):
     return pd.DataFrame(said | {"judge": judge, "caption": "", "right": right(share, judge)})
 
 
-def unsafebench(judge, share):
+def content(judge, share):
     return judged(judge, share, "Hate", pairs=False)
 
 
-def llavaguard(judge, share):
+def own(judge, share):
     return judged(judge, share, "llavaguard-nano")
 
 
-def following(judge, share):
+def following_harmful(judge, share):
     return judged(judge, share, "following-harmful")
 
 
-BASE, SFT, PLAIN, RL, EDITED, FULL, FIXED = (
-    claims.JUDGES[k] for k in ("base", "sft", "sft, no recap", "rl", "rl, edited", "full", "fixed")
-)
+BASE, SFT, PLAIN, RL, EDITED, FULL, FIXED = claims.JUDGES[:7]
 GAIN = [(0.9, 0.6), (0.6, 0.9), (0.7, 0.7)]  # of a first judge over a second: each outcome
 LOSS = [(0.6, 0.9), (0.9, 0.6), (0.7, 0.7)]
 KEPT = [(0.95, 0.9), (0.5, 0.9), (0.85, 0.9)]
 
 # claim: a frame and a judge for each side; then both sides' shares for each outcome in turn.
 ONE = {
-    "sft on l1 degenerates": (finds, "SFT on L1", (0.0, 0.5, 0.1)),
-    "rl on l1 does not degenerate": (finds, "RL on L1", (0.5, 0.0, 0.1)),
+    "sft on l1 degenerates": (finds, "sft_L1", (0.0, 0.5, 0.1)),
+    "rl on l1 does not degenerate": (finds, "rl_L1", (0.5, 0.0, 0.1)),
     "conventional levels are easier": (
         levels,
         BASE,
@@ -105,23 +103,23 @@ ONE = {
     ),
 }
 TWO = {
-    "sft on l1 hurts other levels": (levels, "SFT on L1", levels, BASE, LOSS),
-    "sft on l5 hurts other levels": (levels, "SFT on L5", levels, BASE, LOSS),
-    "rl on l5 overfits less": (levels, "RL on L5", levels, "SFT on L5", GAIN),
+    "sft on l1 hurts other levels": (levels, "sft_L1", levels, BASE, LOSS),
+    "sft on l5 hurts other levels": (levels, "sft_L5", levels, BASE, LOSS),
+    "rl on l5 overfits less": (levels, "rl_L5", levels, "sft_L5", GAIN),
     "sft teaches names": (naming, SFT, naming, BASE, GAIN),
-    "recaption helps": (unsafebench, SFT, unsafebench, PLAIN, GAIN),
-    "rl adds to sft": (unsafebench, FULL, unsafebench, SFT, GAIN),
-    "both stages beat the base": (unsafebench, FULL, unsafebench, BASE, GAIN),
+    "recaption helps": (content, SFT, content, PLAIN, GAIN),
+    "rl adds to sft": (content, FULL, content, SFT, GAIN),
+    "both stages beat the base": (content, FULL, content, BASE, GAIN),
     "both stages keep general ability": (general, FULL, general, BASE, KEPT),
     "rl keeps general ability": (general, RL, general, BASE, KEPT),
     "the fixed taxonomy loses general ability": (general, FIXED, general, BASE, LOSS),
     "the fixed taxonomy loses instruction following": (form, FIXED, form, BASE, LOSS),
-    "the fixed taxonomy leads at home": (llavaguard, FIXED, llavaguard, RL, GAIN),
-    "the fixed taxonomy trails elsewhere": (unsafebench, FIXED, unsafebench, RL, LOSS),
+    "the fixed taxonomy leads at home": (own, FIXED, own, RL, GAIN),
+    "the fixed taxonomy trails elsewhere": (content, FIXED, content, RL, LOSS),
     "rl beats the fixed taxonomy across levels": (levels, RL, levels, FIXED, GAIN),
-    "both stages follow unseen policies": (following, FULL, following, BASE, GAIN),
+    "both stages follow unseen policies": (following_harmful, FULL, following_harmful, BASE, GAIN),
     "safeedit data helps": (levels, EDITED, levels, RL, GAIN),
-    "minimal edits are harder": (levels, FULL, unsafebench, FULL, LOSS),
+    "minimal edits are harder": (levels, FULL, content, FULL, LOSS),
 }
 NAME_OF = {finds: "levels", form: "general"}  # other builders bear the name of their frame
 
@@ -166,9 +164,9 @@ def test_every_claim_has_its_cases_and_says_where_it_stands():
 
 
 def test_the_effect_is_the_paired_difference_of_the_scores():
-    frames = frames_of([(unsafebench, SFT, 0.9), (unsafebench, PLAIN, 0.6)])
+    frames = frames_of([(content, SFT, 0.9), (content, PLAIN, 0.6)])
     row = table(frames).loc["recaption helps"]
-    known = difference(frames["unsafebench"], SFT, PLAIN, resamples=300)
+    known = difference(frames["content"], SFT, PLAIN, resamples=300)
     assert tuple(row[["effect", "low", "high"]]) == pytest.approx(known)
     frames = frames_of([(levels, EDITED, 0.8), (levels, RL, 0.7)])
     row = table(frames).loc["safeedit data helps"]
@@ -177,7 +175,7 @@ def test_the_effect_is_the_paired_difference_of_the_scores():
 
 
 def test_an_unparseable_answer_is_a_wrong_one():
-    frames = frames_of([(finds, "SFT on L1", 0.0)])
+    frames = frames_of([(finds, "sft_L1", 0.0)])
     answers = frames["levels"]
     silent = answers.assign(
         verdict=answers["verdict"].mask(answers["label"] == UNSAFE, UNPARSEABLE)
@@ -188,36 +186,36 @@ def test_an_unparseable_answer_is_a_wrong_one():
 
 
 def test_what_is_missing_is_named_and_decides_nothing():
-    frames = frames_of([(unsafebench, SFT, 0.9), (levels, BASE, 0.9)])
+    frames = frames_of([(content, SFT, 0.9), (levels, BASE, 0.9)])
     frames["levels"] = frames["levels"].query("policy != 'L5'")
     found = table(frames)
     assert set(found["outcome"]) == {UNSURE} and found["effect"].isna().all()
     notes = found["note"]
-    assert notes["recaption helps"] == "no judge w/o Recap (SFT) in unsafebench"
+    assert notes["recaption helps"] == "no judge no_recap in content"
     assert notes["rl keeps general ability"] == "no answers: general"
     assert notes["conventional levels are easier"] == "base has no L5 in levels"
-    assert notes["sft on l1 degenerates"] == "no judge SFT on L1 in levels"
+    assert notes["sft on l1 degenerates"] == "no judge sft_L1 in levels"
 
 
 def test_judges_that_answered_different_rows_are_not_compared():
-    frames = frames_of([(unsafebench, SFT, 0.9), (unsafebench, PLAIN, 0.6)])
-    frames["unsafebench"] = frames["unsafebench"].iloc[:-1]
+    frames = frames_of([(content, SFT, 0.9), (content, PLAIN, 0.6)])
+    frames["content"] = frames["content"].iloc[:-1]
     row = table(frames).loc["recaption helps"]
-    assert row["outcome"] == UNSURE and "different rows of unsafebench" in row["note"]
+    assert row["outcome"] == UNSURE and "different rows of content" in row["note"]
 
 
 def test_a_rate_without_its_class_is_unknown():
-    frames = frames_of([(finds, "SFT on L1", 0.5)])
+    frames = frames_of([(finds, "sft_L1", 0.5)])
     frames["levels"] = frames["levels"].query("policy == 'L1'")
     assert "a class is absent" in table(frames).loc["sft on l1 degenerates", "note"]
 
 
 def test_a_broken_frame_is_named():
-    frame = unsafebench(SFT, 0.9)
-    with pytest.raises(InputError, match="unsafebench: verdict allows"):
-        table({"unsafebench": frame.assign(verdict="maybe")})
+    frame = content(SFT, 0.9)
+    with pytest.raises(InputError, match="content: verdict allows"):
+        table({"content": frame.assign(verdict="maybe")})
     with pytest.raises(InputError, match="more than one verdict"):
-        table({"unsafebench": pd.concat([frame, frame])})
+        table({"content": pd.concat([frame, frame])})
 
 
 @pytest.mark.parametrize(
@@ -240,14 +238,14 @@ def test_members_of_a_pair_travel_together_when_things_are_named():
 
 
 def seeded(judge, shares, first=0):
-    runs = [unsafebench(judge, x).assign(seed=first + k) for k, x in enumerate(shares)]
+    runs = [content(judge, x).assign(seed=first + k) for k, x in enumerate(shares)]
     return pd.concat(runs, ignore_index=True)
 
 
 def test_seeds_are_a_random_effect():
-    base, one = unsafebench(BASE, 0.6), seeded(FULL, [0.8])
+    base, one = content(BASE, 0.6), seeded(FULL, [0.8])
     single, same, apart = (
-        table({"unsafebench": pd.concat([base, runs])}).loc["both stages beat the base"]
+        table({"content": pd.concat([base, runs])}).loc["both stages beat the base"]
         for runs in (one, seeded(FULL, [0.8] * 3), seeded(FULL, [0.7, 0.8, 0.9]))
     )
     # Three equal runs say what one says; runs that differ say less, about the same mean.
@@ -261,14 +259,14 @@ def test_seeds_are_a_random_effect():
 def test_runs_of_one_seed_are_compared_with_each_other():
     """What both stages share, the seed of the first, takes no part in their difference."""
     both = pd.concat([seeded(FULL, [0.7, 0.8, 0.9]), seeded(SFT, [0.5, 0.6, 0.7])])
-    matched = table({"unsafebench": both}).loc["rl adds to sft"]
+    matched = table({"content": both}).loc["rl adds to sft"]
     crossed = both.assign(seed=np.where(both["judge"] == FULL, 2 - both["seed"], both["seed"]))
-    crossed = table({"unsafebench": crossed}).loc["rl adds to sft"]
+    crossed = table({"content": crossed}).loc["rl adds to sft"]
     assert crossed["effect"] == pytest.approx(matched["effect"])
     assert crossed["high"] - crossed["low"] > 1.5 * (matched["high"] - matched["low"])
     strangers = pd.concat([seeded(FULL, [0.7, 0.8]), seeded(SFT, [0.5, 0.6], first=5)])
-    note = table({"unsafebench": strangers}).loc["rl adds to sft", "note"]
-    assert note == "Ours (Full) and Ours (SFT) have no training seed in common"
+    note = table({"content": strangers}).loc["rl adds to sft", "note"]
+    assert note == "full and sft have no training seed in common"
 
 
 def test_the_interval_over_seeds_holds_the_truth():
@@ -287,8 +285,8 @@ def test_the_interval_over_seeds_holds_the_truth():
 
 def test_two_sets_are_drawn_apart():
     """The interval of a difference between sets is that of its two sides, added as squares."""
-    frames = frames_of([(levels, FULL, 0.7), (unsafebench, FULL, 0.8)])
-    sides = Term("levels", FULL, ("L4",)), Term("unsafebench", FULL)
+    frames = frames_of([(levels, FULL, 0.7), (content, FULL, 0.8)])
+    sides = Term("levels", FULL, ("L4",)), Term("content", FULL)
     found = Evidence(frames, resamples=4000)
     half = [(e.high - e.low) / 2 for e in (found.effect(*sides), *map(found.effect, sides))]
     assert half[0] == pytest.approx(np.hypot(*half[1:]), rel=0.05)
@@ -320,8 +318,18 @@ def scenes():
     return [Sample("-".join(t), BLANK, frozenset(t)) for t in tags]
 
 
+def both_ways(judge, samples, policies):
+    """Ask a judge without storing anything."""
+
+    def ask(cases):
+        answers = zip(cases, judge.judge(cases), strict=True)
+        return [{"id": s.id, "policy": p.name} | answer._asdict() for (s, p), answer in answers]
+
+    return inversion.ask_both_ways(ask, samples, policies).assign(judge=judge.id)
+
+
 def test_the_label_of_a_single_thing_always_turns():
-    rows = inversion.ask_both_ways(make_judge("rule"), scenes(), ALL)
+    rows = both_ways(make_judge("rule"), scenes(), ALL)
     cases = rows.groupby("id").size()
     assert (cases.drop(["knife-dog-street", "dog-apple-street"]) == len(ALL)).all()
     assert cases["dog-apple-street"] == len(ALL)  # all permitted or all prohibited
@@ -334,11 +342,11 @@ def test_the_label_of_a_single_thing_always_turns():
 class Scripted(Judge):
     """Says what ``say`` makes of the exact label."""
 
-    def __init__(self, name, say):
-        self.name, self.say = name, say
+    def __init__(self, id, say):
+        self.id, self.say = id, say
 
-    def judge(self, image, policies, tags=frozenset()):
-        return [Judgement(self.say(policy.label(tags).label)) for policy in policies]
+    def judge(self, cases):
+        return [Judgement(self.say(policy.label(s.tags).label)) for s, policy in cases]
 
 
 def test_how_often_verdicts_turn():
@@ -349,7 +357,7 @@ def test_how_often_verdicts_turn():
         Scripted("contrary", OTHER.get),
         Scripted("half mute", lambda label: label if label == SAFE else UNPARSEABLE),
     ]
-    rows = pd.concat(inversion.ask_both_ways(judge, scenes(), ALL) for judge in judges)
+    rows = pd.concat(both_ways(judge, scenes(), ALL) for judge in judges)
     found = inversion.flip_rates(rows, resamples=300).set_index(["judge", "measure"])
     values = found["value"].unstack()[["turned", "turned rightly"]]
     assert tuple(values.loc["rule"]) == (100, 100)
@@ -363,7 +371,7 @@ def test_how_often_verdicts_turn():
 
 
 def test_shares_are_of_cases_and_intervals_over_pictures():
-    rows = inversion.ask_both_ways(make_judge("rule"), scenes(), ALL)
+    rows = both_ways(make_judge("rule"), scenes(), ALL)
     of_dogs = rows["id"].str.startswith("dog")
     rows["inverted_verdict"] = rows["inverted_verdict"].mask(of_dogs, rows["verdict"])
     found = inversion.flip_rates(rows).set_index("measure").loc["turned"]
@@ -374,10 +382,10 @@ def test_shares_are_of_cases_and_intervals_over_pictures():
 
 def test_the_probe_refuses_what_it_cannot_label():
     with pytest.raises(InputError, match="without tags: photo"):
-        inversion.ask_both_ways(make_judge("always_safe"), [Sample("photo", BLANK)], ALL)
+        both_ways(make_judge("always_safe"), [Sample("photo", BLANK)], ALL)
     mixed = Sample("two", BLANK, frozenset({"knife", "dog", "street"}))
     with pytest.raises(InputError, match="no label turns"):
-        inversion.ask_both_ways(make_judge("rule"), [mixed], [load("L4")])
+        both_ways(make_judge("rule"), [mixed], [load("L4")])
 
 
 def test_docstrings_tell_the_truth():

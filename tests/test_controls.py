@@ -9,7 +9,7 @@ from PIL import Image
 from sgvl.common.errors import InputError
 from sgvl.data import store
 from sgvl.data.cases import cases_of
-from sgvl.experiments import controls
+from sgvl.experiments import benchmark, controls
 from sgvl.judges import Judge, Judgement, make_judge
 from sgvl.policies.concepts import PLACES, group, named
 from sgvl.policies.policy import Policy
@@ -242,22 +242,40 @@ def test_policies_alone_do_not_tell_the_label():
 class SeesHarm(Judge):
     """Knows harm when it is told of it, and reads no policy."""
 
-    name = "sees_harm"
+    id = "sees_harm"
 
-    def judge(self, image, policies, tags=frozenset()):
-        harm = any(group(tag) == "harmful" for tag in tags if tag not in PLACES)
-        return [Judgement(UNSAFE if harm else SAFE)] * len(policies)
+    def judge(self, cases):
+        harmful = [any(group(t) == "harmful" for t in s.tags if t not in PLACES) for s, _ in cases]
+        return [Judgement(UNSAFE if harm else SAFE) for harm in harmful]
 
 
 class Mute(Judge):
-    name = "mute"
+    id = "mute"
 
-    def judge(self, image, policies, tags=frozenset()):
-        return [Judgement(UNPARSEABLE)] * len(policies)
+    def judge(self, cases):
+        return [Judgement(UNPARSEABLE)] * len(cases)
+
+
+def ask(judge):
+    """Ask a judge without storing anything."""
+
+    def answers(cases):
+        judgements = zip(cases, judge.judge(cases), strict=True)
+        return [{"id": s.id, "policy": p.name} | answer._asdict() for (s, p), answer in judgements]
+
+    return answers
 
 
 def halves(judge, dataset, levels=()):
-    return controls.of_judges([judge], store.samples(dataset), cases_of(dataset, levels))
+    cases = cases_of(dataset, levels)
+    answers = controls.blind_answers(ask(judge), store.samples(dataset), cases)
+    return controls.blind_scores(answers.assign(judge=judge.id))
+
+
+def follows(judge, dataset):
+    answers = benchmark._under_own_policies(ask(judge), dataset).assign(judge=judge.id)
+    (row,) = controls.follow_scores(answers).to_dict("records")
+    return row
 
 
 def test_a_constant_judge_is_at_chance_with_either_half(pairs):
@@ -282,14 +300,12 @@ def test_a_judge_of_tags_has_no_blank_picture(pairs):
 def test_a_blank_policy_has_no_words_and_prohibits_nothing():
     assert {controls.BLANK_POLICY.render(form) for form in ("full", "brief")} == {""}
     assert controls.BLANK_POLICY.label(["knife", "street"]).label == "safe"
-    assert len(controls.BLANK_PICTURE.getcolors()) == 1
+    assert len(controls.BLANK_SAMPLE.image.getcolors()) == 1
 
 
 def test_how_well_judges_follow(following):
-    kind = following[0][0]["source"]
     judges = [make_judge("rule"), make_judge("always_safe"), make_judge("always_unsafe"), Mute()]
-    ceiling, safe, unsafe, mute = (controls.follows(judge, following[0]) for judge in judges)
-    assert {row["set"] for row in (ceiling, safe, unsafe, mute)} == {kind}
+    ceiling, safe, unsafe, mute = (follows(judge, following[0]) for judge in judges)
     assert (ceiling["judge"], ceiling["n"], ceiling["value"]) == ("rule", 20, 100)
     assert ceiling["low"] > 50 and not ceiling["at_chance"]
     assert (safe["value"], unsafe["value"]) == (50, 50)

@@ -3,6 +3,7 @@
 import base64
 import json
 import warnings
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -12,7 +13,9 @@ from sgvl.data import store
 from sgvl.data.images import load_image
 from sgvl.data.sources import general
 from sgvl.experiments import ability
-from sgvl.judges import make_judge
+from sgvl.judges import ask_all, make_judge
+from sgvl.judges.base import SpeakingJudge
+from sgvl.models.reply import Reply
 from sgvl.scores import accuracy
 from sgvl.text.prompts import GENERAL as GENERAL_PROMPTS
 
@@ -125,58 +128,57 @@ def test_another_size_is_warned_of(serve_general, monkeypatch):
 
 @pytest.fixture(scope="module")
 def nano():
-    return make_judge({"kind": "chat", "name": "nano-base", "max_new_tokens": 8})
+    return make_judge({"kind": "chat", "id": "nano-base", "max_new_tokens": 8})
+
+
+def answers_of(judge, sets, convention, folder):
+    """Ask every set, each answer stored in ``folder``."""
+    ask = partial(ask_all, judge, folder=folder)
+    return pd.concat(ability.answering(ask, rows, convention) for rows in sets).assign(judge="j")
 
 
 @pytest.mark.parametrize("convention", GENERAL_PROMPTS)
-def test_a_real_judge_is_asked_and_no_question_twice(serve_general, nano, tmp_path, convention):
+def test_a_real_judge_is_asked_and_no_question_twice(
+    serve_general, nano, tmp_path, convention, monkeypatch
+):
     """Every set, with questions of several pictures and open ones, from the hub to a table."""
     sets = [serve_general(name) and general.load(name) for name in WANTED]
     store.save({name: rows for name, rows in zip(WANTED, sets, strict=True)}, tmp_path, seed=0)
     saved = [store.read(name, tmp_path) for name in WANTED]
-    answers = ability.of_judges([nano], saved, convention, tmp_path)
+    answers = answers_of(nano, saved, convention, tmp_path)
     assert list(answers["task"]) == ["mmmu", "mmmu", "realworldqa", "realworldqa", "blink", "mmt"]
-    records = tmp_path / "nano-base.general.jsonl"
+    records = tmp_path / "nano-base.replies.jsonl"
     lines = records.read_text().splitlines()
     assert len(lines) == 6 and set(answers["given"]) == {json.loads(x)["reply"] for x in lines}
-    again = ability.of_judges([Mute(nano)], saved, convention, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(nano, "replies", lambda requests: pytest.fail("asked again"))
+        again = answers_of(nano, saved, convention, tmp_path)
     pd.testing.assert_frame_equal(again, answers)
     records.write_text("\n".join(lines[:-1]) + "\n")
-    pd.testing.assert_frame_equal(ability.of_judges([nano], saved, convention, tmp_path), answers)
+    pd.testing.assert_frame_equal(answers_of(nano, saved, convention, tmp_path), answers)
     table = accuracy.scores(answers).set_index("task")
     assert table["n"].to_dict() == {"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1}
 
 
-class Mute:
-    """A judge that must not be asked again."""
-
-    def __init__(self, judge):
-        self.name, self.identity = judge.name, judge.identity
-
-    def ask(self, images, questions):
-        assert not questions
-        return []
-
-
-class Parrot(Mute):
-    """Says what it is told to, and keeps what it was asked."""
+class Parrot(SpeakingJudge):
+    """Gives the replies that it was made with, and keeps the requests."""
 
     def __init__(self, replies):
-        self.name, self.replies, self.asked = "parrot", list(replies), []
+        self.id, self.answers, self.asked = "parrot", list(replies), []
 
-    def identity(self):
+    def reply_identity(self):
         return {"kind": "parrot"}
 
-    def ask(self, images, questions):
-        self.asked += [(len(shown), text) for shown, text in zip(images, questions, strict=True)]
-        return [self.replies.pop(0) for _ in questions]
+    def replies(self, requests):
+        self.asked += [(len(sample.image), text) for sample, text in requests]
+        yield [(i, Reply(self.answers.pop(0)), "") for i in range(len(requests))]
 
 
 def test_replies_by_hand_become_scores(serve_general, tmp_path):
     """MMMU: one right, one unparseable. RealWorldQA: one right, one wrong."""
     sets = [serve_general(name) and general.load(name) for name in ("mmmu", "realworldqa")]
     parrot = Parrot(["(B)", "hm", "A", "3"])
-    answers = ability.of_judges([parrot], sets, "vlmevalkit", tmp_path)
+    answers = answers_of(parrot, sets, "vlmevalkit", tmp_path)
     assert [shown for shown, _ in parrot.asked] == [2, 1, 1, 1]
     assert "A. a cat\nB. a dog's" in parrot.asked[0][1] and "A. 12\nB. Other" in parrot.asked[1][1]
     assert parrot.asked[2][1].count("A dog") == 1  # the options stand once

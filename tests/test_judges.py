@@ -8,13 +8,19 @@ import pytest
 from PIL import Image
 
 from sgvl.common.errors import InputError
-from sgvl.judges import KINDS, Judge, Judgement, Sample, make_judge
+from sgvl.judges import JUDGES, Judge, Judgement, Sample, make_judge, under
 from sgvl.judges.baselines import ConstantJudge, RuleJudge
 from sgvl.judges.fixed_head import OpenNsfwJudge
 from sgvl.policies import policy
 from sgvl.text.verdict import SAFE, UNSAFE
 
 PLAIN = Image.new("RGB", (64, 48), (90, 140, 200))
+
+
+def grid(judge, samples, policies):
+    """Judge every sample under every policy; one row a sample."""
+    judgements, k = judge.judge(under(samples, policies)), len(policies)
+    return [judgements[i : i + k] for i in range(0, len(judgements), k)]
 
 
 def make_policy(name, prohibit):
@@ -31,11 +37,13 @@ WEAPONS, ANIMALS = make_policy("W", "weapons"), make_policy("A", "animals")
 @pytest.mark.parametrize("spec", ["rule", "always_safe", "always_unsafe", "opennsfw"])
 def test_contract(spec):
     judge = make_judge(spec)
-    judgements = judge.judge(PLAIN, [WEAPONS, ANIMALS, WEAPONS], frozenset({"knife", "street"}))
-    assert judge.name == spec
+    judgements = judge.judge(
+        under([Sample("s", PLAIN, frozenset({"knife", "street"}))], [WEAPONS, ANIMALS, WEAPONS])
+    )
+    assert judge.id == judge.name == spec
     assert len(judgements) == 3 and judgements[0] == judgements[2]
     assert all(j.verdict in (SAFE, UNSAFE) and 0 <= j.p_unsafe <= 1 for j in judgements)
-    assert judge.judge(PLAIN, [], frozenset({"knife"})) == []
+    assert judge.judge(under([Sample("s", PLAIN, frozenset({"knife"}))], [])) == []
     assert json.loads(json.dumps(judge.identity())) == judge.identity() == judge.identity()
     if not judge.reads_policy:
         assert len(set(judgements)) == 1
@@ -43,11 +51,11 @@ def test_contract(spec):
 
 def test_batch_loops_over_judge_by_default():
     class Echo(Judge):
-        def judge(self, image, policies, tags=frozenset()):
-            return [Judgement(f"{image.width} {p.name} {sorted(tags)}") for p in policies]
+        def judge(self, cases):
+            return [Judgement(f"{s.image.width} {p.name} {sorted(s.tags)}") for s, p in cases]
 
     samples = [Sample("a", PLAIN), Sample("b", Image.new("RGB", (2, 2)), frozenset({"knife"}))]
-    rows = Echo().judge_batch(samples, [WEAPONS, ANIMALS])
+    rows = grid(Echo(), samples, [WEAPONS, ANIMALS])
     assert [[j.verdict for j in row] for row in rows] == [
         ["64 W []", "64 A []"],
         ["2 W ['knife']", "2 A ['knife']"],
@@ -57,7 +65,7 @@ def test_batch_loops_over_judge_by_default():
 def test_batch_names_the_sample_that_cannot_be_judged():
     samples = [Sample("s1", PLAIN, frozenset({"knife"})), Sample("s2", PLAIN)]
     with pytest.raises(InputError, match="^s2: .*no tags"):
-        RuleJudge().judge_batch(samples, [WEAPONS])
+        grid(RuleJudge(), samples, [WEAPONS])
 
 
 def test_identities_differ():
@@ -77,17 +85,22 @@ def test_a_name_is_no_part_of_an_identity():
 def test_rule_judge_is_the_policy_itself():
     judge = RuleJudge()
     street, museum = (frozenset({"knife", place}) for place in ("street", "museum"))
-    assert judge.judge(PLAIN, [WEAPONS, ANIMALS], street) == [
+    assert judge.judge(under([Sample("s", PLAIN, street)], [WEAPONS, ANIMALS])) == [
         Judgement(UNSAFE, 1.0, "No weapons but in a museum."),
         Judgement(SAFE, 0.0, "Whatever no rule mentions is permitted."),
     ]
-    assert judge.judge(PLAIN, [WEAPONS], museum)[0].verdict == SAFE
+    assert judge.judge(under([Sample("s", PLAIN, museum)], [WEAPONS]))[0].verdict == SAFE
     assert judge.reads_policy and judge.reads_tags
 
 
 def test_constant_judges():
-    assert ConstantJudge("safe").judge(PLAIN, [WEAPONS] * 2) == [Judgement(SAFE, 0.0)] * 2
-    assert ConstantJudge("unsafe").judge(PLAIN, [WEAPONS]) == [Judgement(UNSAFE, 1.0)]
+    assert (
+        ConstantJudge("safe").judge(under([Sample("s", PLAIN)], [WEAPONS] * 2))
+        == [Judgement(SAFE, 0.0)] * 2
+    )
+    assert ConstantJudge("unsafe").judge(under([Sample("s", PLAIN)], [WEAPONS])) == [
+        Judgement(UNSAFE, 1.0)
+    ]
     with pytest.raises(InputError, match="'maybe'"):
         ConstantJudge("maybe")
 
@@ -99,16 +112,16 @@ def test_opennsfw_looks_once_and_repeats_itself(monkeypatch):
     judge, passes = OpenNsfwJudge(), []
     network = judge._classifier._run
     monkeypatch.setattr(judge._classifier, "_run", lambda x: passes.append(x.shape) or network(x))
-    five = judge.judge(PLAIN, [WEAPONS, ANIMALS, WEAPONS, ANIMALS, WEAPONS])
+    five = judge.judge(under([Sample("s", PLAIN)], [WEAPONS, ANIMALS, WEAPONS, ANIMALS, WEAPONS]))
     assert passes == [(1, 224, 224, 3)] and len(five) == 5
     assert five[0].verdict == SAFE and 0 < five[0].p_unsafe < 0.5
     assert five[0].rationale == "policy not read" and not judge.reads_policy
-    assert OpenNsfwJudge().judge(PLAIN, [WEAPONS])[0] == five[0]
+    assert OpenNsfwJudge().judge(under([Sample("s", PLAIN)], [WEAPONS]))[0] == five[0]
 
 
 def test_opennsfw_threshold_decides_the_verdict_only():
     p = OpenNsfwJudge().p_unsafe(PLAIN)
-    strict = OpenNsfwJudge(threshold=p).judge(PLAIN, [WEAPONS])[0]
+    strict = OpenNsfwJudge(threshold=p).judge(under([Sample("s", PLAIN)], [WEAPONS]))[0]
     assert (strict.verdict, strict.p_unsafe) == (UNSAFE, p)
     with pytest.raises(InputError, match="threshold"):
         OpenNsfwJudge(threshold=50)
@@ -159,4 +172,4 @@ def test_naming_a_judge_loads_no_heavy_library():
         "assert not {'torch', 'transformers', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert "chat" in KINDS
+    assert "chat" in JUDGES

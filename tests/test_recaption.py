@@ -18,9 +18,9 @@ from sgvl import recaption
 from sgvl.common import progress
 from sgvl.common.errors import InputError
 from sgvl.data.images import image_digest
+from sgvl.judges.ask import PATIENCE
 from sgvl.policies.concepts import group, named
 from sgvl.recaption import Item, Reply, caption_all, departure, make_captioner, read
-from sgvl.recaption.batch import PATIENCE
 from sgvl.recaption.exact import minimal_edit, rewrite
 from sgvl.text.prompts import RECAPTION, caption_prompt
 from sgvl.world.scenes import describe, sample_names
@@ -430,7 +430,7 @@ def test_captions_that_are_not_there_yet_are_assumed(server, tmp_path):
     )
     assert one["calls"] == 4 and one["completion_tokens"] == 4 * 200
     assert two["completion_tokens"] == 4 * 250 and two["cost"] == 0
-    assert two["prompt_tokens"] == 4 * (200 + math.ceil(len(second.question(bare[0])) / 4))
+    assert two["prompt_tokens"] == 4 * (200 + math.ceil(len(second.request(bare[0])) / 4))
 
 
 def test_progress_is_a_line_at_most_now_and_then(capsys):

@@ -8,8 +8,8 @@ from PIL import Image
 
 from sgvl.common.errors import InputError
 from sgvl.data.images import image_digest
-from sgvl.judges import Judge, Judgement, Sample
-from sgvl.judges.records import Records, judge_all
+from sgvl.judges import Judge, Judgement, Sample, ask_all, under
+from sgvl.judges.records import Records
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 
@@ -25,7 +25,7 @@ SAMPLES = [Sample(f"s{i}", Image.new("RGB", (2, 2), (i, 0, 0))) for i in range(5
 class Stub(Judge):
     """Answers by rule, and notes every question."""
 
-    name = "stub"
+    id = "stub"
 
     def __init__(self, weights="w1"):
         self.weights, self.asked, self.calls = weights, [], 0
@@ -33,19 +33,16 @@ class Stub(Judge):
     def identity(self):
         return {"model": self.weights}
 
-    def judge(self, image, policies, tags=frozenset()):
-        red = image.getpixel((0, 0))[0]
-        self.asked += [(red, p.name) for p in policies]
-        return [self.answer(red, int(p.name[1])) for p in policies]
+    def judge(self, cases):
+        self.calls += 1
+        pairs = [(sample.image.getpixel((0, 0))[0], policy.name) for sample, policy in cases]
+        self.asked += pairs
+        return [self.answer(red, int(name[1])) for red, name in pairs]
 
     def answer(self, red, level):
         if red == level == 3:
             return Judgement(UNPARSEABLE, None, None, "No.\r\n\u2028 line \ud800 half")
         return Judgement(UNSAFE if red > level else SAFE, red / 7, f"{red}>{level}?", "Answer: …")
-
-    def judge_batch(self, samples, policies):
-        self.calls += 1
-        return super().judge_batch(samples, policies)
 
 
 @pytest.fixture
@@ -56,7 +53,7 @@ def path(tmp_path):
 @pytest.fixture
 def full(path):
     """A finished run: (its rows, the bytes that it left)."""
-    return judge_all(Stub(), SAMPLES, POLICIES, path, batch_size=2), path.read_bytes()
+    return ask_all(Stub(), under(SAMPLES, POLICIES), path.parent, batch_size=2), path.read_bytes()
 
 
 # ---- one run -----------------------------------------------------------------------------------
@@ -76,23 +73,23 @@ def test_rows_come_back_whole_and_in_order(full):
 
 def test_batches_and_progress(path):
     judge, done = Stub(), []
-    judge_all(judge, iter(SAMPLES), POLICIES, path, batch_size=2, progress=done.append)
+    ask_all(judge, under(iter(SAMPLES), POLICIES), path.parent, batch_size=2, progress=done.append)
     assert judge.calls == 3 and done == [2, 2, 1]
     with pytest.raises(InputError, match="batch_size"):
-        judge_all(judge, SAMPLES, POLICIES, path, batch_size=0)
+        ask_all(judge, under(SAMPLES, POLICIES), path.parent, batch_size=0)
 
 
 def test_equal_runs_leave_equal_bytes_whatever_the_batch(full, tmp_path):
     for size in (1, 3, 100):
-        other = tmp_path / f"{size}.jsonl"
-        assert judge_all(Stub(), SAMPLES, POLICIES, other, batch_size=size) == full[0]
-        assert other.read_bytes() == full[1]
+        other = tmp_path / f"{size}"
+        assert ask_all(Stub(), under(SAMPLES, POLICIES), other, batch_size=size) == full[0]
+        assert (other / "stub.jsonl").read_bytes() == full[1]
 
 
 def test_one_write_per_batch(path, monkeypatch):
     synced = []
     monkeypatch.setattr("os.fsync", lambda fd: synced.append(path.stat().st_size))
-    judge_all(Stub(), SAMPLES, POLICIES, path, batch_size=2)
+    ask_all(Stub(), under(SAMPLES, POLICIES), path.parent, batch_size=2)
     assert len(synced) == 3 and synced == sorted(set(synced)), "flushed before each fsync"
 
 
@@ -101,24 +98,24 @@ def test_one_write_per_batch(path, monkeypatch):
 
 def test_a_finished_run_asks_nothing(full, path):
     judge = Stub()
-    assert judge_all(judge, SAMPLES, POLICIES, path) == full[0]
+    assert ask_all(judge, under(SAMPLES, POLICIES), path.parent) == full[0]
     assert judge.asked == [] and path.read_bytes() == full[1]
 
 
 def test_resume_asks_only_for_what_is_missing(full, path):
     path.write_bytes(b"".join(full[1].splitlines(keepends=True)[:7]))
     judge = Stub()
-    assert judge_all(judge, SAMPLES, POLICIES, path, batch_size=2) == full[0]
+    assert ask_all(judge, under(SAMPLES, POLICIES), path.parent, batch_size=2) == full[0]
     assert judge.asked == [(r // 3, f"L{r % 3 + 1}") for r in range(7, 15)]
     assert path.read_bytes() == full[1]
 
 
 def test_a_new_policy_or_sample_asks_only_for_itself(path):
-    judge_all(Stub(), SAMPLES[:4], POLICIES[:2], path)
+    ask_all(Stub(), under(SAMPLES[:4], POLICIES[:2]), path.parent)
     judge = Stub()
-    judge_all(judge, SAMPLES, POLICIES, path)
+    ask_all(judge, under(SAMPLES, POLICIES), path.parent)
     assert sorted(judge.asked) == [(i, "L3") for i in range(4)] + [(4, f"L{k}") for k in (1, 2, 3)]
-    assert judge.calls == 2
+    assert judge.calls == 1
 
 
 def test_a_crash_inside_a_batch_loses_that_batch_only(path):
@@ -129,9 +126,9 @@ def test_a_crash_inside_a_batch_loses_that_batch_only(path):
             return super().answer(red, level)
 
     with pytest.raises(KeyboardInterrupt):
-        judge_all(Dies(), SAMPLES, POLICIES, path, batch_size=2)
+        ask_all(Dies(), under(SAMPLES, POLICIES), path.parent, batch_size=2)
     judge = Stub()
-    judge_all(judge, SAMPLES, POLICIES, path, batch_size=2)
+    ask_all(judge, under(SAMPLES, POLICIES), path.parent, batch_size=2)
     assert {red for red, _ in judge.asked} == {2, 3, 4}
 
 
@@ -142,7 +139,7 @@ def test_torn_at_every_byte_of_the_last_line(full, path):
     for cut in range(start, len(content)):
         path.write_bytes(content[:cut])
         judge = Stub()
-        assert judge_all(judge, SAMPLES, POLICIES, path) == rows
+        assert ask_all(judge, under(SAMPLES, POLICIES), path.parent) == rows
         assert judge.asked == [(4, "L3")] and path.read_bytes() == content
         if cut > start:
             assert torn.read_bytes() == content[start:cut] + b"\n"
@@ -154,15 +151,20 @@ def test_the_same_picture_twice_is_one_question(path):
     twin = Sample("twin", SAMPLES[0].image.copy())
     for batch_size in (1, 32):
         judge = Stub(f"w{batch_size}")
-        rows = judge_all(judge, [SAMPLES[0], twin, SAMPLES[1]], POLICIES, path, batch_size)
+        rows = ask_all(
+            judge,
+            under([SAMPLES[0], twin, SAMPLES[1]], POLICIES),
+            path.parent,
+            batch_size=batch_size,
+        )
         assert len(judge.asked) == 6 and [r["id"] for r in rows[::3]] == ["s0", "twin", "s1"]
         assert [r["p_unsafe"] for r in rows[:3]] == [r["p_unsafe"] for r in rows[3:6]]
 
 
 def test_a_picture_replaced_under_its_name_is_asked_anew(path):
-    judge_all(Stub(), [SAMPLES[0]], POLICIES, path)
+    ask_all(Stub(), under([SAMPLES[0]], POLICIES), path.parent)
     judge = Stub()
-    judge_all(judge, [SAMPLES[1]._replace(id="s0")], POLICIES, path)
+    ask_all(judge, under([SAMPLES[1]._replace(id="s0")], POLICIES), path.parent)
     assert len(judge.asked) == 3
 
 
@@ -171,9 +173,11 @@ def test_tags_are_part_of_the_question_for_a_judge_that_reads_them(path):
         reads_tags = True
 
     for kind, asked in ((Stub, 0), (ReadsTags, 3)):
-        judge_all(kind(kind.__name__), [SAMPLES[0]], POLICIES, path)
+        ask_all(kind(kind.__name__), under([SAMPLES[0]], POLICIES), path.parent)
         judge = kind(kind.__name__)
-        judge_all(judge, [SAMPLES[0]._replace(tags=frozenset({"knife"}))], POLICIES, path)
+        ask_all(
+            judge, under([SAMPLES[0]._replace(tags=frozenset({"knife"}))], POLICIES), path.parent
+        )
         assert len(judge.asked) == asked
 
 
@@ -183,10 +187,10 @@ def test_another_identity_is_kept_and_never_returned(full, path):
             return Judgement(UNSAFE, 1.0)
 
     judge = Grumpy("w2")
-    rows = judge_all(judge, SAMPLES, POLICIES, path)
+    rows = ask_all(judge, under(SAMPLES, POLICIES), path.parent)
     assert len(judge.asked) == 15 and {r["verdict"] for r in rows} == {UNSAFE}
     assert path.read_bytes().startswith(full[1])
-    assert judge_all(Stub(), SAMPLES, POLICIES, path) == full[0]
+    assert ask_all(Stub(), under(SAMPLES, POLICIES), path.parent) == full[0]
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -200,20 +204,20 @@ def test_garbage_in_the_middle_names_the_line(full, path, garbage):
     path.write_bytes(b"\n".join([*lines[:4], garbage, *lines[4:]]))
     judge = Stub()
     with pytest.raises(InputError, match="line 5 is not a record"):
-        judge_all(judge, SAMPLES, POLICIES, path)
+        ask_all(judge, under(SAMPLES, POLICIES), path.parent)
     assert judge.asked == []
 
 
 def test_identical_lines_count_once_and_conflicting_ones_are_refused(full, path):
     lines = full[1].splitlines(keepends=True)
     path.write_bytes(full[1] + lines[2])
-    assert judge_all(Stub(), SAMPLES, POLICIES, path) == full[0]
+    assert ask_all(Stub(), under(SAMPLES, POLICIES), path.parent) == full[0]
     other = json.loads(lines[2]) | {"verdict": UNSAFE}
     path.write_bytes(full[1] + json.dumps(other).encode() + b"\n")
     with pytest.raises(
         InputError, match=r"line 3 and .*stub\.jsonl, line 16 contradict each other"
     ):
-        judge_all(Stub(), SAMPLES, POLICIES, path)
+        ask_all(Stub(), under(SAMPLES, POLICIES), path.parent)
 
 
 def test_equal_identities_share_answers_whatever_the_order_of_their_keys(path):
@@ -245,11 +249,11 @@ def test_no_probability_no_label(path, p):
             return Judgement(SAFE, p) if (red, level) == (1, 2) else super().answer(red, level)
 
     with pytest.raises(InputError, match=r"^s1 under L2: P\(unsafe\) is"):
-        judge_all(Broken(), SAMPLES, POLICIES, path)
+        ask_all(Broken(), under(SAMPLES, POLICIES), path.parent)
     stored = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(r["verdict"], r["p_unsafe"]) for r in stored if "error" in r] == [(None, None)]
     judge = Stub()  # mended: the sound answers of that batch are kept, the error is asked again
-    assert len(judge_all(judge, SAMPLES, POLICIES, path)) == 15
+    assert len(ask_all(judge, under(SAMPLES, POLICIES), path.parent)) == 15
     assert judge.asked == [(1, "L2")]
 
 
@@ -259,20 +263,20 @@ def test_a_verdict_that_is_none_is_refused(path):
             return Judgement("Unsafe", 0.9)
 
     with pytest.raises(InputError, match="s0 under L1: 'Unsafe' is not a verdict"):
-        judge_all(Chatty(), SAMPLES, POLICIES, path)
+        ask_all(Chatty(), under(SAMPLES, POLICIES), path.parent)
 
 
 def test_a_judge_that_returns_too_few_is_caught(path):
     class Short(Stub):
-        def judge(self, image, policies, tags=frozenset()):
-            return super().judge(image, policies, tags)[1:]
+        def judge(self, cases):
+            return super().judge(cases)[1:]
 
     with pytest.raises(ValueError):
-        judge_all(Short(), SAMPLES, POLICIES, path)
+        ask_all(Short(), under(SAMPLES, POLICIES), path.parent)
     assert path.read_bytes() == b""
 
 
 def test_a_second_run_on_the_same_file_is_refused(path):
     with Records(path, {}), pytest.raises(InputError, match="another run holds it"):
-        judge_all(Stub(), SAMPLES, POLICIES, path)
-    assert len(judge_all(Stub(), SAMPLES, POLICIES, path)) == 15
+        ask_all(Stub(), under(SAMPLES, POLICIES), path.parent)
+    assert len(ask_all(Stub(), under(SAMPLES, POLICIES), path.parent)) == 15

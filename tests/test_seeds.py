@@ -30,7 +30,7 @@ def train(tmp_path, monkeypatch):
         ("prompt", ["minimal_edit"] * 4),
     ):
         told = told.add_column(name, column)
-    kept = told.select_columns(["id", "image"]).add_column("asked", ["Is this fine?"] * 4)
+    kept = told.select_columns(["id", "image"]).add_column("request", ["Is this fine?"] * 4)
     made = {"captions": told, "replay": kept.add_column("reply", ["Answer: safe"] * 4)}
     store.save(made, tmp_path / "tiny" / "recaption", 0)
     store.save({"llavaguard": sets.llavaguard(0, images=2)}, tmp_path / "tiny" / "data", 0)

@@ -17,9 +17,8 @@ from scripted_server import says
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.data.images import image_digest
-from sgvl.judges import make_judge
-from sgvl.judges.engine import p_unsafe
-from sgvl.judges.records import judge_all
+from sgvl.judges import ask_all, make_judge, under
+from sgvl.judges.served import p_unsafe
 from sgvl.policies.policy import Policy, load_all
 from sgvl.text.prompts import judge_prompt
 from sgvl.world.scenes import render, sample_scene
@@ -56,23 +55,23 @@ def judge(nano_server, monkeypatch):
 
 def test_it_judges_as_the_chat_judge_does(judge, pictures, tmp_path):
     levels = load_all(["L2", "L4", "L5"])
-    here = judge_all(make_judge("chat"), pictures, levels, tmp_path / "chat.jsonl")
-    there = judge_all(judge, pictures, levels, tmp_path / "served.jsonl")
+    here = ask_all(make_judge("chat"), under(pictures, levels), tmp_path)
+    there = ask_all(judge, under(pictures, levels), tmp_path)
     for name in ("id", "policy", "verdict", "rationale", "reply"):
         assert [row[name] for row in there] == [row[name] for row in here], name
     assert len({row["verdict"] for row in here}) == 2, "there is something to tell apart"
     for mine, its in zip(here, there, strict=True):
         assert its["p_unsafe"] == pytest.approx(mine["p_unsafe"], abs=1e-3)
-    assert judge_all(judge, pictures, levels, tmp_path / "served.jsonl") == there
+    assert ask_all(judge, under(pictures, levels), tmp_path) == there
     cases = [(pictures[k], levels[n]) for k, n in ((0, 1), (0, 2), (3, 0), (0, 0))]
-    found = [answer.verdict for answer in judge.judge_cases(cases)]
+    found = [answer.verdict for answer in judge.judge(cases)]
     assert found == [here[3 * k + n]["verdict"] for k, n in ((0, 1), (0, 2), (3, 0), (0, 0))]
 
 
 def test_a_reply_at_its_limit_is_unparseable_and_the_limit_is_named(nano_server, pictures, judge):
     spec = {"kind": "served", "model": "nano-served", "url": nano_server, "max_new_tokens": 3}
     with pytest.warns(UserWarning, match="2 replies reached max_new_tokens = 3 and were cut; rai"):
-        answers = make_judge(spec).judge(pictures[0].image, load_all(["L1", "L5"]))
+        answers = make_judge(spec).judge(under([pictures[0]], load_all(["L1", "L5"])))
     assert [(a.verdict, a.p_unsafe) for a in answers] == [("unparseable", None)] * 2
 
 
@@ -108,12 +107,12 @@ def pictures_of(server) -> list[int]:
 
 def test_a_request_is_as_documented(faulty, path):
     faulty.plain = ". Answer: unsafe"
-    rows = judge_all(served(faulty, max_new_tokens=50), SAMPLES[:1], POLICIES[:1], path)
+    rows = ask_all(served(faulty, max_new_tokens=50), under(SAMPLES[:1], POLICIES[:1]), path.parent)
     assert rows == [
         {"id": "s0", "policy": "A", "verdict": "unsafe", "p_unsafe": None, "rationale": "A.",
          "reply": "A. Answer: unsafe"}
     ]  # fmt: skip
-    served(faulty, with_p_unsafe=False).judge(SAMPLES[0].image, POLICIES[:1])
+    served(faulty, with_p_unsafe=False).judge(under([SAMPLES[0]], POLICIES[:1]))
     assert not {"logprobs", "top_logprobs"} & set(faulty.asked[1])
     request = faulty.asked[0]
     shown, text = request["messages"][0].pop("content")
@@ -127,7 +126,7 @@ def test_a_request_is_as_documented(faulty, path):
 
 
 def test_the_picture_stands_where_the_prompt_puts_it(faulty):
-    served(faulty, prompt="llama_guard").judge(SAMPLES[0].image, POLICIES[:1])
+    served(faulty, prompt="llama_guard").judge(under([SAMPLES[0]], POLICIES[:1]))
     before, shown, after = faulty.asked[0]["messages"][0]["content"]
     assert "image_url" in shown
     assert POLICIES[0].render("full") in before["text"] and "CONVERSATION" in after["text"]
@@ -138,7 +137,7 @@ def test_the_policies_of_a_picture_are_asked_one_after_another(faulty, concurren
     """So that all but the first find the picture in the server's prefix cache."""
     faulty.delay = 0.02
     judge = served(faulty, concurrency=concurrency)
-    judge.judge_batch(SAMPLES, POLICIES)
+    judge.judge(under(SAMPLES, POLICIES))
     found = list(zip(pictures_of(faulty), faulty.texts(), strict=True))
     if concurrency == 1:
         assert found == [(k, p.name) for k in range(4) for p in POLICIES]
@@ -146,7 +145,7 @@ def test_the_policies_of_a_picture_are_asked_one_after_another(faulty, concurren
         assert [policy for picture, policy in found if picture == k] == ["A", "B", "C"]
     assert faulty.most == concurrency
     faulty.asked.clear()
-    judge.judge_cases([(SAMPLES[k], p) for k in (2, 0) for p in POLICIES])
+    judge.judge([(SAMPLES[k], p) for k in (2, 0) for p in POLICIES])
     assert sorted(pictures_of(faulty)) == [0] * 3 + [2] * 3
 
 
@@ -156,7 +155,9 @@ def test_trouble_that_passes_is_waited_out(faulty, path):
         "B": [(500, b"oops", 0), (503, b"<html>", 0), GOOD],
         "C": [(200, b"{}", 3), GOOD],  # a time-out
     }
-    rows = judge_all(served(faulty, max_retries=3, timeout=2), SAMPLES[:1], POLICIES, path)
+    rows = ask_all(
+        served(faulty, max_retries=3, timeout=2), under(SAMPLES[:1], POLICIES), path.parent
+    )
     assert [row["verdict"] for row in rows] == ["safe"] * 3
     first, second = (t for t, p in zip(faulty.times, faulty.texts(), strict=True) if p == "A")
     assert second - first >= 0.05, "Retry-After is kept to"
@@ -179,18 +180,18 @@ def test_trouble_that_stays_is_named_and_costs_no_other_answer(faulty, path, ste
     faulty.script = {"B": [step]}
     judge = served(faulty, timeout=1)
     with pytest.raises(InputError, match=rf"^s0 under B: {told}\n.*\n.*run again") as caught:
-        judge_all(judge, SAMPLES[:2], POLICIES, path)
+        ask_all(judge, under(SAMPLES[:2], POLICIES), path.parent)
     assert len(caught.value.problems) == 3
     assert len(path.read_text().splitlines()) == 4
     faulty.script, before = {}, len(faulty.asked)
-    assert len(judge_all(judge, SAMPLES[:2], POLICIES, path)) == 6
+    assert len(ask_all(judge, under(SAMPLES[:2], POLICIES), path.parent)) == 6
     assert faulty.texts()[before:] == ["B", "B"]
 
 
 def test_of_many_problems_three_are_told(faulty, path):
     faulty.script = {name: [(503, b"{}", 0)] for name in "ABC"}
     with pytest.raises(InputError) as caught:
-        judge_all(served(faulty), SAMPLES, POLICIES, path)
+        ask_all(served(faulty), under(SAMPLES, POLICIES), path.parent)
     assert caught.value.problems[3] == "and 9 more" and len(caught.value.problems) == 5
 
 
@@ -200,18 +201,18 @@ def test_a_server_that_goes_away_is_one_clear_line_and_costs_no_answer(faulty, p
         faulty.server_close()
 
     with pytest.raises(InputError) as caught:
-        judge_all(served(faulty), SAMPLES, POLICIES, path, batch_size=2, progress=stop)
+        ask_all(served(faulty), under(SAMPLES, POLICIES), path.parent, batch_size=2, progress=stop)
     (line,) = caught.value.problems
     assert line.startswith(f"{faulty.url}: no connection") and "Start the server" in line
     assert len(path.read_text().splitlines()) == 6
-    again = judge_all(served(faulty), SAMPLES[:2], POLICIES, path)
+    again = ask_all(served(faulty), under(SAMPLES[:2], POLICIES), path.parent)
     assert len(again) == 6, "nothing to ask, so no server is needed"
 
 
 def test_a_key_refused_in_the_middle_costs_the_picture_at_work(faulty, path):
     faulty.script = {"B": [GOOD, GOOD, (401, b"{}", 0)]}
     with pytest.raises(InputError, match="HTTP 401: a request without key.*key_variable"):
-        judge_all(served(faulty, concurrency=1), SAMPLES, POLICIES, path)
+        ask_all(served(faulty, concurrency=1), under(SAMPLES, POLICIES), path.parent)
     assert len(path.read_text().splitlines()) == 6 and len(faulty.asked) == 8
 
 
@@ -226,14 +227,14 @@ def test_a_key_refused_in_the_middle_costs_the_picture_at_work(faulty, path):
 def test_a_wrong_model_or_key_stops_before_much_is_asked(faulty, path, models, step, told):
     faulty.models, faulty.script = models, {"A": [step]}
     with pytest.raises(InputError, match=told):
-        judge_all(served(faulty, concurrency=1), SAMPLES, POLICIES, path)
+        ask_all(served(faulty, concurrency=1), under(SAMPLES, POLICIES), path.parent)
     assert len(faulty.asked) <= 1
 
 
 def test_the_key_comes_from_the_environment_and_is_stored_nowhere(faulty, path, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-mine")
     judge = served(faulty, key_variable="MY_KEY")
-    judge_all(judge, SAMPLES[:1], POLICIES, path)
+    ask_all(judge, under(SAMPLES[:1], POLICIES), path.parent)
     assert set(faulty.keys) == {"Bearer sk-mine"}
     assert "sk-" not in path.read_text() and "sk-" not in json.dumps(judge.identity())
     with pytest.raises(InputError, match="judge served: environment variable NO_KEY is not set"):
@@ -281,7 +282,7 @@ def test_p_unsafe_by_hand(prompt, tokens, expected):
 def test_a_server_that_sends_no_log_probabilities_still_judges(faulty, logprobs):
     choice = {"message": {"content": "Answer: safe"}, "finish_reason": "stop", "logprobs": logprobs}
     faulty.script = {"A": [(200, json.dumps({"choices": [choice]}).encode(), 0)]}
-    (answer,) = served(faulty).judge(SAMPLES[0].image, POLICIES[:1])
+    (answer,) = served(faulty).judge(under([SAMPLES[0]], POLICIES[:1]))
     assert (answer.verdict, answer.p_unsafe) == ("safe", None)
 
 

@@ -146,14 +146,15 @@ def captioned():
 
 def test_replay_holds_own_replies_and_no_prompt_is_harmful(tmp_path):
     captions, judge = captioned(), ChatJudge(with_p_unsafe=False)
-    kept = make_replay(judge, captions, policies=3, per_task=2, seed=5)
-    assert judge.ask(list(kept["image"]), list(kept["asked"])) == list(kept["reply"])
-    assert len(set(kept["asked"])) >= 3 + 4  # counting and place ask the same of every picture
+    kept = make_replay(judge, captions, policies=3, per_task=2, folder=tmp_path, seed=5)
+    batches = judge.reader.replies(list(kept["image"]), list(kept["request"]), 120)
+    assert [reply.text for batch in batches for reply in batch] == list(kept["reply"])
+    assert len(set(kept["request"])) >= 3 + 4  # counting and place ask the same of every picture
     harmful = {c.name for c in CATEGORIES.values() if c.group == "harmful"} | set(named("harmful"))
-    assert not harmful & set(re.findall(r"\w+", " ".join(kept["asked"])))
+    assert not harmful & set(re.findall(r"\w+", " ".join(kept["request"])))
     policies, questions = kept.select(range(3)), kept.select(range(3, 11))
     assert set(policies["id"]) < set(captions["id"][4:8])  # where nothing was put back
-    assert len(set(policies["asked"])) == 3
+    assert len(set(policies["request"])) == 3
     assert {parse(reply).verdict for reply in policies["reply"]} <= {"safe", "unsafe"}
     tasks = [name.split("-")[1] for name in questions["id"]]
     assert Counter(tasks) == dict.fromkeys(("presence", "counting", "place", "choice"), 2)
@@ -162,13 +163,13 @@ def test_replay_holds_own_replies_and_no_prompt_is_harmful(tmp_path):
     rows = sft.rows_of("recap", tmp_path, replay=True)
     assert rows.select(range(8)).to_list() == sft.rows_of("recap", tmp_path).to_list()
     assert [row["completion"][0]["content"] for row in rows][8:] == list(kept["reply"])
-    assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["asked"])
+    assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["request"])
 
 
 def test_parts_of_training_rows_are_counted_by_kind(tmp_path):
     captions = captioned()
     kept = captions.select(range(3)).select_columns(["id", "image"])
-    kept = kept.add_column("asked", ["Policy", "Policy", "Where?"]).add_column("reply", ["a"] * 3)
+    kept = kept.add_column("request", ["Policy", "Policy", "Where?"]).add_column("reply", ["a"] * 3)
     kept = kept.map(
         lambda row, k: {"id": f"general-{k}" if k == 2 else row["id"]}, with_indices=True
     )
@@ -188,11 +189,12 @@ def test_questions_of_replay_are_about_scenes_that_no_test_shows():
 
 def test_what_cannot_be_replayed_is_an_error(tmp_path):
     captions, short = captioned(), ChatJudge("mute", with_p_unsafe=False, max_new_tokens=4)
-    with pytest.raises(InputError, match="mute: none of 2 replies to make_replay has a verdict"):
-        make_replay(short, captions, policies=2, per_task=0)
+    with pytest.raises(InputError, match="mute: none of 2 replies to replay has a verdict"):
+        make_replay(short, captions, policies=2, per_task=0, folder=tmp_path)
     with pytest.raises(InputError, match="5 rows wanted of a set of 4"):
-        make_replay(short, captions, policies=5, per_task=0)
-    assert len(make_replay(ChatJudge(with_p_unsafe=False), captions, policies=2, per_task=0)) == 2
+        make_replay(short, captions, policies=5, per_task=0, folder=tmp_path)
+    judge = ChatJudge(with_p_unsafe=False)
+    assert len(make_replay(judge, captions, policies=2, per_task=0, folder=tmp_path)) == 2
     store.save({"captions": captions}, tmp_path / "recaption", 0)
     with pytest.raises(InputError, match="written by 02_recaption: no data set 'replay'"):
         sft.rows_of("recap", tmp_path, replay=True)

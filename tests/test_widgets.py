@@ -15,7 +15,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from sgvl import widgets
 from sgvl.common.errors import InputError
-from sgvl.judges import Judgement, make_judge
+from sgvl.data import Sample
+from sgvl.judges import Judgement, make_judge, under
 from sgvl.policies import brief
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts
 from sgvl.policies.policy import load, load_all
@@ -210,7 +211,7 @@ def test_the_model_answers_the_very_words_that_were_typed(model):
     dog = brief.parse_brief("dog prohibited; all else permitted")
     prompt = brief.parse_brief(text.value).render("brief").removesuffix(".")
     assert prompt == text.value, "what was typed is what a policy of these clauses renders"
-    expected = model.judge(render(HUG), [picture_views.Typed(text.value)])[0]
+    expected = model.judge(under([Sample("s", render(HUG))], [picture_views.Typed(text.value)]))[0]
     assert f"| the model | {expected.verdict} |" in panel.text and expected.reply in panel.text
     assert f"| the rule | {dog.label(HUG.tags).label} |" in panel.text
     text.value = "Please allow nothing that barks."
@@ -235,7 +236,7 @@ def test_the_policies_that_answer_exercises_do(text, unsafe):
 def test_replies_stand_beside_the_rule(model):
     text = "animals prohibited; all else permitted"
     row = widgets.replies(model, {text: HUG}).frame.iloc[0]
-    said = model.judge(render(HUG), [picture_views.Typed(text)])[0]
+    said = model.judge(under([Sample("s", render(HUG))], [picture_views.Typed(text)]))[0]
     assert (row["the rule"], row["the model"], row["its reason"]) == (
         "unsafe", said.verdict, said.reply,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Objects that a parameter file names by their kind: judges, captioners, sources of data."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 
 from sgvl.common.errors import nearest, need_known, raise_any
@@ -19,7 +19,17 @@ def make(what: str, registry: Mapping[str, str], spec: str | dict):
     Raises
     ------
     InputError
-        For an unknown kind or option, with the nearest valid name, and for a missing option.
+        As ``check`` does.
+    """
+    build, options = check(what, registry, spec)
+    return build(**options)
+
+
+def check(what: str, registry: Mapping[str, str], spec: str | dict) -> tuple[Callable, dict]:
+    """Check ``spec``, and return its class or function and the arguments, without building it.
+
+    Raises InputError for an unknown kind or option, with the nearest valid name, and for a missing
+    option; all problems at once.
     """
     options = dict(spec) if isinstance(spec, dict) else {"kind": spec}
     kind = str(options.pop("kind", None))
@@ -30,4 +40,4 @@ def make(what: str, registry: Mapping[str, str], spec: str | dict):
     missing = [o for o, p in known.items() if p.default is p.empty and o not in options]
     problems = [f"{what} {kind!r} has no option {o!r}; {nearest(str(o), known)}" for o in unknown]
     raise_any(problems + [f"{what} {kind!r} needs the option {o!r}" for o in missing])
-    return build(**options)
+    return build, options

@@ -1,99 +1,96 @@
-"""What a model can do beside judging: say what a picture shows, and answer plain questions.
+"""Abilities beside judging: naming what a picture shows, and answering plain questions.
 
-Both are measured before and after training, with the same pictures and the same words.
+Both are measured before and after training, with the same pictures and the same requests.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.data import Sample
-from sgvl.data.images import image_digest, load_image
-from sgvl.judges.records import Records
+from sgvl.data import Sample, store
+from sgvl.data.images import load_image
 from sgvl.policies.concepts import PLACES, group
 from sgvl.text import multiple_choice
 from sgvl.text.prompts import CAPTION
 from sgvl.world.questions import answer_in
 
-COLUMNS = ["judge", "id", "task", "category", "given", "right", "unparseable"]
-BATCH = 32  # published questions that are in memory at a time, and lost with a run that is killed
+QUESTIONS = ["id", "task", "category", "given", "right", "unparseable"]
+THINGS = ["id", "thing", "group", "caption", "right"]
+
+# Sends (sample, text) requests to one judge and returns its replies, as ``judges.ask_all`` does.
+Ask = Callable[[list], list[dict]]
 
 
-def naming(judge, samples: Sequence[Sample], prompt: str = CAPTION[0]) -> pd.DataFrame:
-    """One row a drawn thing: id, thing, group, caption, and whether the caption names it."""
-    captions = judge.ask([s.image for s in samples], [prompt] * len(samples))
+def naming(ask: Ask, samples: Sequence[Sample]) -> pd.DataFrame:
+    """Ask for captions of drawn scenes and check which things they name.
+
+    Returns
+    -------
+    DataFrame
+        One row a thing: id, thing, group, caption, and whether the caption names it (right).
+    """
+    captions = {row["id"]: row["reply"] for row in ask([(s, CAPTION[0]) for s in samples])}
     rows = []
-    for sample, caption in zip(samples, captions, strict=True):
+    for sample in samples:
+        if sample.id not in captions:  # another worker's
+            continue
+        caption = captions[sample.id]
         words = f" {caption.replace(',', ' ').replace('.', ' ')} "
         for thing in sorted(set(sample.tags) - set(PLACES)):
             rows.append((sample.id, thing, group(thing), caption, f" {thing} " in words))
-    return pd.DataFrame(rows, columns=["id", "thing", "group", "caption", "right"])
+    return pd.DataFrame(rows, columns=THINGS)
 
 
-def of_judges(
-    judges: Iterable, sets: Sequence[Dataset], convention: str, folder: Path
-) -> pd.DataFrame:
-    """What ``answering`` returns for every judge that speaks and every set, with a column judge."""
-    frames = []
-    for judge in (judge for judge in judges if hasattr(judge, "ask")):
-        records = folder / f"{judge.name.replace('/', '_')}.general.jsonl"
-        found = [answering(judge, rows, convention, records) for rows in sets]
-        frames += [answers.assign(judge=judge.name)[COLUMNS] for answers in found]
-    return pd.concat(frames) if frames else pd.DataFrame(columns=COLUMNS)
-
-
-def answering(
-    judge, rows: Dataset, convention: str = "vlmevalkit", records: Path | None = None
-) -> pd.DataFrame:
-    """Ask questions: one row each with id, task, category, given, right and unparseable.
+def answering(ask: Ask, rows: Dataset, convention: str = "vlmevalkit") -> pd.DataFrame:
+    """Ask the questions of a set and check the replies.
 
     Questions about drawn scenes have four tasks. Those of ``sgvl.data.sources.general`` are one
-    task, put and read under a convention of ``sgvl.text.multiple_choice``; replies are kept in the
-    file ``records``, and what it holds is not asked again.
+    task, put and read under a convention of ``sgvl.text.multiple_choice``.
+
+    Returns
+    -------
+    DataFrame
+        One row a question: id, task, category, given, right, and unparseable (no answer was found
+        in the reply).
     """
-    if "options" in rows.column_names:
-        return _published(judge, rows, convention, records)
-    replies = judge.ask(list(rows["image"]), list(rows["question"]))
-    given = [answer_in(reply) for reply in replies]
-    right = [g == a for g, a in zip(given, rows["answer"], strict=True)]
-    told = {"id": rows["id"], "task": rows["category"], "category": "", "given": given}
-    return pd.DataFrame(told | {"right": right, "unparseable": [not g for g in given]})
+    check, requests = (
+        (_check_published, _published_requests)
+        if "options" in rows.column_names
+        else (_check_drawn, _drawn_requests)
+    )
+    replies = {row["id"]: row["reply"] for row in ask(requests(rows, convention))}
+    columns = [name for name in rows.column_names if name not in ("image", "images")]
+    answers = [
+        check(row, replies[row["id"]], convention)
+        for row in rows.select_columns(columns)
+        if row["id"] in replies
+    ]
+    return pd.DataFrame(answers, columns=QUESTIONS)
 
 
-def _published(judge, rows: Dataset, convention: str, path: Path) -> pd.DataFrame:
-    replies: list[str] = []
-    with Records(path, judge.identity(), fields=["reply"]) as records:
-        for start in range(0, len(rows), BATCH):
-            part = rows.select(range(start, min(start + BATCH, len(rows))))
-            replies += _replies(judge, list(part), convention, records)
-    found = []
-    for row, reply in zip(rows.remove_columns("images"), replies, strict=True):
-        options, name = multiple_choice.lettered(row["options"]), row["set"]
-        right = multiple_choice.is_correct(reply, options, row["answer"], convention, name)
-        told = {"id": row["id"], "task": name, "category": row["category"], "given": reply}
-        found.append(told | {"right": right is True, "unparseable": right is None})
-    return pd.DataFrame(found)
+def _drawn_requests(rows: Dataset, convention: str) -> list[tuple[Sample, str]]:
+    questions = dict(zip(rows["id"], rows["question"], strict=True))
+    return [(sample, questions[sample.id]) for sample in store.samples(rows)]
 
 
-def _replies(judge, rows: Sequence[dict], convention: str, records: Records) -> list[str]:
-    """The reply to each question: from the records, or asked for now and kept there."""
-    abouts, new = [], {}
+def _check_drawn(row: dict, reply: str, convention: str) -> tuple:
+    given = answer_in(reply)
+    return row["id"], row["category"], "", given, given == row["answer"], not given
+
+
+def _published_requests(rows: Dataset, convention: str):
+    """Yield one request a question; its pictures are decoded when it is reached."""
     for row in rows:
         options = multiple_choice.lettered(row["options"])
         text = multiple_choice.build_prompt(
             row["question"], options, row["answer"], convention, row["set"]
         )
         images = [load_image(file["bytes"], name=row["id"]) for file in row["images"]]
-        shown = " ".join(map(image_digest, images))
-        abouts.append((shown, hashlib.sha256(text.encode()).hexdigest()))
-        if records.get(*abouts[-1]) is None:
-            new[abouts[-1]] = row["id"], images, text
-    _, images, texts = zip(*new.values(), strict=True) if new else ([], [], [])
-    records.append(
-        {"key": records.key(*about), "id": new[about][0], "prompt": convention, "reply": reply}
-        for about, reply in zip(new, judge.ask(images, texts), strict=True)
-    )
-    return [records.get(*about)["reply"] for about in abouts]
+        yield Sample(row["id"], images), text
+
+
+def _check_published(row: dict, reply: str, convention: str) -> tuple:
+    options = multiple_choice.lettered(row["options"])
+    right = multiple_choice.is_correct(reply, options, row["answer"], convention, row["set"])
+    return row["id"], row["set"], row["category"], reply, right is True, right is None

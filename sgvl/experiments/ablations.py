@@ -1,97 +1,101 @@
-"""One judge before every set: what Tables 2 to 6 and Figure 6 are made of."""
+"""Tables 2 to 5 and Figure 6 from stored answers; nothing here asks a judge.
+
+A judge is found by its id. ``safety`` and ``general`` are the two sides that Tables 4 and 5 and
+Figure 6 set against each other.
+"""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
-from datasets import Dataset
 
-from sgvl.data import store
-from sgvl.data.cases import label_cases
-from sgvl.experiments import ability
-from sgvl.judges import Judge
-from sgvl.judges.records import judge_all
-from sgvl.policies.policy import Policy, load
+from sgvl.common.errors import InputError, nearest
+from sgvl.experiments.benchmark import Panel
+from sgvl.scores import accuracy
+from sgvl.scores.metrics import score_table
 
-
-class Sets(NamedTuple):
-    """The test sets of a run, read once for all judges."""
-
-    bench: Dataset  # SafeEditBench: pairs, judged under every level
-    unsafebench: Dataset  # nine categories under the eleven-heading policy
-    llavaguard: Dataset  # pictures with policies of their own
-    following: Dataset  # pictures under random policies over harmful categories
-    general: list[Dataset]  # questions that have nothing to do with safety
+# What each judge of Table 5 was trained with.
+PARTS = {"base": "", "no_recap": "", "sft": "recap", "full": "recap, RL"}
+BOUNDS = ["value", "low", "high"]
 
 
-def read(
-    folder: Path, pairs: int = 0, rows: int = 0, general: Sequence[str] = ("general",)
-) -> Sets:
-    """The sets in ``folder``; ``pairs`` of SafeEditBench and ``rows`` of each other, 0 for all.
+def choose(panel: Panel, ids: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the frames of these judges alone, judges in the order given.
 
-    ``general`` names sets of questions: the drawn one, or published ones.
+    Raises InputError for an id that no judge of the panel has, with the nearest one.
     """
-    bench = store.read("safeeditbench", folder)
-    names = ("unsafebench", "llavaguard_test", "following_harmful", *general)
-    others = [store.read(name, folder) for name in names]
-    # Drawn rows come in pairs; published questions do not, and may be odd in number.
-    group = [1 if "options" in other.column_names else 2 for other in others]
-    others = [store.take_evenly(other, rows, g) for other, g in zip(others, group, strict=True)]
-    pairs_of_it = bench.select(store.even_indices(len(bench), 2 * pairs, group=2))
-    return Sets(pairs_of_it, *others[:3], others[3:])
+    known = list(panel.judges["judge"])
+    if unknown := [id for id in ids if id not in known]:
+        raise InputError(f"no judge {id!r} was asked; {nearest(id, known)}" for id in unknown)
+    order = {id: k for k, id in enumerate(ids)}
+    frames = {}
+    for name, frame in panel.frames.items():
+        own = frame[frame["judge"].isin(ids)]
+        if len(own):
+            frames[name] = own.sort_values("judge", key=lambda c: c.map(order), kind="stable")
+    return frames
 
 
-def examine(
-    judge: Judge,
-    sets: Sets,
-    levels: Sequence[Policy],
-    folder: Path,
-    convention: str = "vlmevalkit",
+def safety_scores(
+    frames: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Everything that one judge answers, as frames by name, each with a column ``judge``.
-
-    ``levels``, ``unsafebench``, ``llavaguard`` and ``following`` are judgement frames as
-    ``sgvl.scores.metrics`` takes them; a category of UnsafeBench stands where the policy does.
-    ``general`` and ``naming`` come from ``sgvl.experiments.ability``, and only from judges that
-    speak; ``convention`` is that of published questions. Their answers, and those under fixed
-    policies, are kept in ``folder`` and not asked for again.
-    """
-    content = [load("openai_content")]
-    one = _judged(judge, store.samples(sets.unsafebench), content, folder)
-    found = {
-        "levels": judge_levels(judge, sets.bench, levels, folder),
-        "unsafebench": one.assign(
-            policy=sets.unsafebench["category"],
-            label=store.labels(sets.unsafebench),
-            pair=one["id"],
-        ),
-        "llavaguard": _own_policies(judge, sets.llavaguard),
-        "following": _own_policies(judge, sets.following),
+    """Score the three safety sets; each table as ``score_table`` makes it, by set name."""
+    names = {"UnsafeBench": "content", "LlavaGuard": "own", "SafeEditBench": "levels"}
+    return {
+        title: score_table(frames[name], resamples=resamples, seed=seed)
+        for title, name in names.items()
+        if name in frames
     }
-    if hasattr(judge, "ask"):
-        found["general"] = ability.of_judges([judge], sets.general, convention, folder)
-        found["naming"] = ability.naming(judge, store.samples(sets.bench))
-    return {name: frame.assign(judge=judge.name) for name, frame in found.items()}
 
 
-def judge_levels(
-    judge: Judge, bench: Dataset, levels: Sequence[Policy], folder: Path
-) -> pd.DataFrame:
-    """A judge's answers on SafeEditBench under every level, with the labels."""
-    asked = _judged(judge, store.samples(bench), levels, folder)
-    return asked.merge(label_cases(bench, levels), on=["id", "policy"]).assign(judge=judge.name)
+def overall(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one row a judge and safety set: judge, set, n, value, low, high (percent).
+
+    F1 over all rows for UnsafeBench and LlavaGuard, the mean over levels for SafeEditBench.
+    """
+    average = {"SafeEditBench": "macro"}
+    rows = [
+        table[table["policy"] == average.get(name, "pooled")].assign(set=name)
+        for name, table in scores.items()
+    ]
+    return pd.concat(rows)[["judge", "set", "n", *BOUNDS]]
 
 
-def _judged(judge, samples, policies, folder) -> pd.DataFrame:
-    records = folder / f"{judge.name.replace('/', '_')}.jsonl"
-    return pd.DataFrame(judge_all(judge, samples, policies, records))
+def table4(safety: pd.DataFrame, general: pd.DataFrame) -> pd.DataFrame:
+    """Join safety sets and general tasks: judge, set, n, value, low, high (percent).
+
+    ``safety`` is what ``overall`` returned, ``general`` what ``accuracy.scores`` did (micro).
+    """
+    tasks = general.rename(columns={"task": "set", "micro": "value"})
+    return pd.concat([safety, tasks[safety.columns]], ignore_index=True)
 
 
-def _own_policies(judge: Judge, rows: Dataset) -> pd.DataFrame:
-    """Judgements of rows that bring their policies; all count as one policy, the set's name."""
-    verdicts = [j.verdict for j in judge.judge_cases(store.policy_cases(rows))]
-    return pd.DataFrame(
-        {"id": rows["id"], "pair": rows["pair"], "policy": rows["source"][0],
-         "label": store.labels(rows), "verdict": verdicts}
-    )  # fmt: skip
+def table5(safety: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return UnsafeBench beside general ability for the judges that differ by one part.
+
+    ``answers`` is the frame ``general``. Columns: set, judge, value, low, high, n, parts.
+    """
+    sides = {
+        "UnsafeBench": safety[safety["set"] == "UnsafeBench"].set_index("judge")[[*BOUNDS, "n"]],
+        "General": general_ability(answers),
+    }
+    table = pd.concat(sides, names=["set"]).reset_index()
+    table = table[table["judge"].isin(PARTS)]
+    return table.assign(parts=table["judge"].map(PARTS))
+
+
+def figure6(safety: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return the points of Figure 6: SafeEditBench (macro) against general ability, in percent.
+
+    Columns: judge, safety, safety_low, safety_high, general, general_low, general_high, general_n.
+    """
+    bench = safety[safety["set"] == "SafeEditBench"].set_index("judge")[BOUNDS]
+    points = bench.add_prefix("safety_").join(
+        general_ability(answers).add_prefix("general_"), how="inner"
+    )
+    names = {"safety_value": "safety", "general_value": "general"}
+    return points.rename(columns=names).reset_index()
+
+
+def general_ability(answers: pd.DataFrame) -> pd.DataFrame:
+    """Return each judge's mean over tasks with its interval: value, low, high, n (percent)."""
+    return answers.groupby("judge", sort=False).apply(accuracy.overall)

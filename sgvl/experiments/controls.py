@@ -14,7 +14,7 @@ from PIL import Image
 
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases
-from sgvl.judges import Judge
+from sgvl.experiments.ability import Ask
 from sgvl.policies.policy import Policy
 from sgvl.scores.metrics import balanced_accuracy_interval
 from sgvl.text.verdict import UNPARSEABLE
@@ -137,39 +137,52 @@ class BlankPolicy(Policy):
 
 
 BLANK_POLICY = BlankPolicy(name="blank", title="Blank", default="permitted", rules=[])
-BLANK_PICTURE = Image.new("RGB", (224, 224), (128, 128, 128))
+BLANK_SAMPLE = Sample("blank", Image.new("RGB", (224, 224), (128, 128, 128)))
 
 
-def of_judges(judges: Iterable[Judge], samples: Sequence[Sample], asked: Cases) -> pd.DataFrame:
-    """Judges with half of the input, a grey picture or a blank policy, within each policy."""
-    rows = []
-    for judge in judges:
-        policies = asked.distinct()
-        grey = judge.judge_cases([(Sample("blank", BLANK_PICTURE), p) for p in policies])
-        blank = judge.judge_cases([(sample, BLANK_POLICY) for sample in samples])
-        of_grey = {p.digest: answer.verdict for p, answer in zip(policies, grey, strict=True)}
-        of_blank = {s.id: answer.verdict for s, answer in zip(samples, blank, strict=True)}
-        cases = asked.cases.assign(
-            no_picture=[of_grey[policy.digest] for policy in asked.policies],
-            no_policy=asked.cases["id"].map(of_blank),
-        )
-        for name, own in cases.groupby("policy", sort=False):
-            if own["label"].nunique() == 2:
-                halves = {
-                    "policy, no picture": own["no_picture"],
-                    "picture, no policy": own["no_policy"],
-                }
-                rows += [
-                    {"judge": judge.name, "policy": name, "control": control}
-                    | _reached(own["label"], verdicts, own["pair"])
-                    for control, verdicts in halves.items()
-                ]
+def blind_answers(ask: Ask, samples: Sequence[Sample], cases: Cases) -> pd.DataFrame:
+    """Ask a judge with half of the input: a grey picture, and a blank policy.
+
+    Returns
+    -------
+    DataFrame
+        The table of ``cases`` with the verdicts ``no_picture`` and ``no_policy``.
+    """
+    policies = cases.distinct()
+    grey = ask([(BLANK_SAMPLE, policy) for policy in policies])  # all or none, by the picture
+    of_grey = {policy.digest: row["verdict"] for policy, row in zip(policies, grey, strict=False)}
+    of_blank = {row["id"]: row["verdict"] for row in ask([(s, BLANK_POLICY) for s in samples])}
+    return cases.table.assign(
+        no_picture=[of_grey.get(policy.digest) for policy in cases.policies],
+        no_policy=cases.table["id"].map(of_blank),
+    )
+
+
+def blind_scores(answers: pd.DataFrame) -> pd.DataFrame:
+    """Score judges with half of the input, within each policy that has both labels.
+
+    ``answers`` is what ``blind_answers`` returned, with a column judge.
+    """
+    halves = {"policy, no picture": "no_picture", "picture, no policy": "no_policy"}
+    rows = [
+        {"judge": judge, "policy": policy, "control": control}
+        | _reached(own["label"], own[column], own["pair"])
+        for (judge, policy), own in answers.groupby(["judge", "policy"], sort=False)
+        if own["label"].nunique() == 2
+        for control, column in halves.items()
+    ]
     return pd.DataFrame(rows)
 
 
-def follows(judge: Judge, dataset: Dataset) -> dict:
-    """How well a judge follows the policies of a policy-following set: balanced accuracy."""
-    verdicts = [answer.verdict for answer in judge.judge_cases(store.policy_cases(dataset))]
-    reached = _reached(store.labels(dataset), verdicts, dataset["pair"])
-    unread = 100 * float(np.mean([verdict == UNPARSEABLE for verdict in verdicts]))
-    return {"judge": judge.name, "set": dataset[0]["source"], **reached, "unparseable": unread}
+def follow_scores(answers: pd.DataFrame) -> pd.DataFrame:
+    """Score how well judges follow the policies of a policy-following set.
+
+    ``answers`` is a judgement frame. Columns: judge, n, value, low, high (balanced accuracy in
+    percent), at_chance, unparseable (percent).
+    """
+    rows = []
+    for judge, own in answers.groupby("judge", sort=False):
+        unparseable = 100 * float((own["verdict"] == UNPARSEABLE).mean())
+        scores = _reached(own["label"], own["verdict"], own["pair"])
+        rows.append({"judge": judge, **scores, "unparseable": unparseable})
+    return pd.DataFrame(rows)

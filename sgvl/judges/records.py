@@ -14,89 +14,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sgvl.common.errors import Busy, InputError
-from sgvl.data.images import image_digest
-from sgvl.judges.base import Judge, Judgement, Sample, Unanswered
-from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.judges.base import Judgement
 
 try:
     import fcntl
 except ImportError:  # Windows: no lock, so one run at a time is up to the reader
     fcntl = None
-
-# The answer itself; "id" and "policy" stand in a record for its reader and decide nothing.
-ANSWER = ("verdict", "p_unsafe", "rationale", "reply")
-
-
-def judge_all(
-    judge: Judge,
-    samples: Iterable[Sample],
-    policies: Sequence,
-    path: str | Path,
-    batch_size: int | None = None,
-    progress: Callable[[int], object] | None = None,
-    worker: tuple[int, int] = (0, 1),
-) -> list[dict]:
-    """Judge every sample under every policy, asking only for what ``path`` does not hold yet.
-
-    ``path`` is this judge's JSONL file. ``samples`` is read once and one batch is in memory at a
-    time, so a generator that loads pictures will do; ``batch_size`` is in pictures, by default the
-    judge's own. ``progress`` is called with the number of samples just settled (the ``update`` of a
-    tqdm bar fits). ``worker`` is (k, n): of n workers that may be at it at the same time, this is
-    number k, from 0; it judges its share of the samples and returns that.
-
-    Returns one dict per judgement, samples in order and policies within each: id, policy (its
-    name), verdict, p_unsafe, rationale, reply. A rerun returns the same list and leaves the same
-    bytes in the file. Raises InputError for a damaged file, and for an answer that is no judgement
-    (a probability of nan), after the sound answers of its batch are stored.
-    """
-    if batch_size is None:
-        batch_size = judge.pictures_at_once
-    if batch_size < 1:
-        raise InputError(f"batch_size is at least 1, not {batch_size}")
-    seen = []
-    with Records(path, judge.identity(), worker=worker) as records:
-        shown = ((_content(judge, sample), sample) for sample in samples)
-        own = ((digest, sample) for digest, sample in shown if records.takes(digest))
-        while batch := list(islice(own, batch_size)):
-            # One question for the same picture twice, and one call for samples that lack the same
-            # policies: all of them in a fresh run, fewer after a torn line or for a new policy.
-            calls: dict[tuple[int, ...], dict[str, Sample]] = {}
-            for digest, sample in batch:
-                known = (records.get(digest, policy.digest) for policy in policies)
-                lacking = tuple(i for i, answer in enumerate(known) if answer is None)
-                calls.setdefault(lacking, {}).setdefault(digest, sample)
-            for lacking, asked in calls.items():
-                if lacking:
-                    _ask(judge, asked, [policies[i] for i in lacking], records)
-            seen += [(sample.id, digest) for digest, sample in batch]
-            if progress:
-                progress(len(batch))
-        return [
-            {"id": id_, "policy": policy.name} | records.get(digest, policy.digest)
-            for id_, digest in seen
-            for policy in policies
-        ]
-
-
-def _ask(judge: Judge, asked: dict[str, Sample], policies: Sequence, records: "Records") -> None:
-    unanswered = None
-    try:
-        answers = judge.judge_batch(list(asked.values()), policies)
-    except Unanswered as error:
-        answers, unanswered = error.answers, error
-    records.append(
-        _record(records.key(digest, policy.digest), sample.id, policy.name, judgement)
-        for (digest, sample), row in zip(asked.items(), answers, strict=True)
-        for policy, judgement in zip(policies, row, strict=True)
-        if judgement is not None
-    )
-    if unanswered:
-        raise unanswered
 
 
 class Records:
@@ -106,7 +33,7 @@ class Records:
         with Records("records/rule.jsonl", judge.identity()) as records:
             answer = records.get(image_digest(picture), policy.digest)
 
-    ``worker`` is (k, n) as in ``judge_all``. Answers of another identity (other weights, another
+    ``worker`` is (k, n) as in ``ask_all``. Answers of another identity (other weights, another
     prompt) in the same files are kept and never returned. Raises Busy if another run holds the
     file, or another number of workers is at it, and InputError for a damaged line or two
     conflicting answers to one question, naming the lines.
@@ -119,7 +46,7 @@ class Records:
         self,
         path: str | Path,
         identity: dict,
-        fields: Sequence[str] = ANSWER,
+        fields: Sequence[str] = Judgement._fields,
         worker: tuple[int, int] = (0, 1),
     ):
         self._number, self._workers = worker
@@ -174,7 +101,7 @@ class Records:
         return self._answers.get(self.key(image_digest, policy_digest))
 
     def append(self, rows: Iterable[dict]) -> None:
-        """Store rows as made by ``judge_all``: one write, on the disk before this returns.
+        """Store rows as made by ``ask_missing``: one write, on the disk before this returns.
 
         A row is a dict with key, id, policy or prompt (a name) and the answer's fields. One whose
         answer is already there is skipped. Raises InputError for a conflicting one (nothing is
@@ -272,24 +199,6 @@ def _hold(file, how: int, path: Path) -> None:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy(f"{path}: another run holds it; wait for that run") from None
-
-
-def _content(judge: Judge, sample: Sample) -> str:
-    """Digest of what a judge is shown of a sample: the picture, and the tags if it reads them."""
-    digest = image_digest(sample.image)
-    if not judge.reads_tags:
-        return digest
-    return hashlib.sha256("\n".join([digest, *sorted(sample.tags)]).encode()).hexdigest()
-
-
-def _record(key: str, id_: str, policy: str, judgement: Judgement) -> dict:
-    row = {"key": key, "id": id_, "policy": policy} | judgement._asdict()
-    p = row["p_unsafe"]
-    if row["verdict"] not in (SAFE, UNSAFE, UNPARSEABLE):
-        return row | {"verdict": None, "error": f"{row['verdict']!r} is not a verdict"}
-    if p is not None and not 0 <= p <= 1:  # also true for nan
-        return row | {"verdict": None, "p_unsafe": None, "error": f"P(unsafe) is {p}"}
-    return row
 
 
 def _name(row: dict) -> str:

@@ -1,35 +1,58 @@
 """A judge behind an OpenAI-compatible server: vLLM's ``vllm serve`` on a GPU box, or another."""
 
-from collections.abc import Iterator, Sequence
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from itertools import groupby
 
-from sgvl.judges.engine import TOP, EngineJudge
+from sgvl.common.errors import InputError
+from sgvl.judges.base import Results, SpeakingJudge
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.models.reply import Reply
+from sgvl.text import prompts
+
+TOP = 20  # likeliest tokens requested at each place: the most that vLLM gives by default
+
+# Per prompt: how a reply ends right before its verdict, and its words for safe and unsafe.
+VERDICTS = {
+    "reason": (re.compile(rf"{prompts.SLOT}\s*$"), ("safe", "unsafe")),
+    "word": (re.compile(r"^\s*$"), ("safe", "unsafe")),
+    "llama_guard": (re.compile(r"^\s*$"), ("safe", "unsafe")),
+    "taxonomy": (re.compile(r'"rating"\s*:\s*"$'), ("Safe", "Unsafe")),
+}
 
 
-class ServedJudge(EngineJudge):
-    """Asks a model by the server's name for it; the same questions as the chat judge's.
+class ServedJudge(SpeakingJudge):
+    """Sends the chat judge's requests to a server.
+
+    Replies are decoded greedily. P(unsafe) compares the two verdicts among the ``TOP`` likeliest
+    tokens where the reply's verdict begins: a word of several tokens counts by its first, and one
+    that is not among them as 0. It is None where the reply has no verdict or the server sends no
+    log-probabilities. (The chat judge has one for replies without a verdict too: it appends
+    "Answer:" and runs the model once more, which a server cannot do.)
 
     Parameters
     ----------
-    model : as the server calls it (``--served-model-name``); it must be in its list of models
+    model : the server's name for it (``--served-model-name``); must be in its list of models
+    url : up to and with ``/v1``
+    id : name in files, tables and claims
     revision : of the weights that the server was started with. A server cannot prove its weights,
-        so the identity of the answers holds what is said here: name the commit, and another one
-        where the server gets other weights under the same name.
+        so stored answers are identified by what is given here: name the commit.
     image_format, max_side : how a picture is sent; PNG as it is changes no pixel
-    concurrency : pictures at a time. The policies of one are asked one after another, so that all
+    concurrency : pictures at a time. The policies of one are sent one after another, so that all
         but the first find the picture in the server's prefix cache.
+    timeout, max_retries, key_variable : see ``sgvl.models.endpoint.Endpoint``
 
-    ``url``, ``timeout``, ``max_retries`` and ``key_variable`` are those of
-    ``sgvl.models.endpoint.Endpoint``, the rest those of the chat judge. What a server was asked in
-    vain is an error, and asked again by the next run. Nothing of the URL or the key is stored.
+    The rest is as for the chat judge. Neither the URL nor the key is stored.
     """
 
     def __init__(
         self,
         model: str,
         url: str = "http://localhost:8000/v1",
-        name: str = "served",
+        id: str = "served",
         revision: str | None = None,
         prompt: str = "reason",
         policy_form: str = "brief",
@@ -43,9 +66,9 @@ class ServedJudge(EngineJudge):
         max_retries: int = 5,
         key_variable: str = "",
     ):
-        super().__init__(name, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
+        super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.endpoint = Endpoint(
-            f"judge {self.name}",
+            f"judge {id}",
             model=model,
             url=url,
             image_format=image_format,
@@ -67,10 +90,76 @@ class ServedJudge(EngineJudge):
             **super().identity(),
         }
 
-    def _answers(self, shown: Sequence[tuple]) -> Iterator[tuple[int, list[Reply]]]:
-        asked = (
-            Requests(k, texts, lambda image=image: image) for k, (image, texts) in enumerate(shown)
-        )
+    def reply_identity(self) -> dict:
+        keys = ("kind", "model", "revision", "image", "max_new_tokens")
+        return {key: value for key, value in self.identity().items() if key in keys}
+
+    def results(self, cases) -> Results:
         scored = {"logprobs": True, "top_logprobs": TOP} if self.with_p_unsafe else {}
-        settings = {"temperature": 0.0, "max_tokens": self.max_new_tokens, **scored}
-        return self.endpoint.replies(asked, **settings)
+        texts = [self.request(policy) for _, policy in cases]
+        for batch in self._send([sample for sample, _ in cases], texts, **scored):
+            yield [(i, None if r.error else self._judgement(r), r.error) for i, r in batch]
+
+    def replies(self, requests) -> Results:
+        samples, texts = [sample for sample, _ in requests], [text for _, text in requests]
+        for batch in self._send(samples, texts):
+            yield [(i, reply, reply.error) for i, reply in batch]
+
+    def _send(self, samples: Sequence, texts: Sequence[str], **settings):
+        """Yield (index, reply) of all requests at once, and of those answered before a failure."""
+        own = [list(i) for _, i in groupby(range(len(samples)), lambda i: id(samples[i]))]
+        requests = (Requests(i, [texts[k] for k in i], _opener(samples[i[0]].image)) for i in own)
+        settings |= {"temperature": 0.0, "max_tokens": self.max_new_tokens}
+        replies: dict[int, Reply] = {}
+        failure = None
+        try:
+            # Closed at once by an interrupt, so that nothing stays under way.
+            with closing(self.endpoint.replies(requests, **settings)) as stream:
+                for indices, found in stream:
+                    replies |= zip(indices, found, strict=True)
+        except InputError as error:  # nothing can be answered any more
+            failure = error
+        self._warn_of_cut(replies.values())
+        yield sorted(replies.items())
+        if failure:
+            raise failure
+
+    def _warn_of_cut(self, replies: Iterable[Reply]) -> None:
+        if cut := sum(reply.finish == "length" for reply in replies):
+            limit = f"{cut} replies reached max_new_tokens = {self.max_new_tokens} and were cut"
+            warnings.warn(f"judge {self.id}: {limit}; raise it", stacklevel=2)
+
+    def _judgement(self, reply: Reply):
+        return self.parse(reply.text.strip(), p_unsafe(reply.tokens, self.prompt))
+
+
+def _opener(image) -> Callable:
+    if isinstance(image, list):
+        if len(image) != 1:
+            raise InputError("a served judge sends one picture with a request, not several")
+        (image,) = image
+    return lambda: image
+
+
+def p_unsafe(tokens: Sequence[tuple], prompt: str) -> float | None:
+    """Compute P(unsafe) at the token where a reply's verdict begins; None if it has no verdict.
+
+    ``tokens`` are those of ``sgvl.models.reply.Reply``.
+
+    >>> likeliest = (" safe", math.log(0.6)), (" unsafe", math.log(0.2)), (" maybe", math.log(0.1))
+    >>> round(p_unsafe([("Reply:", ()), (" safe", likeliest)], "reason"), 3)
+    0.25
+    """
+    before, words = VERDICTS[prompt]
+    text, candidates = "", ()
+    for token, likeliest in tokens:
+        if any(_opens(word, token) for word in words) and before.search(text):
+            candidates = likeliest
+        text += token
+    safe, unsafe = (sum(math.exp(p) for t, p in candidates if _opens(word, t)) for word in words)
+    return unsafe / (safe + unsafe) if safe + unsafe else None
+
+
+def _opens(word: str, token: str) -> bool:
+    """Check whether a token is the word or its beginning; a space before it does not count."""
+    return bool(token.strip()) and word.startswith(token.strip())

@@ -75,7 +75,7 @@ def measure(judge: ChatJudge, n: int = 300, seed: int = 1) -> dict[str, dict]:
         figures[f"general ability: {task}"] = row.to_dict()
     for kind in ("neutral", "harmful"):
         rows = sets.following(seed, images=n // 2, kind=kind)
-        verdicts = [j.verdict for j in judge.judge_cases(policy_cases(rows))]
+        verdicts = [j.verdict for j in judge.judge(policy_cases(rows))]
         reached = balanced_accuracy_interval(labels(rows), verdicts, rows["pair"])
         figures[f"policies over {kind} categories"] = reached._asdict() | {"n": len(rows)}
     return figures

@@ -12,9 +12,9 @@ recaptioner refused, cut short or garbled is counted and left out; ``departure``
 from sgvl.common.registry import make
 from sgvl.models.reply import Reply
 from sgvl.recaption.base import Captioner, Item, items, read, with_captions
-from sgvl.recaption.batch import caption_all, counts, estimate
+from sgvl.recaption.batch import caption_all, counts, estimate, left_out
 from sgvl.recaption.dataset import examples, figure_words, to_dataset
-from sgvl.recaption.departure import changes, departure, measure
+from sgvl.recaption.departure import changes, departure, measure, measure_all
 
 __all__ = [
     "KINDS",
@@ -29,8 +29,10 @@ __all__ = [
     "examples",
     "figure_words",
     "items",
+    "left_out",
     "make_captioner",
     "measure",
+    "measure_all",
     "read",
     "to_dataset",
     "with_captions",

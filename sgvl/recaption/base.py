@@ -1,11 +1,12 @@
 """What every captioner is, what it is given, and how its reply is read."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.data.images import image_digest, load_image
+from sgvl.judges.base import Results
 from sgvl.models.reply import Reply
 
 if TYPE_CHECKING:
@@ -26,25 +27,27 @@ class Item(NamedTuple):
 
 
 class Captioner:
-    """Base class. A subclass gives ``name``, ``prompt``, ``identity`` and ``answers``."""
+    """Base class. A subclass sets ``name`` and ``prompt`` and defines ``identity`` and ``results``.
+
+    ``prompt`` is a name that ``prompts.caption_prompt`` knows.
+    """
 
     name: str
-    prompt: str  # a name that ``prompts.caption_prompt`` knows
-    reads_tags: bool = False  # only one that is told what is in the picture
-    image_tokens: int = 0  # a picture's share of the prompt, for estimates
-    max_tokens: int = 0  # limit of a reply
+    prompt: str
+    reads_tags: bool = False  # whether it is given the exact content of a drawn scene
+    image_tokens: int = 0  # a picture's share of the request, for estimates
+    max_tokens: int = 0  # length limit of a reply
 
     def identity(self) -> dict:
-        """Everything that decides an answer, as plain JSON values, as for judges: captioners with
-        equal identities share their stored answers."""
+        """Return everything that decides a reply, as plain JSON values, as for judges."""
         raise NotImplementedError
 
-    def question(self, item: Item) -> str:
-        """The text that a model is sent about an item; empty where no model is asked."""
+    def request(self, item: Item) -> str:
+        """Return the text that a model is sent about an item; "" where no model is asked."""
         return ""
 
-    def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
-        """The replies as they come, in any order, some at a time; one for each item."""
+    def results(self, items: Sequence[Item]) -> Results:
+        """Yield the replies as they come, in any order: lists of (index, Reply, error)."""
         raise NotImplementedError
 
 

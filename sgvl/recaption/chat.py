@@ -1,9 +1,9 @@
-"""A captioner on this machine: any vision-language model that transformers can load."""
+"""A captioner in this process: any vision-language model that transformers can load."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from sgvl.judges.chat.judge import ChatJudge
-from sgvl.models.reply import Reply
+from sgvl.judges.base import Results
+from sgvl.models.chat_model import ChatModel
 from sgvl.recaption.base import Captioner, Item
 from sgvl.text import prompts
 
@@ -11,8 +11,18 @@ from sgvl.text import prompts
 class ChatCaptioner(Captioner):
     """Asks a model in its own chat template, with the picture, and decodes greedily.
 
-    ``prompt="caption"`` is step 1, the names in ``prompts.RECAPTION`` are step 2. ``model`` is
-    ``"nano"``, a folder, or a hub id. Raises InputError for an unknown prompt before it is loaded.
+    Parameters
+    ----------
+    model, revision, dtype, device : see ``sgvl.models.chat_model.ChatModel``
+    prompt : ``"caption"`` (step 1), or a name in ``prompts.RECAPTION`` (step 2)
+    name : is printed; by default the model's
+    max_tokens : length limit of a reply
+    batch_size : pictures in one forward pass
+
+    Raises
+    ------
+    InputError
+        For an unknown prompt, before the model is loaded.
     """
 
     def __init__(
@@ -29,24 +39,18 @@ class ChatCaptioner(Captioner):
         prompts.caption_prompt(prompt)
         self.name, self.prompt, self.max_tokens = name or model, prompt, max_tokens
         self.batch_size = batch_size
-        options = {"revision": revision, "dtype": dtype, "device": device}
-        self.chat = ChatJudge(model=model, max_new_tokens=max_tokens, **options)
+        self.chat = ChatModel(model, revision, dtype, device)
 
     def identity(self) -> dict:
-        of_judges = ("kind", "prompt", "policy_form", "parser", "max_new_tokens")
-        model = {k: v for k, v in self.chat.identity().items() if k not in of_judges}
-        asked = {"prompt": prompts.caption_prompt(self.prompt), "max_tokens": self.max_tokens}
-        return {"kind": "chat"} | model | asked
+        request = {"prompt": prompts.caption_prompt(self.prompt), "max_tokens": self.max_tokens}
+        return {"kind": "chat", **self.chat.identity(), **request}
 
-    def question(self, item: Item) -> str:
+    def request(self, item: Item) -> str:
         return prompts.caption_prompt(self.prompt, item.caption)
 
-    def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
+    def results(self, items: Sequence[Item]) -> Results:
         for start in range(0, len(items), self.batch_size):
             part = items[start : start + self.batch_size]
-            texts = self.chat.ask([i.open() for i in part], [self.question(i) for i in part])
-            yield [(i, self._reply(text)) for i, text in zip(part, texts, strict=True)]
-
-    def _reply(self, text: str) -> Reply:
-        written = len(self.chat.processor.tokenizer(text, add_special_tokens=False).input_ids)
-        return Reply(text, "length" if written >= self.max_tokens else "stop")
+            images, texts = [item.open() for item in part], list(map(self.request, part))
+            (replies,) = self.chat.replies(images, texts, self.max_tokens, len(part))
+            yield [(i, reply, "") for i, reply in enumerate(replies, start)]

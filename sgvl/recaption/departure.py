@@ -97,6 +97,20 @@ def measure(
     return pd.DataFrame(measured, columns=["id", *Departure._fields, "words"])
 
 
+def measure_all(
+    items: Sequence[Item], recaptions: Iterable[tuple], terms: Iterable[str]
+) -> "pd.DataFrame":
+    """Measure the recaptions of several captioners: ``measure`` with a column prompt.
+
+    ``recaptions`` pairs a captioner with its rows, which answer ``items`` in order.
+    """
+    import pandas as pd
+
+    terms = list(terms)
+    tables = {captioner.prompt: measure(items, rows, terms) for captioner, rows in recaptions}
+    return pd.concat(tables, names=["prompt"]).reset_index("prompt")
+
+
 def _mentions(phrase: tuple[str, ...], text: Sequence[str]) -> int:
     n = len(phrase)
     return sum(tuple(text[i : i + n]) == phrase for i in range(len(text) - n + 1))

@@ -1,10 +1,11 @@
 """The recaptioner of the small world: it is told what is in a scene, so it is never wrong."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from sgvl.common.errors import InputError, need_known
+from sgvl.judges.base import Results
 from sgvl.models.reply import Reply
 from sgvl.policies.concepts import group
 from sgvl.recaption.base import Captioner, Item
@@ -102,11 +103,12 @@ class ExactCaptioner(Captioner):
     def identity(self) -> dict:
         return {"kind": "exact", "prompt": self.prompt, "version": 3}
 
-    def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
-        if untold := [item.id for item in items if not item.tags]:
+    def results(self, items: Sequence[Item]) -> Results:
+        if without := [item.id for item in items if not item.tags]:
             raise InputError(
-                f"{untold[0]} has no tags, and the exact captioner sees nothing else; "
+                f"{without[0]} has no tags, and the exact captioner sees nothing else; "
                 "for real pictures choose kind served or chat"
             )
         edit = EDITS[self.prompt]
-        yield [(item, Reply(edit(item.caption, item.tags))) for item in items]
+        replies = (Reply(edit(item.caption, item.tags)) for item in items)
+        yield [(i, reply, "") for i, reply in enumerate(replies)]

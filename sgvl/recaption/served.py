@@ -1,10 +1,10 @@
 """A captioner behind an OpenAI-compatible server: vLLM with any model, or a hosted one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
+from sgvl.judges.base import Results
 from sgvl.models.endpoint import Endpoint, Requests
-from sgvl.models.reply import Reply
 from sgvl.recaption.base import Captioner, Item
 from sgvl.text import prompts
 
@@ -67,17 +67,17 @@ class ServedCaptioner(Captioner):
             **self._settings(),
         }
 
-    def question(self, item: Item) -> str:
+    def request(self, item: Item) -> str:
         return prompts.caption_prompt(self.prompt, item.caption)
 
-    def answers(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Reply]]]:
-        asked = (
-            Requests(item, [self.question(item)], item.open if self.image else None)
-            for item in items
+    def results(self, items: Sequence[Item]) -> Results:
+        requests = (
+            Requests(i, [self.request(item)], item.open if self.image else None)
+            for i, item in enumerate(items)
         )
-        with closing(self.endpoint.replies(asked, **self._settings())) as answers:
-            for item, (answer,) in answers:
-                yield [(item, answer)]
+        with closing(self.endpoint.replies(requests, **self._settings())) as stream:
+            for i, (reply,) in stream:
+                yield [(i, reply, reply.error)]
 
     def _settings(self) -> dict:
         settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}

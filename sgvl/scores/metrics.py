@@ -149,6 +149,21 @@ def balanced_accuracy_interval(labels, predictions, groups=None) -> intervals.In
     return intervals.bootstrap(counts(rows, pairs), weights, "balanced_accuracy").interval()
 
 
+def agreement(frame: pd.DataFrame) -> pd.DataFrame:
+    """Measure how often P(unsafe) of 0.5 and more goes with the written verdict "unsafe".
+
+    ``frame`` is a judgement frame; rows without P(unsafe) or without a verdict are left out.
+    Columns: judge, n, agree, low, high (percent; Wilson interval with the pair as unit).
+    """
+    rows = []
+    written = frame.dropna(subset="p_unsafe").query("verdict != @UNPARSEABLE")
+    for judge, own in written.groupby("judge", sort=False):
+        share = float(((own["p_unsafe"] >= 0.5) == (own["verdict"] == UNSAFE)).mean())
+        low, high = 100 * intervals.wilson(share, own["pair"].nunique())
+        rows.append({"judge": judge, "n": len(own), "agree": 100 * share, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["judge", "n", "agree", "low", "high"])
+
+
 def unsafe_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Share of unsafe images under each policy (Figure 4).
 

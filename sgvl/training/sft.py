@@ -64,7 +64,7 @@ def parts_of(variant: str, folder: Path, replay: bool = False) -> dict[str, Data
         for name, part in {"policies": policies, "questions": questions}.items():
             if part:
                 parts[f"replay: own replies to {name}"] = store.from_rows(
-                    training_row(row["image"], row["asked"], row["reply"], row["id"])
+                    training_row(row["image"], row["request"], row["reply"], row["id"])
                     for row in part
                 )
     return parts

@@ -4,6 +4,7 @@ Each function here turns the state of a widget's controls into what it shows, an
 Whatever it says of a label comes from the policy; whatever it says of a model was answered by one.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ import pandas as pd
 from PIL import Image
 
 from sgvl.common.errors import InputError
-from sgvl.judges import Judge, Judgement
+from sgvl.data import Sample
+from sgvl.judges import Judge, Judgement, under
 from sgvl.policies import brief
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category
 from sgvl.policies.policy import Policy
@@ -57,15 +59,9 @@ def drawn(scene: Scene, side: int = LARGE) -> Picture:
 def answers(judge: Judge, scenes: Sequence[Scene], policies: Sequence[Policy]) -> Answers:
     """What a judge says of each scene under each policy. It is shown the picture alone, unless it
     is a judge that reads tags."""
-    from sgvl.data import Sample
-
     samples = [Sample(title(s), render(s), s.tags if judge.reads_tags else ()) for s in scenes]
-    rows = judge.judge_batch(samples, policies)
-    return {
-        (scene, policy.name): said
-        for scene, row in zip(scenes, rows, strict=True)
-        for policy, said in zip(policies, row, strict=True)
-    }
+    cases = [(scene, policy.name) for scene in scenes for policy in policies]
+    return dict(zip(cases, judge.judge(under(samples, policies)), strict=True))
 
 
 def matrix(scenes: Sequence[Scene], policies: Sequence[Policy], level: str) -> Shown:
@@ -157,13 +153,19 @@ class Typed(NamedTuple):
 
     text: str
 
+    name = "typed"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
     def render(self, form: str) -> str:
         return self.text
 
 
 def ask(judge: Judge, scene: Scene, text: str) -> Judgement:
     """A model's answer about a scene under a policy in anybody's words."""
-    return judge.judge(render(scene), [Typed(brief.check_length(text))])[0]
+    return judge.judge([(Sample(title(scene), render(scene)), Typed(brief.check_length(text)))])[0]
 
 
 def replies(judge: Judge, tried: Mapping[str, Scene]) -> Table:

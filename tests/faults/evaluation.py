@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from sgvl.common import paths
-from sgvl.judges import Judge, Judgement, Sample, records
+from sgvl.judges import Judge, Judgement, Sample, ask_all, records, under
 from sgvl.run import receipts
 from sgvl.run.units import Unit
 from sgvl.scores import metrics
@@ -48,7 +48,7 @@ processes.set_forkserver_preload([Path(__file__).stem])
 class NotingJudge(Judge):
     """Answers by digest. Each question leaves a note that outlives the process."""
 
-    name = "noting"
+    id = "noting"
 
     def __init__(self, notes: Path, seconds: float = 0.0):
         self.notes, self.seconds = notes, seconds  # a picture's share of the time
@@ -56,11 +56,11 @@ class NotingJudge(Judge):
     def identity(self):
         return {"kind": "noting"}
 
-    def judge(self, image, policies, tags=frozenset()):
-        time.sleep(self.seconds)
+    def judge(self, cases):
+        time.sleep(self.seconds * len({id(sample) for sample, _ in cases}))
         with self.notes.open("a") as notes:
-            notes.writelines(f"s{image.getpixel((0, 0))[0]} {p.name}\n" for p in policies)
-        return [self.answer(image, policy) for policy in policies]
+            notes.writelines(f"s{s.image.getpixel((0, 0))[0]} {p.name}\n" for s, p in cases)
+        return [self.answer(sample.image, policy) for sample, policy in cases]
 
     def answer(self, image, policy) -> Judgement:
         digest = hashlib.sha256(image.tobytes() + policy.digest.encode()).digest()
@@ -72,8 +72,8 @@ def judge(
     folder: Path, seconds: float = 0.0, worker: tuple[int, int] = (0, 1), batch: int = BATCH
 ) -> list[dict]:
     """Judge everything, or a worker's share of it, into ``folder/noting.jsonl``."""
-    noting, path = NotingJudge(folder / "notes.txt", seconds), folder / "noting.jsonl"
-    return records.judge_all(noting, SAMPLES, POLICIES, path, batch, worker=worker)
+    noting, cases = NotingJudge(folder / "notes.txt", seconds), under(SAMPLES, POLICIES)
+    return ask_all(noting, cases, folder, batch_size=batch, worker=worker)
 
 
 def evaluate(folder: Path) -> None:

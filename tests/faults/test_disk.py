@@ -16,7 +16,7 @@ from test_run import Project
 
 from sgvl.common import paths
 from sgvl.common.errors import InputError
-from sgvl.judges.records import judge_all
+from sgvl.judges import ask_all, under
 from sgvl.run import __main__ as run
 
 
@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path):
     (tmp_path / "runs").write_text("not a folder")
     noting = evaluation.NotingJudge(tmp_path / "notes.txt")
     with pytest.raises(InputError, match=r"runs/noting\.jsonl: cannot be written \("):
-        judge_all(noting, evaluation.SAMPLES, evaluation.POLICIES, tmp_path / "runs/noting.jsonl")
+        ask_all(noting, under(evaluation.SAMPLES, evaluation.POLICIES), tmp_path / "runs")
     assert asked(tmp_path) == []
 
     project = Project(tmp_path)

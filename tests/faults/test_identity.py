@@ -12,6 +12,8 @@ import pytest
 from sgvl import judges, recaption
 from sgvl.common.errors import InputError
 from sgvl.common.paths import NANO_MODEL
+from sgvl.data import Sample
+from sgvl.judges import under
 from sgvl.models import loading
 from sgvl.policies.policy import load
 from sgvl.training import trainer
@@ -21,8 +23,10 @@ PICTURE = render(Scene("park", 12, (Thing("dog", 0), Thing("apple", 3))))
 
 # Options that name a thing or decide its speed and price, with another value for each.
 RUNTIME = {
+    "id": "another",
     "name": "another",
     "batch_size": 2,
+    "share_prefix": False,
     "device": "cpu:0",
     "url": "http://127.0.0.1:9/v1",
     "concurrency": 1,
@@ -30,7 +34,6 @@ RUNTIME = {
     "max_retries": 1,
     "key_variable": "HOME",
     "image_tokens": 1,  # for the estimate of a price
-    "gpus": 2,
 }
 # Options that decide answers, likewise. "model" is another folder with the same files, see below.
 DECIDES = {
@@ -56,7 +59,7 @@ NEEDED = {  # options without a default
 
 OPTIONS = [
     (noun, kind, option)
-    for noun, kinds in (("judge", judges.KINDS), ("captioner", recaption.KINDS))
+    for noun, kinds in (("judge", judges.JUDGES), ("captioner", recaption.KINDS))
     for kind, made_by in kinds.items()
     for option in inspect.signature(resolve_name(made_by)).parameters
 ]
@@ -100,9 +103,9 @@ def test_a_model_of_the_hub_goes_by_its_commit(hub):
     spec = {"kind": "chat", "model": "us/guard"}
     first = judges.make_judge(spec)
     assert first.identity()["weights"] == loading.digest("us/guard") == hub.commit
-    assert first.judge(PICTURE, [load("L1")]) == judges.make_judge("chat").judge(
-        PICTURE, [load("L1")]
-    )
+    assert first.judge(under([Sample("s", PICTURE)], [load("L1")])) == judges.make_judge(
+        "chat"
+    ).judge(under([Sample("s", PICTURE)], [load("L1")]))
     hub.commit = "5e6f7a8b" * 5
     after = judges.make_judge(spec).identity()
     assert after["weights"] == hub.commit != first.identity()["weights"]

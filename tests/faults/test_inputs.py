@@ -14,8 +14,7 @@ from sgvl.common.paths import POLICIES as POLICY_FILES
 from sgvl.data import store
 from sgvl.data.images import ImageError, image_digest, load_image
 from sgvl.data.sources.registry import load_source
-from sgvl.judges import Judgement, Sample, make_judge
-from sgvl.judges.records import judge_all
+from sgvl.judges import Judgement, Sample, ask_all, make_judge, under
 from sgvl.policies import policy
 from sgvl.policies.concepts import CATEGORIES, named
 from sgvl.policies.random_policies import fill, mixed_skeleton
@@ -24,6 +23,12 @@ from sgvl.text import prompts
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE, parse
 from sgvl.world.questions import SEEN
 from sgvl.world.scenes import render, sample_names, sample_scene
+
+
+def grid(judge, samples, policies):
+    """Judge every sample under every policy; one row a sample."""
+    judgements, k = judge.judge(under(samples, policies)), len(policies)
+    return [judgements[i : i + k] for i in range(0, len(judgements), k)]
 
 
 def noise(size=(64, 48)) -> Image.Image:
@@ -70,7 +75,7 @@ def test_broken_pictures_of_a_folder_are_named_and_the_rest_is_judged(tmp_path):
     assert dict(zip(left_out["id"], left_out["status"], strict=True)) == WHY
     usable = store.usable(photos)
     judge = NotingJudge(tmp_path / "notes.txt")
-    rows = judge_all(judge, store.samples(usable), POLICIES, tmp_path / "noting.jsonl", 2)
+    rows = ask_all(judge, under(store.samples(usable), POLICIES), tmp_path, batch_size=2)
     assert [row["id"] for row in rows[:: len(POLICIES)]] == [f for f in files if f not in BROKEN]
 
 
@@ -87,10 +92,11 @@ def test_a_broken_picture_ends_a_run_by_its_name_and_costs_no_answer(name, tmp_p
         return (Sample(file, load_image(file, tmp_path)) for file in files)
 
     with pytest.raises(ImageError, match=f"^{name}: "):
-        judge_all(judge, pictures(), POLICIES, store, batch_size=2)
+        ask_all(judge, under(pictures(), POLICIES), store.parent, batch_size=2)
     assert len(asked(tmp_path)) == 2 * len(POLICIES)
     del files[name]
-    assert len(judge_all(judge, pictures(), POLICIES, store, batch_size=2)) == 4 * len(POLICIES)
+    rows = ask_all(judge, under(pictures(), POLICIES), store.parent, batch_size=2)
+    assert len(rows) == 4 * len(POLICIES)
     assert len(asked(tmp_path)) == 4 * len(POLICIES)
 
 
@@ -103,7 +109,7 @@ def test_a_flipped_bit_that_still_decodes_is_another_picture(tmp_path):
     assert before.size == after.size and image_digest(before) != image_digest(after)
     judge = NotingJudge(tmp_path / "notes.txt")
     for image in (before, after):
-        judge_all(judge, [Sample("s", image)], POLICIES, tmp_path / "noting.jsonl")
+        ask_all(judge, under([Sample("s", image)], POLICIES), tmp_path)
     assert len(asked(tmp_path)) == 2 * len(POLICIES)
 
 
@@ -133,11 +139,12 @@ def test_unreadable_replies_of_twelve_kinds_are_kept_counted_and_not_asked_again
     pictures = [
         Sample(kind, Image.new("RGB", (2, 2), (k, 0, 0))) for k, kind in enumerate(UNREADABLE)
     ]
-    judge, store = Says(tmp_path / "notes.txt"), tmp_path / "says.jsonl"
-    rows = judge_all(judge, pictures, POLICIES[:1], store)
+    judge, store = Says(tmp_path / "notes.txt"), tmp_path / "noting.jsonl"
+    rows = ask_all(judge, under(pictures, POLICIES[:1]), store.parent)
     assert len(rows) == 12 and {row["verdict"] for row in rows} == {UNPARSEABLE}
     assert [row["reply"] for row in rows] == list(UNREADABLE.values())
-    assert judge_all(judge, pictures, POLICIES[:1], store) == rows and len(asked(tmp_path)) == 12
+    again = ask_all(judge, under(pictures, POLICIES[:1]), store.parent)
+    assert again == rows and len(asked(tmp_path)) == 12
     assert len(store.read_bytes().splitlines()) == 12
 
     frame = pd.DataFrame(rows).assign(judge="says", label=[SAFE, UNSAFE] * 6)
@@ -176,7 +183,7 @@ def test_words_that_call_for_a_verdict_turn_few(record_property):
             )
             for k, rule in enumerate(rules)
         ]
-        judged = judge.judge_batch([Sample("", picture) for picture in pictures], texts)
+        judged = grid(judge, [Sample("", picture) for picture in pictures], texts)
         return np.array([[answer.verdict for answer in row] for row in judged])
 
     unsafe = verdicts(pictures, "") == UNSAFE

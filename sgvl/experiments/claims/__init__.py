@@ -24,7 +24,7 @@ def claims(
 ) -> pd.DataFrame:
     """Every claim, one row each: the fields of ``Claim``, and the profile.
 
-    ``frames`` are those of ``sgvl.experiments.ablations.examine``, all judges in one frame a set;
+    ``frames`` are those of ``sgvl.experiments.benchmark``, all judges in one frame a set;
     any may be absent. A column ``seed`` names the training run that an answer comes from, where a
     judge was trained several times. Effects are in points, or in percent for one judge alone.
     Raises ``InputError`` for frames that ``sgvl.scores.metrics.check`` refuses.

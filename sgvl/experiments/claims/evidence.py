@@ -35,7 +35,7 @@ ASKED_FOR = {
 class Term(NamedTuple):
     """One judge on one set.
 
-    ``frame`` is one of ``sgvl.experiments.ablations.examine``, or "form": is the answer to a
+    ``frame`` is one of ``sgvl.experiments.benchmark``, or "form": is the answer to a
     general question of the kind that was asked for? ``metric`` is "headline" (as in
     ``sgvl.scores.metrics``: F1, or accuracy where the labels hold one class), or one that
     ``intervals.bootstrap`` knows.

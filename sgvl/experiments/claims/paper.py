@@ -8,20 +8,16 @@ from collections.abc import Callable
 from functools import wraps
 from typing import NamedTuple
 
+from sgvl.common.errors import need_known
 from sgvl.experiments.claims.evidence import Effect, Evidence, Term
 from sgvl.policies.policy import LEVELS
 
-JUDGES = {
-    "base": "base",
-    "sft": "Ours (SFT)",
-    "sft, no recap": "w/o Recap (SFT)",
-    "rl": "Ours (RL)",
-    "rl, edited": "Ours (RL+SafeEdit)",
-    "full": "Ours (Full)",
-    "fixed": "Fixed taxonomy (SFT)",
-    **{f"sft {level}": f"SFT on {level}" for level in LEVELS},
-    **{f"rl {level}": f"RL on {level}" for level in LEVELS},
-}
+# Ids of the judges that the claims are about.
+JUDGES = (
+    *("base", "sft", "no_recap", "rl", "rl_safeedit", "full", "taxonomy"),
+    *(f"sft_{level}" for level in LEVELS),
+    *(f"rl_{level}" for level in LEVELS),
+)
 FEW = 10.0  # percent of unsafe pictures found: with fewer, a judge says safe to everything (ours)
 KEPT = -5.0  # points: who loses no more than that has kept an ability (ours; the paper lost 3.8)
 
@@ -70,7 +66,8 @@ def decide(effect: Effect, above: float | None = None, below: float | None = Non
 
 
 def _on(frame: str, judge: str, policies: tuple[str, ...] = (), metric: str = "headline") -> Term:
-    return Term(frame, JUDGES[judge], policies, metric)
+    need_known("claims: judge", judge, JUDGES)
+    return Term(frame, judge, policies, metric)
 
 
 # -- trained on one level (Table 3): L1 prohibits nothing, so recall is about L2 to L5 -------------
@@ -79,31 +76,31 @@ def _on(frame: str, judge: str, policies: tuple[str, ...] = (), metric: str = "h
 @claim(below=FEW)
 def sft_on_l1_degenerates(evidence):
     """After SFT on L1, a judge finds fewer than 10 % of what L2 to L5 prohibit (Table 3)."""
-    return evidence.effect(_on("levels", "sft L1", metric="recall"))
+    return evidence.effect(_on("levels", "sft_L1", metric="recall"))
 
 
 @claim(above=FEW)
 def rl_on_l1_does_not_degenerate(evidence):
     """After RL on L1, a judge still finds more than 10 % of what L2 to L5 prohibit (Table 3)."""
-    return evidence.effect(_on("levels", "rl L1", metric="recall"))
+    return evidence.effect(_on("levels", "rl_L1", metric="recall"))
 
 
 @claim(below=0)
 def sft_on_l1_hurts_other_levels(evidence):
     """SFT on L1 makes a judge worse than the base under L2 to L5 (Table 3)."""
-    return evidence.effect(_on("levels", "sft L1", NOT_L1), _on("levels", "base", NOT_L1))
+    return evidence.effect(_on("levels", "sft_L1", NOT_L1), _on("levels", "base", NOT_L1))
 
 
 @claim(below=0)
 def sft_on_l5_hurts_other_levels(evidence):
     """SFT on L5 makes a judge worse than the base under L1 to L4 (Table 3)."""
-    return evidence.effect(_on("levels", "sft L5", NOT_L5), _on("levels", "base", NOT_L5))
+    return evidence.effect(_on("levels", "sft_L5", NOT_L5), _on("levels", "base", NOT_L5))
 
 
 @claim(above=0)
 def rl_on_l5_overfits_less(evidence):
     """Under L1 to L4, RL on L5 leaves a better judge than SFT on L5 (section 4.1)."""
-    return evidence.effect(_on("levels", "rl L5", NOT_L5), _on("levels", "sft L5", NOT_L5))
+    return evidence.effect(_on("levels", "rl_L5", NOT_L5), _on("levels", "sft_L5", NOT_L5))
 
 
 # -- recaption and the two stages (Tables 2 and 5) -------------------------------------------------
@@ -119,19 +116,19 @@ def sft_teaches_names(evidence):
 @claim(above=0)
 def recaption_helps(evidence):
     """SFT on recaptions beats SFT on the captions as they were, on UnsafeBench (Table 5)."""
-    return evidence.effect(_on("unsafebench", "sft"), _on("unsafebench", "sft, no recap"))
+    return evidence.effect(_on("content", "sft"), _on("content", "no_recap"))
 
 
 @claim(above=0)
 def rl_adds_to_sft(evidence):
     """RL after SFT beats SFT alone, on UnsafeBench (Table 5)."""
-    return evidence.effect(_on("unsafebench", "full"), _on("unsafebench", "sft"))
+    return evidence.effect(_on("content", "full"), _on("content", "sft"))
 
 
 @claim(above=0)
 def both_stages_beat_the_base(evidence):
     """SFT and RL together beat the base, on UnsafeBench (Table 2)."""
-    return evidence.effect(_on("unsafebench", "full"), _on("unsafebench", "base"))
+    return evidence.effect(_on("content", "full"), _on("content", "base"))
 
 
 # -- what is kept and what is lost (Tables 4 and 5, Figures 6 and 7) -------------------------------
@@ -152,37 +149,37 @@ def rl_keeps_general_ability(evidence):
 @claim(below=0)
 def the_fixed_taxonomy_loses_general_ability(evidence):
     """SFT on one taxonomy answers fewer general questions rightly than the base (Table 4)."""
-    return evidence.effect(_on("general", "fixed"), _on("general", "base"))
+    return evidence.effect(_on("general", "taxonomy"), _on("general", "base"))
 
 
 @claim(below=0)
 def the_fixed_taxonomy_loses_instruction_following(evidence):
     """SFT on one taxonomy gives fewer answers in the form asked for than the base (Figure 7)."""
-    return evidence.effect(_on("form", "fixed"), _on("form", "base"))
+    return evidence.effect(_on("form", "taxonomy"), _on("form", "base"))
 
 
 @claim(above=0)
 def the_fixed_taxonomy_leads_at_home(evidence):
     """SFT on one taxonomy beats RL on the same data, on LlavaGuard's own test (Table 4)."""
-    return evidence.effect(_on("llavaguard", "fixed"), _on("llavaguard", "rl"))
+    return evidence.effect(_on("own", "taxonomy"), _on("own", "rl"))
 
 
 @claim(below=0)
 def the_fixed_taxonomy_trails_elsewhere(evidence):
     """SFT on one taxonomy is worse than RL on the same data, on UnsafeBench (Table 4)."""
-    return evidence.effect(_on("unsafebench", "fixed"), _on("unsafebench", "rl"))
+    return evidence.effect(_on("content", "taxonomy"), _on("content", "rl"))
 
 
 @claim(above=0)
 def rl_beats_the_fixed_taxonomy_across_levels(evidence):
     """RL beats SFT on one taxonomy, same data, on SafeEditBench: mean over L1 to L5 (Table 6)."""
-    return evidence.effect(_on("levels", "rl", LEVELS), _on("levels", "fixed", LEVELS))
+    return evidence.effect(_on("levels", "rl", LEVELS), _on("levels", "taxonomy", LEVELS))
 
 
 @claim(above=0)
 def both_stages_follow_unseen_policies(evidence):
     """SFT and RL together follow policies never seen better than the base (abstract, Table 1)."""
-    unseen = {"frame": "following", "metric": "balanced_accuracy"}
+    unseen = {"frame": "following_harmful", "metric": "balanced_accuracy"}
     return evidence.effect(_on(judge="full", **unseen), _on(judge="base", **unseen))
 
 
@@ -192,7 +189,7 @@ def both_stages_follow_unseen_policies(evidence):
 @claim(above=0)
 def safeedit_data_helps(evidence):
     """RL on edited pairs as well beats RL without them, mean over L1 to L5 (Table 6)."""
-    return evidence.effect(_on("levels", "rl, edited", LEVELS), _on("levels", "rl", LEVELS))
+    return evidence.effect(_on("levels", "rl_safeedit", LEVELS), _on("levels", "rl", LEVELS))
 
 
 @claim(above=0)
@@ -206,4 +203,4 @@ def minimal_edits_are_harder(evidence):
     """After both stages, edited pairs (under L4) are harder than UnsafeBench (section 3.1)."""
     # L4 prohibits what UnsafeBench's policy does; with balanced accuracy their shares cancel out.
     edited = _on("levels", "full", ("L4",), "balanced_accuracy")
-    return evidence.effect(edited, _on("unsafebench", "full", metric="balanced_accuracy"))
+    return evidence.effect(edited, _on("content", "full", metric="balanced_accuracy"))

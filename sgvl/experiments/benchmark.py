@@ -1,0 +1,297 @@
+"""What 05_benchmark asks every judge: one place asks, everything later reads.
+
+Each kind of answer is a *frame*: a table with the id of its judge in the column ``judge``.
+
+==================  ==============================================================================
+frame               what it holds
+==================  ==============================================================================
+levels              judgements of SafeEditBench, pairs under every level
+controls            the same pictures without a policy, the same policies without a picture
+content             judgements of UnsafeBench; a category stands in the column policy
+own                 judgements of rows that bring their own policy, such as LlavaGuard's
+following_neutral   judgements of pictures under two random policies of opposite label,
+following_harmful   over harmless and over harmful things
+inversion           verdicts under each level and under its inversion
+general             answers to questions that have nothing to do with safety
+naming              the things of the pictures, and whether a caption names them
+==================  ==============================================================================
+
+``general`` and ``naming`` hold only judges that reply to plain requests; ``naming`` and
+``inversion`` need drawn pictures, whose content is known.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from datasets import Dataset
+
+from sgvl.common.errors import InputError, need_known
+from sgvl.data import Sample, store
+from sgvl.data.cases import Cases, cases_of
+from sgvl.data.images import thumbnail
+from sgvl.experiments import ability, controls, inversion
+from sgvl.judges import Judge, ask_all, check_judges, make_judge
+from sgvl.judges.base import SpeakingJudge
+from sgvl.policies.policy import Policy, load, load_all
+
+FRAMES = (
+    *("levels", "controls", "content", "own", "following_neutral", "following_harmful"),
+    *("inversion", "general", "naming"),
+)
+
+
+class TestSets(NamedTuple):
+    """The test sets of a run, read once for all judges; None or empty for one that is left out."""
+
+    bench: Dataset  # pairs, judged under every level
+    content: Dataset | None  # pictures by category under one policy
+    own: Dataset | None  # rows with policies of their own
+    following: dict[str, Dataset]  # policy-following sets by the name of their frame
+    questions: list[Dataset]  # questions of general ability
+
+
+def read_sets(
+    folder: Path,
+    bench: str = "safeeditbench",
+    content: str = "unsafebench",
+    own: str = "llavaguard_test",
+    following: Sequence[str] = ("following_neutral", "following_harmful"),
+    questions: Sequence[str] = ("general",),
+    pairs: int = 0,
+    rows: int = 0,
+) -> TestSets:
+    """Read the test sets, without the rows whose picture cannot be judged.
+
+    Parameters
+    ----------
+    folder : the data folder of a run
+    bench, content, own, following, questions : which saved set plays which role; "" or an empty
+        list leaves a role out
+    pairs : how many pairs of ``bench``, evenly spread (pictures, where there are no pairs)
+    rows : how many rows of each other set, evenly spread; 0 means all, here and for pairs
+
+    Raises
+    ------
+    InputError
+        For a set that is not there, with the nearest name, and for more pairs than there are.
+    """
+    for name in following:
+        need_known("following: no policy-following set", name, FRAMES[4:6])
+
+    def some(name: str) -> Dataset | None:
+        if not name:
+            return None
+        usable = store.usable(store.read(name, folder))
+        # Drawn rows come in pairs; published ones do not, and may be odd in number.
+        group = 2 if "tags" in usable.column_names and "answer" not in usable.column_names else 1
+        return store.take_evenly(usable, rows, group)
+
+    pictures = store.some_pairs(store.usable(store.read(bench, folder)), pairs)
+    return TestSets(
+        pictures,
+        some(content),
+        some(own),
+        {name: some(name) for name in following},
+        [some(name) for name in questions],
+    )
+
+
+class Panel(NamedTuple):
+    """Every judge of a run, and everything that they answered."""
+
+    judges: pd.DataFrame  # judge (id), name, reads_policy, reads_tags, prefix_sharing, asked_about
+    frames: dict[str, pd.DataFrame]
+
+    def asked_everything(self) -> list[str]:
+        """Return the ids of the judges that were asked about every set."""
+        return list(self.judges.query("asked_about == 'everything'")["judge"])
+
+    def ceiling(self) -> str | None:
+        """Return the id of the first judge that reads exact tags; None if there is none."""
+        return next(iter(self.judges.query("reads_tags")["judge"]), None)
+
+    def named(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return a frame with the judges' names in place of their ids, to be printed."""
+        names = dict(zip(self.judges["judge"], self.judges["name"], strict=True))
+        return frame.assign(judge=frame["judge"].map(names))
+
+
+def ask_panel(
+    judges: Sequence[dict],
+    level_judges: Sequence[dict],
+    sets: TestSets,
+    policies: Sequence[str],
+    folder: Path,
+    worker: tuple[int, int] = (0, 1),
+    **options,
+) -> Panel:
+    """Ask every judge about every set; one judge is in memory at a time.
+
+    Parameters
+    ----------
+    judges, level_judges : specs; the latter are asked about ``sets.bench`` alone
+    policies : names or paths for ``sets.bench``; none means every level, or all that the set has
+    folder : where answers are stored; what it holds is not asked again
+    worker : (k, n): number k, from 0, of n workers that share the pictures. The frames of one of
+        several workers hold its share.
+    options : of ``ask_judge``
+
+    Raises
+    ------
+    InputError
+        For wrong specs, all at once, before a model loads; and as ``ask_all`` does.
+    """
+    check_judges([*judges, *level_judges])
+    cases = cases_of(sets.bench, policies)
+    samples = store.samples(sets.bench)
+    rows, found = [], []
+    for spec in [*judges, *level_judges]:
+        judge, whole = make_judge(spec), spec in judges
+        ask = partial(ask_all, judge, folder=folder, worker=worker)
+        frames = {"levels": judgements(ask, cases, samples)}
+        if whole:
+            frames |= ask_judge(judge, ask, sets, cases, samples, **options)
+        found.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
+        rows.append(_about(judge, "everything" if whole else "levels"))
+        del judge, ask
+    return Panel(pd.DataFrame(rows), joined(found))
+
+
+def ask_judge(
+    judge: Judge,
+    ask: ability.Ask,
+    sets: TestSets,
+    cases: Cases,
+    samples: Sequence[Sample],
+    convention: str = "vlmevalkit",
+    single: int = 4,
+) -> dict[str, pd.DataFrame]:
+    """Ask one judge everything but ``levels``; returns frames without the column judge.
+
+    Parameters
+    ----------
+    ask : sends cases to the judge, as ``partial(ask_all, judge, folder=...)`` does
+    cases, samples : of ``sets.bench``
+    convention : how published questions are put and read
+    single : pictures of one thing that come under each level and its inversion
+    """
+    drawn = "tags" in sets.bench.column_names
+    frames = {}
+    if not judge.reads_tags:  # tags would tell it what the blank picture hides
+        frames["controls"] = controls.blind_answers(ask, samples, cases)
+    if sets.content:
+        frames["content"] = _by_category(ask, sets.content)
+        alone = [s for s in store.samples(sets.content) if len(s.tags) == 2][:single]
+        if alone:
+            frames["inversion"] = inversion.ask_both_ways(ask, alone, load_all())
+    for name, rows in {"own": sets.own, **sets.following}.items():
+        if rows:
+            frames[name] = _under_own_policies(ask, rows)
+    if isinstance(judge, SpeakingJudge):
+        answers = [ability.answering(ask, rows, convention) for rows in sets.questions]
+        if answers:
+            frames["general"] = pd.concat(answers, ignore_index=True)
+        if drawn:
+            frames["naming"] = ability.naming(ask, samples)
+    return frames
+
+
+def judgements(ask: ability.Ask, cases: Cases, samples: Sequence[Sample]) -> pd.DataFrame:
+    """Ask about the cases of a set; the answers with pair and label: a judgement frame."""
+    answers = pd.DataFrame(ask(cases.with_pictures(samples)))
+    return answers.merge(cases.table, on=["id", "policy"])
+
+
+def joined(frames: Iterable[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Join the frames of several judges by their names, in the order of ``FRAMES``."""
+    frames = list(frames)
+    return {
+        name: pd.concat([own[name] for own in frames if name in own], ignore_index=True)
+        for name in FRAMES
+        if any(name in own for own in frames)
+    }
+
+
+def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> dict:
+    """Return the case about which the judges disagree most, as ``figures.show_replies`` takes it.
+
+    ``answers`` is the frame ``levels``. Real pictures are blurred.
+    """
+    right = (answers["verdict"] == answers["label"]).groupby([answers["id"], answers["policy"]])
+    divided = (right.mean() - 0.5).abs().idxmin()
+    own = answers[(answers["id"] == divided[0]) & (answers["policy"] == divided[1])]
+    replies = own["reply"].fillna(own["rationale"]).fillna("no reason given")
+    own = panel.named(own.assign(reply=replies))
+    picture = bench.select([list(bench["id"]).index(divided[0])])
+    image = store.samples(picture)[0].image
+    return {
+        "image": image if "tags" in bench.column_names else thumbnail(image, 320),
+        "title": f"{divided[0]} under {divided[1]}",
+        "replies": own[["policy", "judge", "verdict", "label", "reply"]].to_dict("records"),
+    }
+
+
+def write(panel: Panel, folder: Path) -> None:
+    """Write the judges and every frame as CSV files into ``folder``."""
+    panel.judges.to_csv(folder / "judges.csv", index=False)
+    for name, frame in panel.frames.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+
+
+def read(folder: Path) -> Panel:
+    """Read what ``write`` wrote.
+
+    Raises InputError where it is missing; it names the notebook that makes it.
+    """
+    if not (folder / "judges.csv").is_file():
+        raise InputError(f"{folder} holds no answers; run notebook 05_benchmark first")
+    files = {name: folder / f"{name}.csv" for name in FRAMES}
+    frames = {name: pd.read_csv(file) for name, file in files.items() if file.is_file()}
+    return Panel(pd.read_csv(folder / "judges.csv", keep_default_na=False), frames)
+
+
+def _about(judge: Judge, asked_about: str) -> dict:
+    return {
+        "judge": judge.id,
+        "name": judge.name,
+        "reads_policy": judge.reads_policy,
+        "reads_tags": judge.reads_tags,
+        "prefix_sharing": judge.prefix_sharing,
+        "asked_about": asked_about,
+    }
+
+
+def _by_category(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
+    """Ask about pictures under one policy; their category stands in the column policy."""
+    policies = _policies(rows)
+    samples = {sample.id: sample for sample in store.samples(rows)}
+    answers = pd.DataFrame(
+        ask([(samples[id], policy) for id, policy in zip(rows["id"], policies, strict=True)])
+    )
+    about = rows.select_columns(["id", "category"]).to_pandas().assign(label=store.labels(rows))
+    answers = answers.drop(columns="policy").merge(about, on="id")
+    return answers.rename(columns={"category": "policy"}).assign(pair=answers["id"])
+
+
+def _policies(rows: Dataset) -> list[Policy]:
+    """Return the policy of each row: the drawn set names one that ships with the package."""
+    names = set(rows["policy"])
+    if len(names) == 1 and not next(iter(names)).startswith("{"):
+        return [load(names.pop())] * len(rows)
+    return store.policies(rows)
+
+
+def _under_own_policies(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
+    """Ask about rows that bring their policies; all count as one policy, named by the set."""
+    answers = pd.DataFrame(ask(store.policy_cases(rows)))
+    about = rows.select_columns(["id", "pair"]).to_pandas()
+    about = about.assign(policy=rows["source"][0], label=store.labels(rows))
+    own = [policy.name for policy in store.policies(rows)]
+    return (
+        answers.rename(columns={"policy": "own_policy"})
+        .merge(about.assign(own_policy=own), on=["id", "own_policy"])
+        .drop(columns="own_policy")
+    )

@@ -1,0 +1,228 @@
+"""Asking: only for what is not stored yet, with every answer stored as it comes.
+
+``ask_all`` serves every judge and every kind of request. ``ask_missing`` is the one loop beneath
+it, which captioners share.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sgvl.common.errors import InputError
+from sgvl.data import Sample
+from sgvl.data.images import image_digest
+from sgvl.judges.base import Judge, Judgement, SpeakingJudge
+from sgvl.judges.records import Records
+from sgvl.models.reply import Reply
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
+
+if TYPE_CHECKING:
+    from sgvl.policies.policy import Policy
+
+PATIENCE = 20  # failures in a row that end a run: then it is not the request
+LISTED = 3  # errors that a message lists in full
+REPLY = ("reply", "finish")  # stored fields of a reply to a plain request
+
+
+class Request(NamedTuple):
+    """One request, and what identifies it."""
+
+    id: str  # of the picture or question, for readers of the file
+    name: str  # of the policy or prompt, likewise
+    pictures: str  # digest of the picture or pictures
+    text: str  # digest of the policy or the text
+    content: object  # what is handed to the judge or captioner
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The digests that identify the request to one judge."""
+        return self.pictures, self.text
+
+
+def ask_all(
+    judge: Judge,
+    cases: "Iterable[tuple[Sample, Policy]] | Iterable[tuple[Sample, str]]",
+    folder: str | Path,
+    *,
+    batch_size: int | None = None,
+    worker: tuple[int, int] = (0, 1),
+    progress: Callable[[int], object] | None = None,
+) -> list[dict]:
+    """Ask a judge about every case, except for what ``folder`` holds already.
+
+    Parameters
+    ----------
+    cases : all (sample, policy), to be judged, or all (sample, text), to be answered; those of one
+        picture next to each other. Read once, a batch at a time, so a generator that decodes
+        pictures will do.
+    folder : holds ``<judge id>.jsonl`` for policies and ``<judge id>.replies.jsonl`` for texts
+    batch_size : pictures between two writes, by default the judge's own
+    worker : (k, n): number k, from 0, of n workers that share the pictures
+    progress : called with the number of pictures settled since the last call
+
+    Returns
+    -------
+    list of dict
+        One for each of this worker's cases, in order. Policies: id, policy (its name), verdict,
+        p_unsafe, rationale, reply. Texts: id, reply, finish. A second run returns the same.
+
+    Raises
+    ------
+    InputError
+        For requests that failed, once all others are answered and stored; for a judgement that is
+        none (a probability of nan); for a damaged file.
+    """
+    if batch_size is None:
+        batch_size = judge.pictures_at_once
+    if batch_size < 1:
+        raise InputError(f"batch_size is at least 1, not {batch_size}")
+    first, cases = _peek(cases)
+    texts = first is not None and isinstance(first[1], str)
+    if texts and not isinstance(judge, SpeakingJudge):
+        raise InputError(f"judge {judge.id} gives verdicts only; it cannot reply to a text")
+    path = Path(folder) / f"{judge.id}{'.replies' if texts else ''}.jsonl"
+    identity = judge.reply_identity() if texts else judge.identity()
+    requests: list[Request] = []
+    errors: dict[tuple, str] = {}
+    with Records(path, identity, REPLY if texts else Judgement._fields, worker) as records:
+        for batch in _batches(judge, cases, batch_size, records.takes):
+            results = judge.replies if texts else judge.results
+            errors |= ask_missing(f"judge {judge.id}", records, batch, results)
+            requests += [request._replace(content=None) for request in batch]
+            if progress:
+                progress(len({id(request.content[0]) for request in batch}))
+        if errors:
+            raise InputError(_problems(judge, requests, errors))
+        return [
+            {"id": r.id} | ({} if texts else {"policy": r.name}) | records.get(*r.key)
+            for r in requests
+        ]
+
+
+def ask_missing(
+    who: str,
+    records: Records,
+    requests: Sequence[Request],
+    results: Callable[[list], Iterator],
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[tuple[str, str], str]:
+    """Ask for what ``records`` lacks, and store each answer as it comes.
+
+    Parameters
+    ----------
+    who : is asked, for error messages
+    results : takes the contents of the missing requests and yields lists of (index, Judgement or
+        Reply, error)
+    progress : called with how many of them are settled, and of how many
+
+    Returns
+    -------
+    dict
+        The reason for each request that failed, by its key. It is not stored: the next run asks
+        again.
+
+    Raises
+    ------
+    InputError
+        If ``PATIENCE`` requests in a row fail, and whatever ``results`` raises; what was answered
+        before is stored by then.
+    """
+    missing: dict[tuple, Request] = {}
+    for request in requests:
+        if records.get(*request.key) is None:
+            missing.setdefault(request.key, request)
+    if not missing:
+        return {}
+    order, errors, in_a_row, done = list(missing.values()), {}, 0, 0
+    with closing(results([request.content for request in order])) as batches:
+        for batch in batches:
+            records.append(
+                _row(records, order[i], answer) for i, answer, error in batch if not error
+            )
+            for i, _, error in batch:
+                in_a_row = in_a_row + 1 if error else 0
+                if error:
+                    errors[order[i].key] = error
+                if in_a_row == PATIENCE:
+                    raise InputError(every_request_fails(who, error, records.path))
+            done += len(batch)
+            if progress:
+                progress(done, len(order))
+    return errors
+
+
+def every_request_fails(who: str, error: str, path: str | Path) -> str:
+    """Return the message for a server that answers nothing any more."""
+    return (
+        f"{who}: every request fails now, the last with: {error}. Look at the server, then run "
+        f"again; finished answers are in {path} and are not asked for again"
+    )
+
+
+# -- the cases of a judge --------------------------------------------------------------------------
+
+
+def _peek(cases: Iterable) -> tuple[object, Iterator]:
+    """Return the first case, or None, and all cases."""
+    cases = iter(cases)
+    first = list(islice(cases, 1))
+    return (first[0] if first else None), chain(first, cases)
+
+
+def _batches(
+    judge: Judge, cases: Iterable[tuple], pictures: int, takes: Callable[[str], bool]
+) -> Iterator[list[Request]]:
+    """Yield the requests of this worker, those of ``pictures`` pictures at a time."""
+    batch, n, before, digest = [], 0, None, ""
+    for sample, question in cases:
+        if sample is not before:
+            before, digest = sample, _content_digest(judge, sample)
+            if n == pictures:
+                yield batch
+                batch, n = [], 0
+            n += takes(digest)
+        if takes(digest):
+            batch.append(_request(sample, question, digest))
+    if batch:
+        yield batch
+
+
+def _request(sample: Sample, question, digest: str) -> Request:
+    if isinstance(question, str):
+        text = hashlib.sha256(question.encode()).hexdigest()
+        return Request(sample.id, question[:80], digest, text, (sample, question))
+    return Request(sample.id, question.name, digest, question.digest, (sample, question))
+
+
+def _content_digest(judge: Judge, sample: Sample) -> str:
+    """Return the digest of what a judge gets of a sample: pictures, and tags if it reads them."""
+    images = sample.image if isinstance(sample.image, list) else [sample.image]
+    digest = " ".join(map(image_digest, images))
+    if not judge.reads_tags:
+        return digest
+    return hashlib.sha256("\n".join([digest, *sorted(sample.tags)]).encode()).hexdigest()
+
+
+def _row(records: Records, request: Request, answer: Judgement | Reply) -> dict:
+    """Return an answer as it is stored; a judgement that is none becomes an error."""
+    row = {"key": records.key(*request.key), "id": request.id}
+    if isinstance(answer, Reply):
+        return row | {"prompt": request.name, "reply": answer.text, "finish": answer.finish}
+    row |= {"policy": request.name} | answer._asdict()
+    if answer.verdict not in (SAFE, UNSAFE, UNPARSEABLE):
+        return row | {"verdict": None, "error": f"{answer.verdict!r} is not a verdict"}
+    if answer.p_unsafe is not None and not 0 <= answer.p_unsafe <= 1:  # also true for nan
+        error = f"P(unsafe) is {answer.p_unsafe}"
+        return row | {"verdict": None, "p_unsafe": None, "error": error}
+    return row
+
+
+def _problems(judge: Judge, requests: Sequence[Request], errors: dict) -> list[str]:
+    """List the first errors by picture and policy, how many more there are, and what to do."""
+    problems = [f"{r.id} under {r.name}: {errors[r.key]}" for r in requests if r.key in errors]
+    more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+    todo = "look at the server, then run again; what is stored is not asked for again"
+    return [*problems[:LISTED], *more, f"judge {judge.id}: {todo}"]

@@ -1,0 +1,121 @@
+"""A vision-language model in this process: prompts in its own chat template, greedy replies."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sgvl.models import loading
+from sgvl.models.reply import Reply
+from sgvl.text import prompts
+
+
+class ChatModel:
+    """A model of transformers with its processor.
+
+    A *prompt* here is the text of one user turn in the model's chat template; an image in it is one
+    token, which the processor expands.
+
+    Parameters
+    ----------
+    model : ``"nano"``, a folder, or a hub id
+    revision : branch, tag or commit of a hub model; None is main
+    dtype : of the weights, such as ``"float32"`` or ``"bfloat16"``
+    device : where the model runs, such as ``"cpu"`` or ``"cuda"``
+
+    Raises
+    ------
+    InputError
+        If the model is not there, or not whole.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "nano",
+        revision: str | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ):
+        self.name, self.revision, self.dtype = str(model), revision, dtype
+        commit = loading.pin(model, revision)
+        self.model, self.processor = loading.load(model, commit, dtype, device)
+        self.weights = commit or loading.digest(model)
+
+    def identity(self) -> dict:
+        """Return what decides a reply besides the prompt: weights, dtype, pixels, template."""
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "weights": self.weights,
+            "dtype": self.dtype,
+            "pixels": dict(self.processor.image_processor.size),
+            "template": hashlib.sha256(self.processor.chat_template.encode()).hexdigest(),
+        }
+
+    def prompt(self, message: dict) -> str:
+        """Render a message of ``sgvl.text.prompts`` with the chat template.
+
+        Control tokens in its texts are broken up, so that they are read as plain text.
+        """
+        tokens = loading.control_tokens(self.processor)
+        content = [
+            {**block, "text": prompts.inert(block["text"], tokens)} if "text" in block else block
+            for block in message["content"]
+        ]
+        return self.processor.apply_chat_template(
+            [{**message, "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
+    def inputs(self, images: Sequence, texts: Sequence[str]):
+        """Return the model's inputs for a batch of prompts, padded on the left.
+
+        ``images`` holds one image a prompt, or a list of images a prompt.
+        """
+        batch = self.processor(
+            text=list(texts), images=list(images) or None, padding=True, return_tensors="pt"
+        )
+        return batch.to(self.model.device)
+
+    def ids(self, text: str) -> list[int]:
+        """Return the token ids of a text; an image in it is one token."""
+        return self.processor.tokenizer(text).input_ids
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Decode token ids, without special tokens and outer white space."""
+        return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+    def generate(self, images: Sequence, texts: Sequence[str], **options) -> list[list[int]]:
+        """Return the token ids of greedy replies to a batch, each padded to the longest."""
+        inputs = self.inputs(images, texts)
+        out = self.model.generate(**inputs, do_sample=False, **options)
+        return out[:, inputs["input_ids"].shape[1] :].tolist()
+
+    def replies(
+        self,
+        images: Sequence,
+        texts: Sequence[str],
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> Iterator[list[Reply]]:
+        """Yield the greedy replies to plain requests, ``batch_size`` at a time, in order.
+
+        Each entry of ``images`` is one image, which stands before the text, or a list of images,
+        placed where the text names them (see ``prompts.illustrated``).
+        """
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            messages = list(map(_message, texts[part], images[part]))
+            shown = [[b["image"] for b in m["content"] if "image" in b] for m in messages]
+            batch = self.generate(
+                shown, list(map(self.prompt, messages)), max_new_tokens=max_new_tokens
+            )
+            yield [Reply(self.text(tokens), self._finish(tokens)) for tokens in batch]
+
+    def _finish(self, tokens: list[int]) -> str:
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return "stop" if any(end in tokens for end in ends) else "length"
+
+
+def _message(text: str, images) -> dict:
+    place = prompts.illustrated if isinstance(images, list) else prompts.message
+    return place(prompts.inert(text, ["<|"]), images)
