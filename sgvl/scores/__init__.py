@@ -1,1 +1,1 @@
-"""Judgements to numbers with intervals. Nothing here asks a model."""
+"""Scores of judgements, with intervals. Nothing here calls a model."""

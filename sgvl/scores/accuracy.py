@@ -1,4 +1,4 @@
-"""Shares of right answers, in percent, with Wilson intervals."""
+"""Shares of right answers, in percent, with 95 % Wilson intervals."""
 
 import pandas as pd
 
@@ -6,13 +6,18 @@ from sgvl.scores.intervals import wilson
 
 
 def scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in percent by judge and task.
+    """Return the accuracy of each judge on each task, in percent.
 
-    ``frame`` has the columns judge, task, category, right and unparseable.
+    Parameters
+    ----------
+    frame : one row per answer, with judge, task, category, right and unparseable
 
-    ``micro`` is over all questions, as the paper prints it, with its Wilson 95 % interval;
-    ``macro`` over categories, as BLINK's authors do. An unparseable reply is wrong in both, and
-    ``unparseable`` is its share.
+    Returns
+    -------
+    pandas.DataFrame
+        Columns judge, task, n; micro, low, high: over all questions, as the paper prints it; macro:
+        the mean over categories, as BLINK's authors print it; unparseable: the share of replies
+        that no answer could be parsed from, which are wrong.
     """
     rows = []
     for (judge, task), own in frame.groupby(["judge", "task"], sort=False):
@@ -26,13 +31,13 @@ def scores(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def shares(answers: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Percent right for each value of ``by``, with Wilson 95 % intervals: value, low, high, n."""
-    found = answers.groupby(by, sort=False)["right"].agg(["mean", "size"])
-    rows = [percent(row["mean"], int(row["size"])) for _, row in found.iterrows()]
-    return pd.DataFrame(rows, index=found.index)
+    """Return the percent right for each value of the column ``by``: value, low, high, n."""
+    right = answers.groupby(by, sort=False)["right"].agg(["mean", "size"])
+    rows = [percent(row["mean"], int(row["size"])) for _, row in right.iterrows()]
+    return pd.DataFrame(rows, index=right.index)
 
 
 def percent(share: float, n: int) -> dict:
-    """A share of ``n`` cases as percent with its Wilson 95 % interval."""
+    """Return a share of ``n`` cases in percent with its interval: value, low, high, n."""
     low, high = 100 * wilson(share, n)
     return {"value": float(100 * share), "low": float(low), "high": float(high), "n": int(n)}

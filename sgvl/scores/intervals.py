@@ -1,20 +1,20 @@
-"""Confusion counts per pair to values with 95 % intervals.
+"""Values with 95 % intervals, from confusion counts per pair.
 
-The unit is the *pair* (an image and its edited counterpart), since its members are anything but
-independent: the same scene, the same judge, usually the same mistake. So a pair's answers are first
-counted (tp, fp, fn, tn; positive is *unsafe*), and whole pairs are then drawn with replacement. The
-statistics here need only sums of counts, which makes all resamples one matrix product:
+The unit is the *pair* (an image and its edited counterpart), because the two are not independent:
+the same scene, the same judge, usually the same mistake. The judgements of each pair are counted
+(tp, fp, fn, tn; positive is *unsafe*), and whole pairs are drawn with replacement. The statistics
+here need only sums of counts, so that all resamples are one matrix product:
 
     times each pair was drawn (resamples, pairs)  @  counts (pairs, 4)  ->  counts (resamples, 4)
 
-The interval is the BCa one (Efron 1987, JASA 82:171): percentiles of the resamples, moved for bias
-and skew. Simulated with 62 pairs and a judge that is right 97 times in 100, it held the true F1 and
-accuracy 96 to 98 times in 100; plain percentiles did 87 to 92 times. A resample that leaves the
-statistic undefined (F1 with no unsafe image drawn) is set aside.
+The interval is BCa (Efron 1987, JASA 82:171): percentiles of the resamples, corrected for bias and
+skew. In a simulation with 62 pairs and a judge that is right 97 times in 100, it held the true F1
+and accuracy 96 to 98 times in 100, and plain percentiles 87 to 92 times. A resample on which the
+statistic is undefined (F1 with no unsafe image drawn) is left out.
 
-Where the statistic is the same on every resample (all right, all wrong, one answer for everything)
-any bootstrap would claim certainty, and 62 right pairs out of 62 would read 100 [100, 100]. There
-Wilson's interval, with the pair as its unit, takes over.
+Where the statistic is the same on every resample (all right, all wrong, the same verdict always), a
+bootstrap would report certainty: 62 right pairs of 62 would have the interval [100, 100]. Wilson's
+interval, with the pair as its unit, is used there.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """A value and its 95 % interval, in percent (for a difference, in points)."""
+    """A value and its 95 % interval, in percent, or in points for a difference."""
 
     value: float
     low: float
@@ -33,34 +33,39 @@ class Interval(NamedTuple):
 
 
 class Bootstrap(NamedTuple):
-    """A statistic as a fraction, with what is needed to bound it."""
+    """A statistic as a fraction, with the resamples that its interval is computed from."""
 
     value: float
-    draws: np.ndarray  # (resamples,): the same statistic on every resample
-    without: np.ndarray  # (pairs,): the same statistic with one pair left out
-    apart: np.ndarray  # (2,): uncertainty below and above that no resample can show
+    draws: np.ndarray  # (resamples,): the statistic on every resample
+    without: np.ndarray  # (pairs,): the statistic with one pair left out
+    apart: np.ndarray  # (2,): uncertainty below and above where resamples do not vary
 
     def bounds(self) -> np.ndarray:
-        """Low and high (2,). The two uncertainties are independent, so they add as squares."""
+        """Return low and high (2,). Both uncertainties are independent: they add as squares."""
         low, high = _bca(self.value, self.draws, self.without)
-        shown = np.maximum([self.value - low, high - self.value], 0)
-        return self.value + np.hypot(shown, self.apart) * [-1, 1]
+        resampled = np.maximum([self.value - low, high - self.value], 0)
+        return self.value + np.hypot(resampled, self.apart) * [-1, 1]
 
     def interval(self) -> Interval:
-        """Value, low and high in percent."""
+        """Return value, low and high in percent."""
         return Interval(*(100 * float(bound) for bound in (self.value, *self.bounds())))
 
 
 def resample(pairs: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of n pairs is drawn in each resample: (resamples, n), rows summing to n."""
+    """Draw pairs with replacement; return how often each is drawn: (resamples, pairs)."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=resamples).astype(float)
 
 
 def bootstrap(counts: np.ndarray, weights: np.ndarray, metric: str) -> Bootstrap:
-    """One metric from counts (pairs, 4) and the weights (resamples, pairs) of ``resample``.
+    """Compute a metric on all pairs and on every resample.
 
-    ``metric`` is "accuracy", "f1", "recall", "specificity" or their mean, "balanced_accuracy".
+    Parameters
+    ----------
+    counts : (pairs, 4), with tp, fp, fn, tn in the last axis
+    weights : (resamples, pairs), as ``resample`` returns them
+    metric : "accuracy", "f1", "recall", "specificity", or "balanced_accuracy", the mean of the last
+        two
     """
     if metric == "balanced_accuracy":
         return mean([bootstrap(counts, weights, part) for part in ("recall", "specificity")])
@@ -73,18 +78,18 @@ def bootstrap(counts: np.ndarray, weights: np.ndarray, metric: str) -> Bootstrap
 
 
 def mean(parts: list[Bootstrap]) -> Bootstrap:
-    """The macro average, resample by resample. One NaN among the values makes it NaN.
+    """Average several statistics, resample by resample. One NaN makes the average NaN.
 
-    Where some parts never vary, what is uncertain about them adds up as if they erred together.
+    Uncertainties of parts that do not vary are averaged as if the parts erred together.
     """
     return Bootstrap(*(np.mean(field, axis=0) for field in zip(*parts, strict=True)))
 
 
 def gap(a: Bootstrap, b: Bootstrap) -> Bootstrap:
-    """a minus b on the same resamples.
+    """Subtract b from a on the same resamples.
 
-    Where the gap never varies (two judges with the same answers, say) both bounds decide, as in
-    Newcombe's interval for a difference (1998, Statistics in Medicine 17:873).
+    Where the difference does not vary, as for two judges with the same verdicts, its interval comes
+    from both bounds, as Newcombe's for a difference (1998, Statistics in Medicine 17:873).
     """
     value, draws, without = a.value - b.value, a.draws - b.draws, a.without - b.without
     below, above = (
@@ -94,9 +99,9 @@ def gap(a: Bootstrap, b: Bootstrap) -> Bootstrap:
 
 
 def wilson(share: float, n: int) -> np.ndarray:
-    """Wilson's score interval (2,) of a share out of n; NaN for n = 0.
+    """Return Wilson's score interval (2,) of a share of n cases; NaN for n = 0.
 
-    What ``scipy.stats.binomtest`` gives for whole counts, here for any share.
+    As ``scipy.stats.binomtest``, which takes whole counts only.
 
     >>> wilson(1.0, 62).round(3).tolist()
     [0.942, 1.0]
@@ -111,7 +116,7 @@ def wilson(share: float, n: int) -> np.ndarray:
 
 
 def _bca(value, draws, without):
-    """Bounds (2,); plain percentiles where the correction would leave the resamples."""
+    """Return BCa bounds (2,), or plain percentiles where the correction is undefined."""
     from scipy.special import ndtr, ndtri
 
     draws, without = draws[np.isfinite(draws)], without[np.isfinite(without)]
@@ -120,9 +125,9 @@ def _bca(value, draws, without):
     tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     # Counts make many draws equal the value: half of those lie below it.
     below = (np.mean(draws < value) + np.mean(draws <= value)) / 2
-    away = without.mean() - without if without.size else np.zeros(1)
-    if 0 < below < 1 and away.any():
-        bias, skew = ndtri(below), (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    influence = without.mean() - without if without.size else np.zeros(1)
+    if 0 < below < 1 and influence.any():
+        bias, skew = ndtri(below), (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
         z = bias + ndtri(tails)
         if (skew * z < 1).all():
             tails = ndtr(bias + z / (1 - skew * z))
@@ -135,7 +140,7 @@ def _varies(draws):
 
 
 def _statistic(counts, metric):
-    """A fraction from counts (..., 4); NaN where a class that it needs is absent."""
+    """Return a metric as a fraction from counts (..., 4); NaN where a class it needs is absent."""
     tp, fp, fn, tn = np.moveaxis(counts, -1, 0)
     part, whole = {
         "accuracy": (tp + tn, tp + fp + fn + tn),
@@ -148,11 +153,11 @@ def _statistic(counts, metric):
 
 
 def _wilson_bounds(counts, metric):
-    """Bounds (2,) from counts (pairs, 4), the pair as unit.
+    """Return Wilson's bounds (2,) of a metric from counts (pairs, 4), with the pair as unit.
 
-    All but F1 are a share of some rows: Wilson over the pairs that have such a row. F1 is
-    2J / (1 + J), where J = tp / (tp + fp + fn) is a share of the rows that are unsafe or called so:
-    Wilson for J, then mapped.
+    Each metric but F1 is a share of some rows: n is the number of pairs with such a row. F1 is
+    2J / (1 + J), and J = tp / (tp + fp + fn) is a share of the rows that are unsafe or judged so:
+    the bounds of J are mapped to F1.
     """
     columns = {"recall": [0, 2], "specificity": [1, 3], "f1": [0, 1, 2]}.get(metric, [0, 1, 2, 3])
     pairs = np.count_nonzero(counts[:, columns].any(axis=1))
