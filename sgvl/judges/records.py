@@ -1,4 +1,4 @@
-"""The append-only store of judgements: what was answered is never asked again, and never lost.
+"""The append-only store of answers: an answered request is never sent again, and never lost.
 
 One JSONL file per judge, one line per judgement, one write per batch. A line is found again by its
 *key*: sha256 over everything that decides the answer (the judge's identity), the picture's pixels
@@ -27,19 +27,28 @@ except ImportError:  # Windows: no lock, so one run at a time is up to the reade
 
 
 class Records:
-    """The records of one judge: locks the file that it writes, mends its torn end, and reads that
-    file and those of all workers there ever were.
+    """The stored answers of one judge or captioner, as a context manager.
 
-        with Records("records/rule.jsonl", judge.identity()) as records:
+        with Records("answers/rule.jsonl", judge.identity()) as records:
             answer = records.get(image_digest(picture), policy.digest)
 
-    ``worker`` is (k, n) as in ``ask_all``. Answers of another identity (other weights, another
-    prompt) in the same files are kept and never returned. Raises Busy if another run holds the
-    file, or another number of workers is at it, and InputError for a damaged line or two
-    conflicting answers to one question, naming the lines.
+    Entering locks the file that is written, cuts off a torn end, and reads that file and those of
+    all workers. Answers of another identity (other weights, another prompt) in the same files are
+    kept and never returned.
 
-    What is asked about a picture need not be a policy: captions are kept in the same way, under the
-    digest of what is to be recaptioned, with ``fields`` of their own for the answer.
+    Parameters
+    ----------
+    path : JSONL file of a single worker
+    identity : everything that decides an answer, as plain JSON values
+    fields : of an answer
+    worker : (k, n): number k, from 0, of n workers
+
+    Raises
+    ------
+    Busy
+        If another run holds the file, or another number of workers is at it.
+    InputError
+        For a damaged line, and for two conflicting answers to one request, naming the lines.
     """
 
     def __init__(
@@ -88,26 +97,33 @@ class Records:
         self._file.close()
 
     def takes(self, image_digest: str) -> bool:
-        """Whether a picture falls to this worker: by its digest, so that all of them agree."""
+        """Check whether a picture falls to this worker: by its digest, so that all agree."""
         return int(image_digest[:16], 16) % self._workers == self._number
 
     def key(self, image_digest: str, policy_digest: str) -> str:
-        """The name of one question to this judge: sha256, hex."""
+        """Return the key of one request: sha256 over identity, picture and text, hex."""
         question = "\n".join([self._identity, image_digest, policy_digest])
         return hashlib.sha256(question.encode()).hexdigest()
 
     def get(self, image_digest: str, policy_digest: str) -> dict | None:
-        """The stored answer (a judge's: verdict, p_unsafe, rationale, reply), or None."""
+        """Return the stored answer, its fields by name, or None."""
         return self._answers.get(self.key(image_digest, policy_digest))
 
     def append(self, rows: Iterable[dict]) -> None:
-        """Store rows as made by ``ask_missing``: one write, on the disk before this returns.
+        """Store rows in one write, on the disk before this returns.
 
-        A row is a dict with key, id, policy or prompt (a name) and the answer's fields. One whose
-        answer is already there is skipped. Raises InputError for a conflicting one (nothing is
-        written) and for rows with an "error". Those are written too, so that the file tells what
-        happened, but they answer nothing: the next run asks again. Raises OSError that names the
-        file for a full disk; what was stored before is kept.
+        Parameters
+        ----------
+        rows : dicts with key, id, policy or prompt (a name) and the answer's fields. One whose
+            answer is already there is skipped. One with an "error" is written, so that the file
+            tells what happened, but it answers nothing: the next run asks again.
+
+        Raises
+        ------
+        InputError
+            For a conflicting answer (nothing is written), and for rows with an "error".
+        OSError
+            For a full disk, naming the file; what was stored before is kept.
         """
         new = {}
         for row in rows:
@@ -131,8 +147,8 @@ class Records:
                 content = content[self._file.write(content) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            told = f"{error.strerror}; earlier answers are kept, so mend this and run again"
-            raise OSError(error.errno, told, str(self.path)) from None
+            advice = f"{error.strerror}; earlier answers are kept, so mend this and run again"
+            raise OSError(error.errno, advice, str(self.path)) from None
 
     def _lock(self) -> None:
         """Hold the file until it is closed. The system drops the lock of a process that dies.

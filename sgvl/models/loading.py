@@ -9,12 +9,12 @@ from typing import NamedTuple
 from sgvl.common.errors import InputError
 from sgvl.common.paths import NANO_MODEL, ROOT
 
-# What a model's folder holds beside what is only told of the model.
+# Files of a model's folder that can decide an answer, and those that only describe it.
 SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 REMARKS = {"card.json", "trainer_state.json"}
 
-# It warns of sliding windows, such as the first layer of nano has, unless flash attention is used;
-# the masks see to them, and tests/test_nano.py compares the ways.
+# This module warns of sliding windows (the first layer of nano has one) unless flash attention is
+# used. The masks handle them; tests/test_nano.py compares the ways.
 QWEN = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
 
 
@@ -26,10 +26,10 @@ class Loaded(NamedTuple):
 
 
 def image_only_processor():
-    """A Qwen2.5-VL processor without its video part.
+    """Return the class of a Qwen2.5-VL processor without its video part.
 
-    The full one insists on a video processor, which insists on torchvision; this kit shows images
-    only, so neither is needed, and images are processed by Pillow alike on every machine.
+    The full class needs a video processor, which needs torchvision. This kit uses images only, so
+    neither is needed, and Pillow processes images alike on every machine.
     """
     from transformers import ProcessorMixin, Qwen2_5_VLProcessor
 
@@ -44,8 +44,11 @@ def image_only_processor():
 
 
 def resolve(model: str | Path) -> str:
-    """``"nano"`` is the model that ships with the package; else a folder, seen from here or from
-    the checkout, or a hub name."""
+    """Return the folder or hub name of a model.
+
+    ``"nano"`` is the model that ships with the package; a folder is relative to here or to the
+    checkout; anything else is a hub name.
+    """
     if str(model) == "nano":
         return str(NANO_MODEL)
     return str(ROOT / model) if (ROOT / model).is_dir() else str(model)
@@ -54,10 +57,20 @@ def resolve(model: str | Path) -> str:
 def load(
     model: str | Path, revision: str | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> Loaded:
-    """Load a model and its processor by name: ``"nano"``, a local folder, or a hub id such as
-    ``"Qwen/Qwen2.5-VL-7B-Instruct"``. Weights are safetensors; no remote code is run.
+    """Load a model and its processor. Weights are safetensors; no remote code is run.
 
-    Raises InputError for a model that is not there, and for one that is there in part."""
+    Parameters
+    ----------
+    model : ``"nano"``, a local folder, or a hub id such as ``"Qwen/Qwen2.5-VL-7B-Instruct"``
+    revision : branch, tag or commit of a hub model; None is main
+    dtype : of the weights
+    device : where the model runs
+
+    Raises
+    ------
+    InputError
+        For a model that is not there, and for one of which a part is missing.
+    """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     from transformers.utils.logging import disable_progress_bar
@@ -81,9 +94,10 @@ def load(
 
 
 def pin(model: str | Path, revision: str | None = None) -> str | None:
-    """The commit of a hub model that a revision (main, unless told) names now; None for a folder.
+    """Resolve ``revision`` (default: main) to a commit hash; None for a local folder.
 
-    Raises InputError for a model that is not there."""
+    Raises InputError for a model that is not there.
+    """
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     name = resolve(model)
@@ -105,16 +119,21 @@ def _found(model: str | Path):
 
 
 def control_tokens(processor) -> list[str]:
-    """What a model does not read as plain text: its special tokens, and those in its template; but
-    not runs of blanks, which some tokenizers add as tokens."""
+    """List the tokens that a model does not read as plain text.
+
+    These are its special tokens and those in its chat template, but not runs of blanks, which some
+    tokenizers add as tokens.
+    """
     added = processor.tokenizer.added_tokens_decoder.values()
     found = {t.content for t in added if t.special or t.content in processor.chat_template}
     return sorted(token for token in found if len(token) > 1 and not token.isspace())
 
 
 def digest(model: str | Path) -> str | None:
-    """sha256 over what can decide an answer in a local model's folder: weights, tokenizer,
-    processor, settings. For a hub id, the commit that main names now."""
+    """Compute the sha256 of what decides an answer in a local model's folder.
+
+    Weights, tokenizer, processor, settings. For a hub id, return the commit that main names now.
+    """
     folder = Path(resolve(model))
     if not folder.is_dir():
         return pin(model)

@@ -1,4 +1,4 @@
-"""What a model has read, kept so that it can go on from there without reading it again."""
+"""The prefix cache: tokens that a model has read, with their keys and values, to go on from."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,14 +9,14 @@ import torch
 from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
-LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # of a cache: keys and values by token
+LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # of a cache with keys and values by token
 
 
 class Prefix(NamedTuple):
     """Rows of tokens that a model has read, with their keys and values.
 
-    Where the next token stands is kept here and told with each continuation: under M-RoPE a picture
-    takes up fewer positions than tokens, and a model remembers the count of its last batch alone.
+    Stores the next position id and passes it explicitly: with M-RoPE an image uses fewer positions
+    than tokens, and the model only caches the offset of its last batch.
     """
 
     model: object
@@ -27,9 +27,9 @@ class Prefix(NamedTuple):
 
     @classmethod
     def read(cls, model, inputs: dict) -> "Prefix":
-        """Read what a processor made of texts and pictures.
+        """Read the inputs that a processor made of prompts and images.
 
-        Raises TypeError for a model that keeps anything but keys and values by token.
+        Raises TypeError for a model whose cache is anything but keys and values by token.
         """
         with torch.no_grad():
             cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
@@ -42,7 +42,7 @@ class Prefix(NamedTuple):
         return cls(model, ids, mask, ahead, cache)
 
     def then(self, tokens: list[int]) -> "Prefix":
-        """Read on: the same tokens in every row."""
+        """Read the same further tokens in every row."""
         fed = self._feed([tokens] * len(self.ids))
         with torch.no_grad():
             cache = self.model(**fed, use_cache=True, logits_to_keep=1).past_key_values
@@ -50,10 +50,10 @@ class Prefix(NamedTuple):
         return Prefix(self.model, ids, fed["attention_mask"], self.ahead + len(tokens), cache)
 
     def onto(self, inputs: dict) -> "Prefix":
-        """Read on from this one row in several, pictures among them.
+        """Go on from this one row in several rows, which may hold images.
 
-        Every row of ``inputs`` opens with what was read, and all are of one length: padding after
-        what was read would stand in the windows of layers that look back a little way only.
+        Every row of ``inputs`` begins with this prefix, and all have one length: padding after the
+        prefix would fill the window of layers with sliding-window attention.
         """
         ids, mask, length = inputs["input_ids"], inputs["attention_mask"], self.ids.shape[1]
         positions = self.model._prepare_position_ids_for_generation(ids, inputs)
@@ -68,16 +68,27 @@ class Prefix(NamedTuple):
         return Prefix(self.model, ids, mask, positions[..., -1:] + 1, cache)
 
     def generate(self, tokens: list[int], **options) -> list[list[int]]:
-        """Token ids of the greedy replies after the same tokens in every row, up to the longest."""
+        """Generate greedy replies after the same tokens in every row; ids padded to the longest."""
         fed = self._feed([tokens] * len(self.ids))
         ids = torch.cat([self.ids, fed.pop("input_ids")], 1)
         out = self.model.generate(input_ids=ids, **fed, do_sample=False, **options)
         return out[:, ids.shape[1] :].tolist()
 
     def log_probability(self, rows: Sequence[int], texts: list[list[int]], last: list[int]):
-        """Log-probability of the last few tokens of each text as it goes on from one of the rows,
-        all in one forward pass, shape (texts,)."""
-        # What is added on the right of a shorter text comes after all that is asked about.
+        """Compute the log-probability of the last tokens of continuations, in one forward pass.
+
+        Parameters
+        ----------
+        rows : the row that each continuation goes on from
+        texts : token ids of the continuations
+        last : how many tokens at the end of each are scored
+
+        Returns
+        -------
+        Tensor
+            Shape (texts,).
+        """
+        # Padding on the right of a shorter text comes after everything that is scored.
         longest, kept = max(map(len, texts)), torch.tensor(rows, device=self.ids.device)
         cache = _fork(self.cache)
         cache.batch_select_indices(kept)
@@ -97,14 +108,14 @@ class Prefix(NamedTuple):
 
 
 def _fork(cache: Cache) -> Cache:
-    """A cache that grows apart from this one; what both have read is held once."""
+    """Return a cache that grows independently; the tensors of the shared part are not copied."""
     fork = copy.copy(cache)
     fork.layers = [copy.copy(layer) for layer in cache.layers]
     return fork
 
 
 def join(prefixes: Sequence[Prefix]) -> Prefix:
-    """The rows of all as one batch, padded on the left to one length."""
+    """Join the rows of several prefixes into one batch, padded on the left to one length."""
     model, longest = prefixes[0].model, max(prefix.ids.shape[1] for prefix in prefixes)
     blank = model.generation_config.pad_token_id or 0  # a repetition penalty would see another
     ids, mask = (
@@ -116,7 +127,7 @@ def join(prefixes: Sequence[Prefix]) -> Prefix:
         layer.keys, layer.values = (
             _stacked([getattr(one, name) for one in layers]) for name in ("keys", "values")
         )
-        if layer.is_sliding:  # it holds the end of its rows, and counts all
+        if layer.is_sliding:  # it stores the end of its rows, and counts all
             layer.cumulative_length = longest
     ahead = torch.cat([prefix.ahead for prefix in prefixes], dim=-2)
     return Prefix(model, ids, mask, ahead, cache)
@@ -128,11 +139,11 @@ def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def log_probability(model, inputs: dict, ends: list[int], last: list[int]) -> torch.Tensor:
-    """Log-probability of the ``last`` tokens before the end of each row of inputs, (rows,)."""
+    """Compute the log-probability of the ``last`` tokens before each row's end, shape (rows,)."""
     ids, most = inputs["input_ids"], max(last)
     ends, last = (torch.tensor(n, device=ids.device).unsqueeze(1) for n in (ends, last))
     steps = torch.arange(most, device=ids.device)
-    before = (ends - 1 - most + steps).clamp(min=0)  # (rows, most), where each is foretold
+    before = (ends - 1 - most + steps).clamp(min=0)  # (rows, most), where each is predicted
     with torch.no_grad():
         logits = model(**inputs, logits_to_keep=before).logits
     wanted = ids.gather(1, before + 1).unsqueeze(-1)
@@ -142,12 +153,12 @@ def log_probability(model, inputs: dict, ends: list[int], last: list[int]) -> to
 
 @contextmanager
 def record_last_logits(model, part: Callable = lambda last: last):
-    """A part of the last logits (rows, words) of each forward pass, in a list that grows."""
-    heard: list[torch.Tensor] = []
+    """Record ``part`` of the last logits (rows, vocabulary) of each forward pass, in a list."""
+    recorded: list[torch.Tensor] = []
     hook = model.register_forward_hook(
-        lambda module, args, output: heard.append(part(output.logits[:, -1].float()))
+        lambda module, args, output: recorded.append(part(output.logits[:, -1].float()))
     )
     try:
-        yield heard
+        yield recorded
     finally:
         hook.remove()

@@ -1,0 +1,140 @@
+"""05 asks every judge about small sets; 06's tables follow from what is stored."""
+
+import pandas as pd
+import pytest
+
+from sgvl.common.errors import InputError
+from sgvl.data import store
+from sgvl.experiments import ablations, benchmark
+from sgvl.judges import make_judge
+from sgvl.scores import accuracy
+from sgvl.world import pairs, sets
+
+JUDGES = [
+    {"kind": "always_unsafe", "name": "always unsafe"},
+    {"kind": "chat", "id": "base", "with_p_unsafe": False},
+    {"kind": "rule", "id": "exact"},
+]
+LEVEL = [{"kind": "always_safe", "id": "sft_L1"}]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    made = {
+        "safeeditbench": pairs.safeeditbench(per_category=1),
+        "unsafebench": sets.unsafebench(per_category=2),
+        "llavaguard_test": sets.llavaguard(images=2, split="test"),
+        "following_neutral": sets.following(images=2, kind="neutral"),
+        "following_harmful": sets.following(images=2, kind="harmful"),
+        "general": sets.general(per_task=1),
+    }
+    store.save(made, folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def panel(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    sets_read = benchmark.read_sets(data, pairs=3)
+    panel = benchmark.ask_panel(JUDGES, LEVEL, sets_read, [], folder / "answers")
+    benchmark.write(panel, folder)
+    return panel, folder, sets_read
+
+
+def test_every_judge_answers_every_set_that_is_for_it(panel):
+    frames = panel[0].frames
+    assert set(frames) == set(benchmark.FRAMES)
+    asked = {name: set(frame["judge"]) for name, frame in frames.items()}
+    assert asked["levels"] == {"always_unsafe", "base", "exact", "sft_L1"}
+    assert asked["content"] == asked["own"] == {"always_unsafe", "base", "exact"}
+    assert asked["general"] == asked["naming"] == {"base"}, "the others do not reply to texts"
+    assert asked["controls"] == {"always_unsafe", "base"}, "tags would replace the blank picture"
+    assert len(frames["levels"]) == 4 * 6 * 5 and len(frames["general"]) == 4
+
+
+def test_the_judge_that_reads_tags_is_the_ceiling_and_right_everywhere(panel):
+    answers, _, _ = panel
+    assert answers.ceiling() == "exact"
+    for name in ("levels", "content", "own", "following_neutral", "following_harmful"):
+        own = answers.frames[name].query("judge == 'exact'")
+        assert (own["verdict"] == own["label"]).all() and len(own), name
+
+
+def test_a_second_run_loads_the_judges_and_asks_nothing(panel, monkeypatch):
+    answers, folder, sets_read = panel
+    from sgvl.judges.chat.judge import ChatJudge
+
+    monkeypatch.setattr(ChatJudge, "results", lambda *_: pytest.fail("a case was asked again"))
+    monkeypatch.setattr(ChatJudge, "replies", lambda *_: pytest.fail("a text was sent again"))
+    again = benchmark.ask_panel(JUDGES, LEVEL, sets_read, [], folder / "answers")
+    for name, frame in answers.frames.items():
+        pd.testing.assert_frame_equal(again.frames[name], frame)
+
+
+def test_what_is_written_is_read_again(panel):
+    answers, folder, _ = panel
+    read = benchmark.read(folder)
+    assert {name: len(frame) for name, frame in read.frames.items()} == {
+        name: len(frame) for name, frame in answers.frames.items()
+    }
+    assert list(read.judges["name"]) == ["always unsafe", "base", "exact", "sft_L1"]
+    assert read.asked_everything() == ["always_unsafe", "base", "exact"]
+    assert list(read.named(pd.DataFrame({"judge": ["always_unsafe"]}))["judge"]) == [
+        "always unsafe"
+    ]
+
+
+def test_answers_that_are_not_there_name_their_notebook(tmp_path):
+    with pytest.raises(InputError, match="run notebook 05_benchmark first"):
+        benchmark.read(tmp_path)
+
+
+def test_a_judge_is_found_by_its_id_or_not_at_all(panel):
+    frames = ablations.choose(panel[0], ["exact", "base"])
+    assert list(frames["levels"]["judge"].unique()) == ["exact", "base"]
+    with pytest.raises(InputError, match="no judge 'bse' was asked; did you mean base?"):
+        ablations.choose(panel[0], ["bse"])
+
+
+def test_tables_are_made_of_stored_answers(panel):
+    frames = ablations.choose(panel[0], ["base", "exact"])
+    scores = ablations.safety_scores(frames, resamples=50)
+    overall = ablations.overall(scores).set_index(["judge", "set"])["value"]
+    assert set(scores) == {"UnsafeBench", "LlavaGuard", "SafeEditBench"}
+    assert all(overall["exact", name] == 100 for name in scores)
+    general = accuracy.scores(frames["general"])
+    table4 = ablations.table4(overall.reset_index().assign(n=1, low=0, high=0), general)
+    assert len(table4) == 2 * 3 + 4
+    points = ablations.figure6(ablations.overall(scores), frames["general"])
+    assert list(points["judge"]) == ["base"], "the rule answers no general questions"
+
+
+def test_wrong_specs_are_named_before_anything_is_asked(data, tmp_path, monkeypatch):
+    sets_read = benchmark.read_sets(data, pairs=1, content="", own="", following=[], questions=[])
+    with pytest.raises(InputError, match="two judges have the id 'rule'"):
+        benchmark.ask_panel(["rule"], ["rule"], sets_read, [], tmp_path)
+    assert not list(tmp_path.iterdir())
+    panel = benchmark.ask_panel(["rule"], [], sets_read, ["L2"], tmp_path)
+    assert set(panel.frames) == {"levels"} and set(panel.frames["levels"]["policy"]) == {"L2"}
+    with pytest.raises(InputError, match="no policy-following set 'neutral'"):
+        benchmark.read_sets(data, following=["neutral"])
+
+
+def test_one_model_is_in_memory_at_a_time(data, tmp_path, monkeypatch):
+    import weakref
+
+    alive = weakref.WeakSet()
+    most = []
+
+    def make(spec):
+        judge = make_judge(spec)
+        most.append(len(alive))
+        alive.add(judge)
+        return judge
+
+    monkeypatch.setattr(benchmark, "make_judge", make)
+    sets_read = benchmark.read_sets(data, pairs=1, content="", own="", following=[], questions=[])
+    specs = [{"kind": "opennsfw", "id": f"o{k}"} for k in range(3)]
+    benchmark.ask_panel(specs, [], sets_read, [], tmp_path)
+    assert most == [0, 0, 0]
