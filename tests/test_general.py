@@ -187,6 +187,13 @@ def test_replies_by_hand_become_scores(serve_general, tmp_path):
     assert table["unparseable"].to_dict() == {"mmmu": 50, "realworldqa": 0}
 
 
+def test_general_is_the_plain_mean_over_sets_of_any_size():
+    answers = [("mmmu", k < 30) for k in range(60)] + [("blink", True)] * 20
+    overall = accuracy.overall(pd.DataFrame(answers, columns=["task", "right"]))
+    # Wilson: 30 of 60 is 37.7 to 62.3, 20 of 20 is 83.9 to 100; half the root of summed squares
+    assert overall.round(1).to_dict() == {"value": 75.0, "low": 64.9, "high": 81.1, "n": 80.0}
+
+
 def test_an_unknown_benchmark():
     with pytest.raises(InputError, match="did you mean mmmu?"):
         general.load("mmu")

@@ -1,5 +1,6 @@
 """Shares of right answers, in percent, with 95 % Wilson intervals."""
 
+import numpy as np
 import pandas as pd
 
 from sgvl.scores.intervals import wilson
@@ -35,6 +36,19 @@ def shares(answers: pd.DataFrame, by: str) -> pd.DataFrame:
     right = answers.groupby(by, sort=False)["right"].agg(["mean", "size"])
     rows = [percent(row["mean"], int(row["size"])) for _, row in right.iterrows()]
     return pd.DataFrame(rows, index=right.index)
+
+
+def overall(answers: pd.DataFrame) -> pd.Series:
+    """Return the plain mean over tasks, as the paper's General is over four benchmarks, in percent.
+
+    The interval joins those of the tasks, which are independent (Zou and Donner 2008, Statistics
+    in Medicine 27:1693). Index: value, low, high, n.
+    """
+    tasks = shares(answers, "task")
+    value = tasks["value"].mean()
+    below, above = tasks["value"] - tasks["low"], tasks["high"] - tasks["value"]
+    low, high = (float(np.sqrt((side**2).sum())) / len(tasks) for side in (below, above))
+    return pd.Series({"value": value, "low": value - low, "high": value + high, "n": len(answers)})
 
 
 def percent(share: float, n: int) -> dict:
