@@ -127,7 +127,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     assert shown.count('"image/png"') == 3  # pairs, one drawn scene, and the blurred gallery
 
     (checkout / "05.yaml").write_text(
-        "profile: mine\ndata: mine\ndataset: photos\npairs: 0\nfollowing: 4\n"
+        "profile: mine\ndata_profile: mine\ndataset: photos\npairs: 0\nfollowing: 4\n"
         "judges: [{kind: always_safe}, {kind: chat, max_new_tokens: 8}, {kind: always_unsafe}]\n"
         f"general_sets: [general, {', '.join(REPOS)}]\nconvention: lmms_eval\n"
     )

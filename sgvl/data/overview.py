@@ -1,6 +1,6 @@
-"""Tables about real data: its rows, and the pictures that two splits share."""
+"""Tables and pictures about data sets, for notebook 01."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import numpy as np
@@ -47,7 +47,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def questions(sets: Mapping[str, Dataset]) -> pd.DataFrame:
+def count_questions(sets: Mapping[str, Dataset]) -> pd.DataFrame:
     """Count questions, categories, open questions and pictures of each set of questions."""
     counts = {
         name: {
@@ -59,6 +59,23 @@ def questions(sets: Mapping[str, Dataset]) -> pd.DataFrame:
         for name, rows in sets.items()
     }
     return pd.DataFrame(counts).T
+
+
+def tables(
+    pictures: Mapping[str, Dataset], questions: Mapping[str, Dataset]
+) -> dict[str, pd.DataFrame]:
+    """Return the tables about real data by their captions; none for what is not there."""
+    table = rows(pictures)
+    by_caption = {
+        "Sets; unsafe and usable rows in percent": summary(table),
+        "Rows by category and status": pd.crosstab(
+            [table["set"], table["category"]], table["status"]
+        ),
+        "Rows by policy and label": pd.crosstab([table["set"], table["policy"]], table["label"]),
+        "Training pictures that are also in another split": leaks(pictures),
+        "Questions of general ability": count_questions(questions),
+    }
+    return {caption: table for caption, table in by_caption.items() if len(table)}
 
 
 def leaks(sets: Mapping[str, Dataset]) -> pd.DataFrame:
@@ -93,6 +110,19 @@ def perceptual_hash(image: Image) -> np.ndarray:
     grey = np.asarray(image.convert("L").resize((32, 32)), float)
     low = dctn(grey)[:8, :8].ravel()[1:]
     return low > np.median(low)
+
+
+def pair_views(bench: Dataset, indices: Iterable[int]) -> list[dict]:
+    """Return pairs as ``figures.show_pairs`` takes them; ``indices`` are of the originals."""
+    return [
+        {
+            "unsafe": bench[i]["image"],
+            "safe": bench[i + 1]["image"],
+            "box": bench[i]["box"],
+            "title": f"{bench[i]['category']}: {bench[i]['edit']}",
+        }
+        for i in indices
+    ]
 
 
 def gallery(sets: Mapping[str, Dataset], blur: bool = True, each: int = 6) -> list[dict]:
