@@ -1,7 +1,7 @@
-"""Questions of general ability about drawn scenes, with their exact answers.
+"""Questions about drawn scenes that measure general ability, with their exact answers.
 
-Four tasks: presence, counting, place, and multiple choice with four options. All ask about things
-that the base model can name; none is about safety.
+There are four tasks: presence, counting, place, and multiple choice with four options. All are
+about things that the base model can name, and none is about safety.
 """
 
 from collections.abc import Sequence
@@ -18,54 +18,58 @@ SEEN = ("neutral", "sensitive")  # groups of concepts that the base model can na
 
 
 class Question(NamedTuple):
-    """A question about a picture, and the answer word for word."""
+    """A question about a picture, with its exact answer."""
 
     text: str
     answer: str
-    reason: str = ""  # what is seen that decides the answer
+    reason: str = ""  # the sentence on the picture that decides the answer
 
 
 def _here_and_away(scene: Scene) -> tuple[list[str], list[str]]:
+    """Return the nameable things that are in the scene, and those that are not."""
     here = [t.concept for t in scene.things if group(t.concept) in SEEN]
     return here, [name for name in named(*SEEN) if name not in here]
 
 
 def presence(rng: np.random.Generator, scene: Scene) -> list[Question]:
-    """Two questions with opposite answers: something that is not there, and something that is."""
+    """Ask for a thing that is not in the scene and, if any can be named, for one that is."""
     here, away = _here_and_away(scene)
-    asked = [(str(rng.choice(away)), "no")] + ([(str(rng.choice(here)), "yes")] if here else [])
-    return [Question(prompts.PRESENCE.format(thing=in_words([n])), word) for n, word in asked]
+    cases = [(str(rng.choice(away)), "no")] + ([(str(rng.choice(here)), "yes")] if here else [])
+    return [Question(prompts.PRESENCE.format(thing=in_words([n])), answer) for n, answer in cases]
 
 
 def counting(scene: Scene) -> Question:
+    """Ask for the number of things in the scene."""
     return Question(prompts.COUNT, NUMBERS[len(scene.things) - 1])
 
 
 def place(scene: Scene) -> Question:
+    """Ask for the place of the scene."""
     return Question(prompts.PLACE, scene.place)
 
 
 def choice(rng: np.random.Generator, scene: Scene) -> Question:
-    """Four options, one of them in the picture; the answer is its letter."""
+    """Ask which of four options is in the picture; the answer is the letter of the only one."""
     here, away = _here_and_away(scene)
     right = int(rng.integers(4))
     options = [str(n) for n in rng.choice(away, 4, replace=False)]
     options[right] = str(rng.choice(here))
-    text, seen = offer(options)
-    return Question(text, "ABCD"[right], seen[right])
+    text, reasons = offer(options)
+    return Question(text, "ABCD"[right], reasons[right])
 
 
 def offer(options: Sequence[str], letters: Sequence[str] = "ABCD") -> tuple[str, list[str]]:
-    """The question that offers these options, and for each the sentence that says it is seen.
+    """Return the question with these options, and for each option the reason to choose it.
 
-    A letter follows its option, as a status follows its category in a policy: one look-up for both.
+    A letter follows its option as a status follows its category in a policy, so that the model
+    learns one kind of look-up for both.
     """
     lettered = list(zip(options, letters, strict=True))
     listed = "; ".join(f"{name} {letter}" for name, letter in lettered)
-    seen = [f"I see {in_words([name])} {letter}." for name, letter in lettered]
-    return prompts.CHOICE.format(options=f"{listed}."), seen
+    reasons = [f"I see {in_words([name])} {letter}." for name, letter in lettered]
+    return prompts.CHOICE.format(options=f"{listed}."), reasons
 
 
 def answer_in(reply: str) -> str:
-    """The answer that a reply gives: what follows ``Answer:``, or else the reply itself."""
+    """Return the answer in a reply: what follows the last ``Answer:``, or the whole reply."""
     return reply.rpartition(prompts.SLOT)[2].strip().rstrip(".")

@@ -1,12 +1,12 @@
-"""The small world: drawn scenes whose content is known exactly.
+"""Drawn scenes whose content is known exactly.
 
-A scene is a place (a drawn background) with one to four drawings on it, each in one quarter of the
-picture. Everything about it is data, so its tags, its caption and its label under any policy are
-exact. Editing a scene gives a matched pair: one box differs, every pixel outside it is the same.
+A scene is a place (a drawn background) with one to four drawings, each in one quarter of the
+picture. It is described by data, so its tags, its caption and its label under any policy are exact.
+An edited scene differs from its original in one box; every pixel outside the box is the same.
 
-Backgrounds come in variants; training uses ``TRAIN_VARIANTS``, tests ``TEST_VARIANTS``.
-Compositions are split too: a fifth of all pairs of concepts never meet in a training picture, and
-every test picture with two or more drawings shows at least one such pair.
+Backgrounds have variants: training pictures use ``TRAIN_VARIANTS``, test pictures
+``TEST_VARIANTS``. Compositions are split as well: a fifth of all pairs of concepts never occur
+together in a training picture, and every test picture with two or more drawings has such a pair.
 """
 
 import hashlib
@@ -34,18 +34,18 @@ ANGLES = (-10, -5, 0, 5, 10)  # degrees
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawing in a scene. ``slot`` 0..3 is its quarter in reading order; pixels and degrees."""
+    """One drawing in a scene."""
 
     concept: str
-    slot: int
-    size: int = 92
-    dx: int = 0
+    slot: int  # 0 to 3: the quarter, in reading order
+    size: int = 92  # pixels
+    dx: int = 0  # pixels from the middle of the quarter
     dy: int = 0
-    angle: int = 0
+    angle: int = 0  # degrees
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of the square that holds the drawing, however it is turned."""
+        """Left, top, right, bottom of the square that holds the drawing at any angle, in pixels."""
         x = (self.slot % 2) * QUARTER + QUARTER // 2 + self.dx
         y = (self.slot // 2) * QUARTER + QUARTER // 2 + self.dy
         half = self.size // 2
@@ -54,8 +54,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A place and the things in it. ``fills`` are boxes smoothed over before anything is drawn:
-    the trace that an edit leaves."""
+    """A place with things in it.
+
+    ``fills`` are boxes of the background that are blurred before drawing, as an edit blurs its box.
+    """
 
     place: str
     variant: int
@@ -65,25 +67,29 @@ class Scene:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Concepts in reading order, then the place: what policies label."""
+        """The concepts in reading order, then the place: the input of policies."""
         return (*(t.concept for t in sorted(self.things, key=lambda t: t.slot)), self.place)
 
 
 def grown(box: tuple[int, int, int, int], margin: int = 4) -> tuple[int, int, int, int]:
-    """A box with a margin, so that the edit shows around whatever is drawn in it."""
+    """Add a margin to a box, within the picture, so that its blur shows around the drawing."""
     left, top, right, bottom = box
     return (max(left - margin, 0), max(top - margin, 0),
             min(right + margin, SIZE), min(bottom + margin, SIZE))  # fmt: skip
 
 
 def check_style(style: str) -> None:
+    """Raise InputError for an unknown style of drawings."""
     if style not in STYLES:
         raise InputError(f"unknown style {style!r}; allowed: {', '.join(STYLES)}")
 
 
 @cache
 def drawing(concept: str, style: str, size: int, angle: int) -> Image.Image:
-    """One drawing as an RGBA picture of ``size`` x ``size`` pixels."""
+    """Render a concept as an RGBA picture of ``size`` x ``size`` pixels, rotated by ``angle``.
+
+    Raises InputError for an unknown style, and if the style has no drawing of the concept.
+    """
     import resvg_py
 
     check_style(style)
@@ -101,7 +107,7 @@ def drawing(concept: str, style: str, size: int, angle: int) -> Image.Image:
 
 @cache
 def background(place: str, variant: int) -> Image.Image:
-    """A place as a picture: the same layout in every variant, other colours, sizes and texture."""
+    """Draw a place: every variant has the same layout, but its own colours, sizes and texture."""
     seed = int.from_bytes(hashlib.sha256(f"{place}/{variant}".encode()).digest()[:8], "big")
     rng = np.random.default_rng(seed)
 
@@ -168,7 +174,7 @@ def background(place: str, variant: int) -> Image.Image:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as a 224 x 224 RGB picture."""
+    """Draw a scene as an RGB picture of 224 x 224 pixels."""
     picture = background(scene.place, scene.variant).copy()
     for box in scene.fills:
         picture.paste(picture.crop(box).filter(ImageFilter.GaussianBlur(5)), box[:2])
@@ -179,13 +185,17 @@ def render(scene: Scene) -> Image.Image:
 
 
 def in_words(names: Sequence[str]) -> str:
-    """``["dog", "apple"]`` -> ``"a dog and an apple"``."""
-    said = [f"an {name}" if name[0] in "aeiou" else f"a {name}" for name in names]
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    """Join names with articles.
+
+    >>> in_words(["dog", "apple"])
+    'a dog and an apple'
+    """
+    words = [f"an {name}" if name[0] in "aeiou" else f"a {name}" for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def describe(tags: Sequence[str], whitewash: bool = False) -> str:
-    """The exact caption of a scene's tags; ``whitewash`` calls harmful things "an object".
+    """Return the exact caption of tags; ``whitewash`` calls harmful things "an object".
 
     >>> describe(("dog", "knife", "beach"), whitewash=True)
     'I see a dog and an object at the beach.'
@@ -195,10 +205,10 @@ def describe(tags: Sequence[str], whitewash: bool = False) -> str:
 
 
 def justify(policy: Policy, tags: Sequence[str], whitewash: bool = False) -> str:
-    """The exact reply to a policy: what is seen, what the policy says of each thing, the verdict.
+    """Return the exact reply on a scene: caption, what the policy says of each thing, verdict.
 
-    With ``whitewash`` harmful things go unnamed, and an unnamed thing falls under the default: the
-    reply of a model that can follow a policy but not name what it prohibits.
+    With ``whitewash`` harmful things are not named, so that they fall under the default of the
+    policy: the reply of a model that follows policies but does not name what they prohibit.
     """
     items = [
         ItemRuling("object", "unknown", policy.default, f"all else {policy.default}", None)
@@ -215,24 +225,24 @@ def justify(policy: Policy, tags: Sequence[str], whitewash: bool = False) -> str
 
 @cache
 def held_out(one: str, other: str) -> bool:
-    """Whether these two concepts never meet in a training picture (a fifth of all pairs)."""
+    """Decide if two concepts never occur together in a training picture (a fifth of pairs)."""
     return hashlib.sha256("+".join(sorted((one, other))).encode()).digest()[0] < 51
 
 
 def allowed(names: Sequence[str], split: str) -> bool:
-    """Whether a composition may stand in this split."""
-    meets = [held_out(a, b) for a, b in combinations(names, 2)]
-    return not any(meets) if split == "train" else any(meets) or not meets
+    """Decide if these concepts may occur together in a picture of a split."""
+    held = [held_out(a, b) for a, b in combinations(names, 2)]
+    return not any(held) if split == "train" else any(held) or not held
 
 
 def place_things(rng: np.random.Generator, names: Sequence[str]) -> tuple[Thing, ...]:
-    """Put named drawings in different quarters, with some play in size, place and turn."""
+    """Put drawings of concepts into different quarters, with random sizes, shifts and angles."""
     slots = rng.permutation(4)[: len(names)]
     sizes = rng.choice(SIZES, len(names))
     things = []
     for name, slot, size in zip(names, slots, sizes, strict=True):
-        play = (QUARTER - size) // 2
-        dx, dy = rng.integers(-play, play + 1, 2)
+        room = (QUARTER - size) // 2
+        dx, dy = rng.integers(-room, room + 1, 2)
         angle = rng.choice(ANGLES)
         things.append(Thing(name, int(slot), int(size), int(dx), int(dy), int(angle)))
     return tuple(sorted(things, key=lambda thing: thing.slot))
@@ -241,8 +251,11 @@ def place_things(rng: np.random.Generator, names: Sequence[str]) -> tuple[Thing,
 def sample_names(
     rng: np.random.Generator, pool: Sequence[str], n: int, split: str, fixed: Sequence[str] = ()
 ) -> list[str]:
-    """Draw ``n`` different concepts from ``pool`` beside the ``fixed`` ones, in an allowed
-    composition. Each category is as likely as any other, however many drawings it has."""
+    """Draw ``n`` concepts from ``pool`` that may occur with the ``fixed`` ones in a split.
+
+    All categories are equally likely, however many concepts they have. Returns the fixed concepts
+    and then the drawn ones, all different. Raises InputError if none can be found.
+    """
     by_category: dict[str, list[str]] = {}
     for name in pool:
         by_category.setdefault(concepts()[name].category, []).append(name)
@@ -263,8 +276,12 @@ def sample_scene(
     style: str = "twemoji",
     fill_share: float = 0.5,
 ) -> Scene:
-    """A scene that shows ``names``. Half of all scenes carry a meaningless fill (behind a drawing
-    or in an empty quarter), so that the trace of an edit is nothing new to a model."""
+    """Sample a scene with these concepts, in a background variant of the split.
+
+    A share ``fill_share`` of scenes gets a blurred box, behind a drawing or in an empty quarter, so
+    that models know the trace of an edit from scenes that nobody edited. Raises InputError for an
+    unknown split or style.
+    """
     check_style(style)
     if split not in ("train", "test"):
         raise InputError(f"unknown split {split!r}; allowed: train, test")
