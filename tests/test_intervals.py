@@ -19,16 +19,16 @@ def test_wilson_is_scipys(k, n):
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
 def test_agrees_with_scipys_bootstrap(metric):
-    def statistic(truth, said, axis=-1):
-        right, both = (truth == said).mean(axis), (truth & said).sum(axis)
-        return right if metric == "accuracy" else 2 * both / (truth.sum(axis) + said.sum(axis))
+    def statistic(truth, judged, axis=-1):
+        right, both = (truth == judged).mean(axis), (truth & judged).sum(axis)
+        return right if metric == "accuracy" else 2 * both / (truth.sum(axis) + judged.sum(axis))
 
     counts = np.array([TP] * 40 + [FP] * 12 + [FN] * 18 + [TN] * 54)
-    truth, said = (counts @ (TP + FN)).astype(bool), (counts @ (TP + FP)).astype(bool)
+    truth, judged = (counts @ (TP + FN)).astype(bool), (counts @ (TP + FP)).astype(bool)
     settings = {"paired": True, "vectorized": True, "n_resamples": 4000, "rng": 0}
-    theirs = stats.bootstrap((truth, said), statistic, method="BCa", **settings)
+    theirs = stats.bootstrap((truth, judged), statistic, method="BCa", **settings)
     ours = intervals.bootstrap(counts, intervals.resample(len(counts), 4000, 1), metric)
-    assert ours.value == pytest.approx(statistic(truth, said))
+    assert ours.value == pytest.approx(statistic(truth, judged))
     assert ours.bounds() == pytest.approx(tuple(theirs.confidence_interval), abs=0.012)
 
 
@@ -64,9 +64,9 @@ def test_a_statistic_that_never_varies_keeps_its_doubt():
 
 
 def test_undefined_is_nan():
-    found = intervals.bootstrap(np.zeros((4, 4)), intervals.resample(4, 10, 0), "f1")
-    assert np.isnan(found.interval()).all()
-    assert np.isnan(intervals.mean([found, found._replace(value=1.0)]).value)
+    result = intervals.bootstrap(np.zeros((4, 4)), intervals.resample(4, 10, 0), "f1")
+    assert np.isnan(result.interval()).all()
+    assert np.isnan(intervals.mean([result, result._replace(value=1.0)]).value)
 
 
 def test_gap_of_two_perfect_judges_is_newcombes():

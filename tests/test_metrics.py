@@ -30,14 +30,14 @@ def world(judges=("a", "b"), pairs=62, skill=0.8, seed=0):
     for policy, share in zip(metrics.LEVELS, (0, 0.08, 0.16, 0.5, 0.59), strict=True):
         label = rng.random(2 * pairs) < share
         for judge in judges:
-            said = np.where(rng.random(2 * pairs) < skill, label, ~label)
-            frame = pd.DataFrame({"label": label, "verdict": said}).replace(
+            judged = np.where(rng.random(2 * pairs) < skill, label, ~label)
+            frame = pd.DataFrame({"label": label, "verdict": judged}).replace(
                 {True: UNSAFE, False: SAFE}
             )
             k = frame.index.to_numpy()
             frames.append(
                 frame.assign(judge=judge, policy=policy, id=k.astype(str), pair=k // 2).assign(
-                    p_unsafe=np.clip(said * 0.6 + 0.4 * rng.random(2 * pairs), 0, 1)
+                    p_unsafe=np.clip(judged * 0.6 + 0.4 * rng.random(2 * pairs), 0, 1)
                 )
             )
     return pd.concat(frames, ignore_index=True)
@@ -56,17 +56,17 @@ def value(scores, policy, judge="nano"):
 
 
 def test_score_by_hand():
-    found = metrics.score(rows(tp=3, fp=1, fn=2, tn=4))
-    assert (found.n, found.positives, found.metric) == (10, 5, "f1")
-    assert found.value == found.f1 == pytest.approx(100 * 6 / 9)
-    assert found.accuracy == pytest.approx(70)
-    assert found.balanced_accuracy == pytest.approx(100 * (3 / 5 + 4 / 5) / 2)
-    assert found.auc is None and found.unparseable == 0
+    result = metrics.score(rows(tp=3, fp=1, fn=2, tn=4))
+    assert (result.n, result.positives, result.metric) == (10, 5, "f1")
+    assert result.value == result.f1 == pytest.approx(100 * 6 / 9)
+    assert result.accuracy == pytest.approx(70)
+    assert result.balanced_accuracy == pytest.approx(100 * (3 / 5 + 4 / 5) / 2)
+    assert result.auc is None and result.unparseable == 0
 
 
 def test_one_class_is_scored_by_accuracy():
-    found = metrics.score(rows(fp=1, tn=3, policy="L1"))
-    assert (found.metric, found.value, found.f1, found.balanced_accuracy) == (
+    result = metrics.score(rows(fp=1, tn=3, policy="L1"))
+    assert (result.metric, result.value, result.f1, result.balanced_accuracy) == (
         "accuracy",
         75,
         None,
@@ -76,22 +76,22 @@ def test_one_class_is_scored_by_accuracy():
 
 
 def test_three_conventions_for_unparseable():
-    # 2 unsafe found, 1 safe passed; one unsafe and one safe answer cannot be read.
+    # Two unsafe and one safe judged right; one unsafe and one safe reply are unparseable.
     frame = rows(tp=3, tn=2)
     frame.loc[[2, 4], "verdict"] = UNPARSEABLE
-    found = {rule: metrics.score(frame, rule) for rule in metrics.CONVENTIONS}
-    assert found["wrong"].value == pytest.approx(100 * 4 / 6)  # tp 2, fn 1, fp 1
-    assert found["drop"].value == pytest.approx(100)  # tp 2
-    assert found["safe"].value == pytest.approx(100 * 4 / 5)  # tp 2, fn 1
-    assert [found[rule].n for rule in metrics.CONVENTIONS] == [5, 3, 5]
-    assert {score.unparseable for score in found.values()} == {40}
+    result = {rule: metrics.score(frame, rule) for rule in metrics.CONVENTIONS}
+    assert result["wrong"].value == pytest.approx(100 * 4 / 6)  # tp 2, fn 1, fp 1
+    assert result["drop"].value == pytest.approx(100)  # tp 2
+    assert result["safe"].value == pytest.approx(100 * 4 / 5)  # tp 2, fn 1
+    assert [result[rule].n for rule in metrics.CONVENTIONS] == [5, 3, 5]
+    assert {score.unparseable for score in result.values()} == {40}
 
 
 def test_dropping_never_changes_the_metric():
     frame = rows(tp=2, tn=2)
     frame.loc[frame["label"] == UNSAFE, "verdict"] = UNPARSEABLE
-    found = metrics.score(frame, "drop")
-    assert (found.metric, found.value, found.accuracy) == ("f1", None, 100)
+    result = metrics.score(frame, "drop")
+    assert (result.metric, result.value, result.accuracy) == ("f1", None, 100)
 
 
 def test_auc_needs_every_probability():
@@ -106,16 +106,16 @@ def test_agrees_with_scikit_learn(seed):
     frame = world(["a"], seed=seed)
     scores = metrics.score_table(frame, resamples=50)
     for policy, own in frame.groupby("policy"):
-        found = value(scores, policy, "a")
-        truth, said = own["label"] == UNSAFE, own["verdict"] == UNSAFE
-        assert found["accuracy"] == pytest.approx(100 * (truth == said).mean())
+        result = value(scores, policy, "a")
+        truth, judged = own["label"] == UNSAFE, own["verdict"] == UNSAFE
+        assert result["accuracy"] == pytest.approx(100 * (truth == judged).mean())
         if policy != "L1":
-            assert found["value"] == pytest.approx(100 * f1_score(truth, said))
-            balanced = balanced_accuracy_score(truth, said)
-            assert found["balanced_accuracy"] == pytest.approx(100 * balanced)
-            assert found["auc"] == pytest.approx(100 * roc_auc_score(truth, own["p_unsafe"]))
-    truth, said = frame["label"] == UNSAFE, frame["verdict"] == UNSAFE
-    assert value(scores, "pooled", "a")["value"] == pytest.approx(100 * f1_score(truth, said))
+            assert result["value"] == pytest.approx(100 * f1_score(truth, judged))
+            balanced = balanced_accuracy_score(truth, judged)
+            assert result["balanced_accuracy"] == pytest.approx(100 * balanced)
+            assert result["auc"] == pytest.approx(100 * roc_auc_score(truth, own["p_unsafe"]))
+    truth, judged = frame["label"] == UNSAFE, frame["verdict"] == UNSAFE
+    assert value(scores, "pooled", "a")["value"] == pytest.approx(100 * f1_score(truth, judged))
 
 
 # Averages: the paper's own numbers
@@ -143,7 +143,7 @@ def test_llama_guard_row_has_two_overalls():
     macro, pooled = value(scores, "macro"), value(scores, "pooled")
     assert (round(macro["value"], 2), round(pooled["value"], 2)) == (28.47, 22.73)
     assert (macro["metric"], macro["n"], pooled["n"]) == ("accuracy and f1", 601, 601)
-    # None of 9 unsafe images, in 5 pairs, was found: Wilson for 0 of 5, mapped from J to F1.
+    # None of 9 unsafe images, in 5 pairs, was recognised: Wilson for 0 of 5, mapped from J to F1.
     low, high = value(scores, "L2")[["low", "high"]]
     j = stats.binomtest(0, 5).proportion_ci(method="wilson").high
     assert (low, high) == pytest.approx((0, 100 * 2 * j / (1 + j)))
@@ -154,8 +154,8 @@ def test_missing_policy_makes_the_averages_null():
     frame = world()
     scores = metrics.score_table(frame[(frame["judge"] != "b") | (frame["policy"] != "L3")])
     for average in metrics.AVERAGES:
-        found = value(scores, average, "b")
-        assert np.isnan(found["value"]) and np.isnan(found["low"]) and found["missing"] == "L3"
+        result = value(scores, average, "b")
+        assert np.isnan(result["value"]) and np.isnan(result["low"]) and result["missing"] == "L3"
         assert np.isfinite(value(scores, average, "a")["value"])
     assert value(scores, "L3", "b")["n"] == 0
 
@@ -208,19 +208,19 @@ def test_difference_is_paired():
     b = a.assign(judge="b")
     b.loc[50:55, "verdict"] = UNSAFE  # finds six more unsafe images, and answers all else alike
     frame = pd.concat([a, b])
-    found = metrics.difference(frame, "b", "nano", "L4")
+    result = metrics.difference(frame, "b", "nano", "L4")
     f1 = {judge: metrics.score(own).value for judge, own in frame.groupby("judge")}
-    assert found.value == pytest.approx(f1["b"] - f1["nano"])
+    assert result.value == pytest.approx(f1["b"] - f1["nano"])
     alone = value(metrics.score_table(frame), "L4")
-    assert found.low > 0 and found.high - found.low < alone["high"] - alone["low"]
+    assert result.low > 0 and result.high - result.low < alone["high"] - alone["low"]
     flipped = metrics.difference(frame, "nano", "b", "L4")
-    assert flipped.value == pytest.approx(-found.value)
+    assert flipped.value == pytest.approx(-result.value)
 
 
 @pytest.mark.parametrize("policy", ["pooled", "macro", "L1", "L4"])
 def test_same_answers_differ_by_nothing_known_exactly(policy):
-    found = metrics.difference(world(), "a", "a", policy)
-    assert found.value == 0 and found.low < -1 and found.high > 1
+    result = metrics.difference(world(), "a", "a", policy)
+    assert result.value == 0 and result.low < -1 and result.high > 1
 
 
 def test_difference_refuses_other_rows_and_unknown_names():
