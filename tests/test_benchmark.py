@@ -116,7 +116,8 @@ def test_wrong_specs_are_named_before_anything_is_asked(data, tmp_path, monkeypa
         benchmark.ask_panel(["rule"], ["rule"], sets_read, [], tmp_path)
     assert not list(tmp_path.iterdir())
     panel = benchmark.ask_panel(["rule"], [], sets_read, ["L2"], tmp_path)
-    assert set(panel.frames) == {"levels"} and set(panel.frames["levels"]["policy"]) == {"L2"}
+    assert [name for name, frame in panel.frames.items() if len(frame)] == ["levels"]
+    assert set(panel.frames["levels"]["policy"]) == {"L2"}
     with pytest.raises(InputError, match="no policy-following set 'neutral'"):
         benchmark.read_sets(data, following=["neutral"])
 
@@ -138,3 +139,14 @@ def test_one_model_is_in_memory_at_a_time(data, tmp_path, monkeypatch):
     specs = [{"kind": "opennsfw", "id": f"o{k}"} for k in range(3)]
     benchmark.ask_panel(specs, [], sets_read, [], tmp_path)
     assert most == [0, 0, 0]
+
+
+def test_workers_share_every_set_and_a_run_without_them_reads_it(data, tmp_path):
+    sets_read = benchmark.read_sets(data, pairs=3)
+    for k in range(3):
+        benchmark.ask_panel(JUDGES[:1], LEVEL, sets_read, [], tmp_path, worker=(k, 3))
+    judged = sum(len(file.read_text().splitlines()) for file in tmp_path.glob("*-of-3.jsonl"))
+    panel = benchmark.ask_panel(JUDGES[:1], LEVEL, sets_read, [], tmp_path)
+    assert len(panel.frames["levels"]) == 2 * 6 * 5
+    alone = [tmp_path / "always_unsafe.jsonl", tmp_path / "sft_L1.jsonl"]
+    assert [file.read_text() for file in alone] == ["", ""] and judged > 60

@@ -30,8 +30,7 @@ def choose(panel: Panel, ids: Sequence[str]) -> dict[str, pd.DataFrame]:
     frames = {}
     for name, frame in panel.frames.items():
         own = frame[frame["judge"].isin(ids)]
-        if len(own):
-            frames[name] = own.sort_values("judge", key=lambda c: c.map(order), kind="stable")
+        frames[name] = own.sort_values("judge", key=lambda c: c.map(order), kind="stable")
     return frames
 
 
@@ -43,7 +42,7 @@ def safety_scores(
     return {
         title: score_table(frames[name], resamples=resamples, seed=seed)
         for title, name in names.items()
-        if name in frames
+        if len(frames[name])
     }
 
 

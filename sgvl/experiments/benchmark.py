@@ -33,14 +33,29 @@ from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
 from sgvl.data.images import thumbnail
 from sgvl.experiments import ability, controls, inversion
-from sgvl.judges import Judge, ask_all, check_judges, make_judge
+from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
 from sgvl.judges.base import SpeakingJudge
 from sgvl.policies.policy import Policy, load, load_all
 
-FRAMES = (
-    *("levels", "controls", "content", "own", "following_neutral", "following_harmful"),
-    *("inversion", "general", "naming"),
-)
+JUDGEMENT = ["id", "policy", "verdict", "p_unsafe", "rationale", "reply", "pair", "label", "judge"]
+# The columns of each frame, also where no judge was asked.
+FRAMES = {
+    "levels": JUDGEMENT,
+    "controls": ["id", "pair", "policy", "label", "no_picture", "no_policy", "judge"],
+    **dict.fromkeys(("content", "own", "following_neutral", "following_harmful"), JUDGEMENT),
+    "inversion": [
+        "id",
+        "policy",
+        "label",
+        "verdict",
+        "inverted_label",
+        "inverted_verdict",
+        "judge",
+    ],
+    "general": [*ability.QUESTIONS, "judge"],
+    "naming": [*ability.THINGS, "judge"],
+}
+FOLLOWING = ("following_neutral", "following_harmful")
 
 
 class TestSets(NamedTuple):
@@ -79,7 +94,7 @@ def read_sets(
         For a set that is not there, with the nearest name, and for more pairs than there are.
     """
     for name in following:
-        need_known("following: no policy-following set", name, FRAMES[4:6])
+        need_known("following: no policy-following set", name, FOLLOWING)
 
     def some(name: str) -> Dataset | None:
         if not name:
@@ -201,18 +216,17 @@ def ask_judge(
 
 def judgements(ask: ability.Ask, cases: Cases, samples: Sequence[Sample]) -> pd.DataFrame:
     """Ask about the cases of a set; the answers with pair and label: a judgement frame."""
-    answers = pd.DataFrame(ask(cases.with_pictures(samples)))
+    answers = _frame(ask(cases.with_pictures(samples)))
     return answers.merge(cases.table, on=["id", "policy"])
 
 
 def joined(frames: Iterable[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    """Join the frames of several judges by their names, in the order of ``FRAMES``."""
-    frames = list(frames)
-    return {
-        name: pd.concat([own[name] for own in frames if name in own], ignore_index=True)
-        for name in FRAMES
-        if any(name in own for own in frames)
-    }
+    """Join the frames of several judges by their names; one that no judge has is empty."""
+    frames, whole = list(frames), {}
+    for name, columns in FRAMES.items():
+        own = [parts[name] for parts in frames if name in parts]
+        whole[name] = pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=columns)
+    return whole
 
 
 def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> dict:
@@ -248,9 +262,13 @@ def read(folder: Path) -> Panel:
     """
     if not (folder / "judges.csv").is_file():
         raise InputError(f"{folder} holds no answers; run notebook 05_benchmark first")
-    files = {name: folder / f"{name}.csv" for name in FRAMES}
-    frames = {name: pd.read_csv(file) for name, file in files.items() if file.is_file()}
+    frames = {name: pd.read_csv(folder / f"{name}.csv") for name in FRAMES}
     return Panel(pd.read_csv(folder / "judges.csv", keep_default_na=False), frames)
+
+
+def _frame(answers: list[dict]) -> pd.DataFrame:
+    """Make a table of answers; one of several workers may have none."""
+    return pd.DataFrame(answers, columns=["id", "policy", *Judgement._fields])
 
 
 def _about(judge: Judge, asked_about: str) -> dict:
@@ -268,9 +286,8 @@ def _by_category(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
     """Ask about pictures under one policy; their category stands in the column policy."""
     policies = _policies(rows)
     samples = {sample.id: sample for sample in store.samples(rows)}
-    answers = pd.DataFrame(
-        ask([(samples[id], policy) for id, policy in zip(rows["id"], policies, strict=True)])
-    )
+    cases = [(samples[id], policy) for id, policy in zip(rows["id"], policies, strict=True)]
+    answers = _frame(ask(cases))
     about = rows.select_columns(["id", "category"]).to_pandas().assign(label=store.labels(rows))
     answers = answers.drop(columns="policy").merge(about, on="id")
     return answers.rename(columns={"category": "policy"}).assign(pair=answers["id"])
@@ -286,7 +303,7 @@ def _policies(rows: Dataset) -> list[Policy]:
 
 def _under_own_policies(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
     """Ask about rows that bring their policies; all count as one policy, named by the set."""
-    answers = pd.DataFrame(ask(store.policy_cases(rows)))
+    answers = _frame(ask(store.policy_cases(rows)))
     about = rows.select_columns(["id", "pair"]).to_pandas()
     about = about.assign(policy=rows["source"][0], label=store.labels(rows))
     own = [policy.name for policy in store.policies(rows)]

@@ -19,6 +19,8 @@ from sgvl.policies.policy import Policy
 from sgvl.scores.metrics import balanced_accuracy_interval
 from sgvl.text.verdict import UNPARSEABLE
 
+REACHED = ["n", "value", "low", "high", "at_chance"]  # of a control
+
 
 def edit_traces(dataset: Dataset) -> list[dict]:
     """Per picture: how many things and smoothed boxes it shows, how many boxes are empty, and how
@@ -171,7 +173,7 @@ def blind_scores(answers: pd.DataFrame) -> pd.DataFrame:
         if own["label"].nunique() == 2
         for control, column in halves.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["judge", "policy", "control", *REACHED])
 
 
 def follow_scores(answers: pd.DataFrame) -> pd.DataFrame:
@@ -185,4 +187,4 @@ def follow_scores(answers: pd.DataFrame) -> pd.DataFrame:
         unparseable = 100 * float((own["verdict"] == UNPARSEABLE).mean())
         scores = _reached(own["label"], own["verdict"], own["pair"])
         rows.append({"judge": judge, **scores, "unparseable": unparseable})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["judge", *REACHED, "unparseable"])

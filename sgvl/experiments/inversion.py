@@ -112,4 +112,4 @@ def flip_rates(rows: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.D
             cells = counts(of_right(own.assign(pair=own["id"], right=found)), pictures)
             share = intervals.bootstrap(cells, weights, "accuracy").interval()
             table.append({"judge": judge, "measure": measure, **share._asdict(), "n": len(own)})
-    return pd.DataFrame(table)
+    return pd.DataFrame(table, columns=["judge", "measure", "value", "low", "high", "n"])
