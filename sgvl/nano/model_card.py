@@ -3,13 +3,16 @@
 import importlib.metadata
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from sgvl.data import Sample
 from sgvl.data.store import labels, policy_cases
 from sgvl.experiments.ability import answering, naming
+from sgvl.judges import ask_all
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.policies.concepts import named
 from sgvl.scores.accuracy import percent, shares
@@ -60,24 +63,32 @@ def _scenes(pool: list[str], n: int, seed: int, style: str = "twemoji") -> list[
 
 
 def measure(judge: ChatJudge, n: int = 300, seed: int = 1) -> dict[str, dict]:
-    """The card's figures, in percent with 95 % intervals, from ``n`` unseen cases each."""
-    shown = {
+    """Measure the figures of the card from ``n`` unseen cases each.
+
+    Returns
+    -------
+    dict
+        Value, low and high in percent and n, by the name of the figure.
+    """
+    scenes_by_figure = {
         "neutral things named": _scenes(named(*SEEN), n, seed),
         "harmful things named": _scenes(named("harmful"), n, seed),
         "neutral things named, unseen art style": _scenes(
             named(*SEEN, style="openmoji"), n, seed, "openmoji"
         ),
     }
-    figures = {name: _share(naming(judge, samples)) for name, samples in shown.items()}
-    answers = answering(judge, sets.general(seed, per_task=n // 3))
+    with TemporaryDirectory() as folder:
+        ask = partial(ask_all, judge, folder=folder)
+        figures = {name: _share(naming(ask, scenes)) for name, scenes in scenes_by_figure.items()}
+        answers = answering(ask, sets.general(seed, per_task=n // 3))
     figures["general ability"] = _share(answers)
     for task, row in shares(answers, "task").iterrows():
         figures[f"general ability: {task}"] = row.to_dict()
     for kind in ("neutral", "harmful"):
         rows = sets.following(seed, images=n // 2, kind=kind)
-        verdicts = [j.verdict for j in judge.judge(policy_cases(rows))]
-        reached = balanced_accuracy_interval(labels(rows), verdicts, rows["pair"])
-        figures[f"policies over {kind} categories"] = reached._asdict() | {"n": len(rows)}
+        verdicts = [judgement.verdict for judgement in judge.judge(policy_cases(rows))]
+        accuracy = balanced_accuracy_interval(labels(rows), verdicts, rows["pair"])
+        figures[f"policies over {kind} categories"] = accuracy._asdict() | {"n": len(rows)}
     return figures
 
 
