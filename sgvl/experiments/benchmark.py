@@ -101,7 +101,7 @@ def read_sets(
             return None
         usable = store.usable(store.read(name, folder))
         # Drawn rows come in pairs; published ones do not, and may be odd in number.
-        group = 2 if "tags" in usable.column_names and "answer" not in usable.column_names else 1
+        group = 2 if "tags" in usable.column_names else 1
         return store.take_evenly(usable, rows, group)
 
     pictures = store.some_pairs(store.usable(store.read(bench, folder)), pairs)

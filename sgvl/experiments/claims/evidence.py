@@ -169,17 +169,22 @@ def _unknown(note: str) -> Effect:
 
 def _judgements(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """All frames as judgement frames with a seed."""
-    made = dict(frames)
-    if "general" in frames:
+    # Controls and inversions are no judgements; a frame that no judge has is empty.
+    made = {
+        name: frame
+        for name, frame in frames.items()
+        if name not in ("controls", "inversion") and len(frame)
+    }
+    if "general" in made:
         general = frames["general"].assign(
             pair=frames["general"]["id"], policy=frames["general"]["task"]
         )
         form = general[general["task"].isin(ASKED_FOR)]
         kept = [g in ASKED_FOR[t] for g, t in zip(form["given"], form["task"], strict=True)]
         made |= {"general": of_right(general), "form": of_right(form.assign(right=kept))}
-    if "naming" in frames:
+    if "naming" in made:
         naming = frames["naming"]
-        pairs = dict(frames["levels"][["id", "pair"]].to_numpy()) if "levels" in frames else {}
+        pairs = dict(frames["levels"][["id", "pair"]].to_numpy()) if "levels" in made else {}
         naming = naming.assign(pair=[pairs.get(name, name) for name in naming["id"]])
         naming = naming.assign(id=naming["id"] + " " + naming["thing"], policy=naming["group"])
         made["naming"] = of_right(naming)
