@@ -56,12 +56,12 @@ def local_hub():
             self.do_GET()
 
         def do_GET(self):
-            if found := INFO.match(self.path):
-                self.info(**found.groupdict())
-            elif found := FILE.match(self.path):
-                self.file(**found.groupdict())
-            elif found := LATEST.fullmatch(self.path):
-                self.info(**found.groupdict(), revision="main")
+            if match := INFO.match(self.path):
+                self.info(**match.groupdict())
+            elif match := FILE.match(self.path):
+                self.file(**match.groupdict())
+            elif match := LATEST.fullmatch(self.path):
+                self.info(**match.groupdict(), revision="main")
             elif self.path in hub.pages:
                 self.send(hub.pages[self.path], path=self.path)
             else:
@@ -71,20 +71,20 @@ def local_hub():
         def do_POST(self):
             """What a client asks that sends files: all of them whole, in the commit itself."""
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            told = [json.loads(line) for line in body.splitlines()]
+            lines = [json.loads(line) for line in body.splitlines()]
             if self.headers.get("Authorization", "").removeprefix("Bearer ") not in hub.members:
                 self.refuse(403, "")
             elif self.path == "/api/repos/create":
-                self.create(told[0])
+                self.create(lines[0])
             elif self.path == "/api/validate-yaml":
                 self.send(b'{"errors": [], "warnings": []}')
             elif "/preupload/" in self.path:
                 files = [
-                    f | {"uploadMode": "regular", "shouldIgnore": False} for f in told[0]["files"]
+                    f | {"uploadMode": "regular", "shouldIgnore": False} for f in lines[0]["files"]
                 ]
                 self.send(json.dumps({"files": files}).encode())
-            elif found := COMMIT_TO.match(self.path):
-                self.commit(found["repo"], told)
+            elif match := COMMIT_TO.match(self.path):
+                self.commit(match["repo"], lines)
             else:
                 self.refuse(404, "")
 
@@ -96,17 +96,17 @@ def local_hub():
             hub.public |= {repo} if settings.get("visibility") == "public" else set()
             self.send(b"{}")
 
-        def create(self, told):
-            repo = f"{told['organization']}/{told['name']}"
+        def create(self, settings):
+            repo = f"{settings['organization']}/{settings['name']}"
             there = repo in hub.repos
             hub.repos.setdefault(repo, {})
-            if not there and told.get("visibility") == "public":
+            if not there and settings.get("visibility") == "public":
                 hub.public.add(repo)
             url = json.dumps({"url": f"{hub.url}/datasets/{repo}"}).encode()
             self.send(url, status=409 if there else 200)
 
-        def commit(self, repo, told):
-            for line in told:
+        def commit(self, repo, lines):
+            for line in lines:
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
                     hub.repos[repo][line["value"]["path"]] = content
@@ -121,9 +121,9 @@ def local_hub():
             if revision not in ("main", hub.commit):
                 return self.refuse(404, "RevisionNotFound")
             files = [{"rfilename": name} for name in hub.repos[repo]]
-            told = {"id": repo, "sha": hub.commit, "siblings": files}
-            told |= {"private": repo not in hub.public, "gated": repo in hub.gated and "manual"}
-            self.send(json.dumps(told).encode())
+            answer = {"id": repo, "sha": hub.commit, "siblings": files}
+            answer |= {"private": repo not in hub.public, "gated": repo in hub.gated and "manual"}
+            self.send(json.dumps(answer).encode())
 
         def file(self, repo, revision, path):
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")

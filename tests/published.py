@@ -108,7 +108,7 @@ UNSAFEBENCH = {"image": Image(), "safety_label": TEXT, "category": TEXT, "source
 def unsafebench_rows(pictures):
     palette = PIL.Image.open(io.BytesIO(pictures[0])).convert("P")
     files = [as_file(palette), as_file(palette.convert("CMYK"), "JPEG"), pictures[2]]
-    told = [("Safe", "Violence"), ("Unsafe", "Harassment"), ("Unsafe", "Self-harm")]
+    labels = [("Safe", "Violence"), ("Unsafe", "Harassment"), ("Unsafe", "Self-harm")]
     return [
         {
             "image": {"bytes": file, "path": None},
@@ -116,7 +116,7 @@ def unsafebench_rows(pictures):
             "category": category,
             "source": "Lexica",
         }
-        for file, (label, category) in zip(files, told, strict=True)
+        for file, (label, category) in zip(files, labels, strict=True)
     ]
 
 

@@ -23,11 +23,11 @@ def folder(tmp_path_factory):
 
 
 def test_the_header_is_one_that_the_hub_reads(folder):
-    told = DatasetCard.load(folder / "README.md").data
-    assert told.license == "cc-by-4.0" and told.language == "en"
-    assert told.size_categories == "n<1K" and "synthetic" in told.tags
-    assert dataset_card.NOT_FOR_ALL not in told.tags
-    assert [(c["config_name"], c["data_files"]) for c in told.configs][1:3] == [
+    data = DatasetCard.load(folder / "README.md").data
+    assert data.license == "cc-by-4.0" and data.language == "en"
+    assert data.size_categories == "n<1K" and "synthetic" in data.tags
+    assert dataset_card.NOT_FOR_ALL not in data.tags
+    assert [(c["config_name"], c["data_files"]) for c in data.configs][1:3] == [
         ("unsafebench", [{"split": "test", "path": "unsafebench.parquet"}]),
         ("llavaguard", [{"split": "train", "path": "llavaguard.parquet"}]),
     ]

@@ -34,14 +34,14 @@ REPLIES = {
 
 @pytest.mark.parametrize("reply", REPLIES)
 def test_replies_by_hand(reply):
-    found = (
+    result = (
         extract_choice(reply, PETS, "vlmevalkit"),
         *(
             extract_choice(reply, PETS, "lmms_eval", name)
             for name in ("mmmu", "blink", "realworldqa")
         ),
     )
-    assert found == REPLIES[reply]
+    assert result == REPLIES[reply]
 
 
 def test_a_letter_far_from_the_end_is_not_an_answer_for_vlmevalkit():
@@ -74,12 +74,12 @@ def test_lmms_eval_finds_an_open_answer_of_mmmu_within_the_reply(answer):
 
 
 def test_vlmevalkit_shows_an_open_question_of_mmmu_as_a_choice_and_of_no_other_set():
-    shown = build_prompt("Where?", {}, "Paris", "vlmevalkit", "mmmu")
-    assert "A. Paris\nB. Other Answers" in shown
-    given = [
+    prompt = build_prompt("Where?", {}, "Paris", "vlmevalkit", "mmmu")
+    assert "A. Paris\nB. Other Answers" in prompt
+    results = [
         is_correct(reply, {}, "Paris", "vlmevalkit", "mmmu") for reply in ("A", "B", "Who knows")
     ]
-    assert given == [True, False, None]
+    assert results == [True, False, None]
     assert "Paris" not in build_prompt("Where?", {}, "Paris", "vlmevalkit", "realworldqa")
     assert is_correct("Paris", {}, "Paris", "vlmevalkit", "realworldqa") is True
 
@@ -92,7 +92,7 @@ def test_questions_list_their_options():
 
 def test_scores_by_hand():
     """Three of four right in one subtask, none of one in another; one reply unparseable."""
-    told = [("x", True), ("x", True), ("x", True), ("x", None), ("y", False)]
+    answers = [("x", True), ("x", True), ("x", True), ("x", None), ("y", False)]
     frame = pd.DataFrame(
         [
             {
@@ -101,7 +101,7 @@ def test_scores_by_hand():
                 "right": hit is True,
                 "unparseable": hit is None,
             }
-            for category, hit in told
+            for category, hit in answers
         ]
     )
     (row,) = scores(frame.assign(judge="a")).round(1).to_dict("records")

@@ -60,10 +60,10 @@ def labels(dataset):
 def twos(dataset):
     """The two rows of each pair; pairs are stored together."""
     rows = [row | {"label": label} for row, label in zip(dataset, labels(dataset), strict=True)]
-    found = list(zip(rows[::2], rows[1::2], strict=True))
-    assert all(one["pair"] == other["pair"] for one, other in found)
-    assert len({one["pair"] for one, _ in found}) == len(found)
-    return found
+    pairs_of_rows = list(zip(rows[::2], rows[1::2], strict=True))
+    assert all(one["pair"] == other["pair"] for one, other in pairs_of_rows)
+    assert len({one["pair"] for one, _ in pairs_of_rows}) == len(pairs_of_rows)
+    return pairs_of_rows
 
 
 def policy_of(row):
@@ -119,11 +119,11 @@ def test_the_share_of_unsafe_pictures_rises_as_in_the_paper(bench_rows):
 
 
 def test_every_harmful_category_has_all_edits(bench_rows):
-    found = defaultdict(Counter)
+    counts = defaultdict(Counter)
     for row in bench_rows[::2]:
-        found[row["category"]][row["edit"]] += 1
+        counts[row["category"]][row["edit"]] += 1
     edits = {"replace": 6, "remove": 2, "distract_unsafe": 1, "distract_safe": 1}
-    assert found == dict.fromkeys(HARMFUL, edits)
+    assert counts == dict.fromkeys(HARMFUL, edits)
 
 
 def test_edits_do_what_they_are_called(bench_rows):
@@ -201,16 +201,16 @@ def test_unsafebench_is_balanced_in_each_of_nine_categories(no_pictures):
     dataset = sets.unsafebench(seed=0, per_category=6)
     policy = load("openai_content")
     assert set(dataset["policy"]) == {policy.name}
-    found = Counter(zip(dataset["category"], labels(dataset), strict=True))
+    counts = Counter(zip(dataset["category"], labels(dataset), strict=True))
     published = {category.unsafebench for category in CATEGORIES.values()} - {""}
     assert len(published) == 9
-    assert found == {(c, label): 3 for c in published for label in ("safe", "unsafe")}
+    assert counts == {(c, label): 3 for c in published for label in ("safe", "unsafe")}
     rows = zip(dataset["tags"], dataset["category"], labels(dataset), strict=True)
     for tags, category, label in rows:
         assert policy.label(tags).label == label
         own = [n for n in concepts() if CATEGORIES[concepts()[n].category].unsafebench == category]
-        shown = set(own) if label == "unsafe" else {concepts()[name].counterpart for name in own}
-        assert shown & set(tags)
+        names = set(own) if label == "unsafe" else {concepts()[name].counterpart for name in own}
+        assert names & set(tags)
         assert (label == "unsafe") == any(group(tag) == "harmful" for tag in tags[:-1])
 
 
@@ -303,8 +303,8 @@ def test_over_harmful_content_the_harmful_thing_alone_decides(following):
         assert policy.default == "permitted"
         assert policy.label([harm, place]).label == label
         assert policy.label([*(set(names) - {harm}), place]).label == "safe"
-    shown = {concepts()[t].category for row in rows for t in row["tags"][:-1]} & HARMFUL
-    assert shown == HARMFUL
+    categories = {concepts()[t].category for row in rows for t in row["tags"][:-1]} & HARMFUL
+    assert categories == HARMFUL
 
 
 # ---- for training, and for general ability -----------------------------------------------------
@@ -329,8 +329,8 @@ def test_questions_of_general_ability_have_their_right_answers(no_pictures):
     for row in dataset.select_columns(["tags", "category", "question", "answer"]):
         (*names, place), question, answer = row["tags"], row["question"], row["answer"]
         if row["category"] == "presence":
-            asked = re.fullmatch(r"Is there an? (\w+)\? Answer yes or no\.", question)[1]
-            assert answer == ("yes" if asked in names else "no")
+            thing = re.fullmatch(r"Is there an? (\w+)\? Answer yes or no\.", question)[1]
+            assert answer == ("yes" if thing in names else "no")
         elif row["category"] == "counting":
             assert answer == NUMBERS[len(names) - 1]
         elif row["category"] == "place":
@@ -349,12 +349,12 @@ def test_questions_of_general_ability_have_their_right_answers(no_pictures):
 def test_the_number_of_things_does_not_tell_whether_one_is_there(no_pictures):
     dataset = sets.general(seed=0, per_task=8).remove_columns("image")
     rows = [row for row in dataset if row["category"] == "presence"]
-    found = Counter((len(row["tags"]) - 1, row["answer"]) for row in rows)
-    assert found == {(n, answer): 1 for n in (1, 2, 3, 4) for answer in ("yes", "no")}
+    counts = Counter((len(row["tags"]) - 1, row["answer"]) for row in rows)
+    assert counts == {(n, answer): 1 for n in (1, 2, 3, 4) for answer in ("yes", "no")}
 
 
 @pytest.mark.parametrize(
-    "call, said",
+    "call, message",
     [
         (lambda: pairs.safeeditbench(style="notomoji"), "unknown style 'notomoji'"),
         (lambda: sets.unsafebench(style="notomoji"), "unknown style 'notomoji'"),
@@ -362,8 +362,8 @@ def test_the_number_of_things_does_not_tell_whether_one_is_there(no_pictures):
         (lambda: sets.llavaguard(split="val"), "unknown split 'val'"),
     ],
 )
-def test_a_setting_that_matches_nothing_is_an_error(call, said):
-    with pytest.raises(InputError, match=said):
+def test_a_setting_that_matches_nothing_is_an_error(call, message):
+    with pytest.raises(InputError, match=message):
         call()
 
 
@@ -527,10 +527,10 @@ def test_cases_label_every_picture_under_a_policy_never_seen_before(bench):
         default="permitted",
         rules=[{"prohibit": ["dog", "food"], "except": ["park"], "text": "Dogs and food outside."}],
     )
-    found = label_cases(bench, [house, load("L4")])
-    assert list(found.columns) == ["id", "pair", "policy", "label", "rule"]
-    assert len(found) == 2 * len(bench)
-    own = found[found["policy"] == "house"]
+    cases = label_cases(bench, [house, load("L4")])
+    assert list(cases.columns) == ["id", "pair", "policy", "label", "rule"]
+    assert len(cases) == 2 * len(bench)
+    own = cases[cases["policy"] == "house"]
     hit = [
         tags[-1] != "park" and bool({"dog", *in_category("food")} & set(tags))
         for tags in bench["tags"]
@@ -538,7 +538,7 @@ def test_cases_label_every_picture_under_a_policy_never_seen_before(bench):
     assert 0 < sum(hit) < len(hit)
     assert (own["label"] == "unsafe").tolist() == hit
     assert set(own["rule"][own["label"] == "unsafe"]) == {"Dogs and food outside."}
-    level = found[found["policy"] == "L4"]
+    level = cases[cases["policy"] == "L4"]
     assert level["id"].tolist() == list(bench["id"])
     assert (level["label"] == "unsafe").tolist() == [bool(label) for label in bench["L4"]]
 

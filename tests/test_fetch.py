@@ -24,7 +24,7 @@ class Web:
     """What the server was asked, when, and how often at the same time."""
 
     def __init__(self):
-        self.url, self.asked, self.times, self.agents = "", Counter(), [], set()
+        self.url, self.counts, self.times, self.agents = "", Counter(), [], set()
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
 
@@ -36,7 +36,7 @@ def web():
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             with web.lock:
-                web.asked[self.path] += 1
+                web.counts[self.path] += 1
                 web.at_once += 1
                 web.most_at_once = max(web.most_at_once, web.at_once)
                 web.times.append(time.monotonic())
@@ -72,7 +72,7 @@ def web():
             self.send(png())
 
         def busy(self):
-            first = web.asked["/busy"] == 1
+            first = web.counts["/busy"] == 1
             self.send(
                 *((b"", 503) if first else (png(),)), **({"Retry_After": "0"} if first else {})
             )
@@ -106,9 +106,9 @@ def quick(monkeypatch):
 
 def fetched(web, *names, folder, **options):
     urls = list(dict.fromkeys(f"{web.url}/{name}" for name in names))
-    found = fetch_all(urls, folder, **{"pause": 0} | options)
-    assert list(found) == urls
-    return list(found.values())
+    results = fetch_all(urls, folder, **{"pause": 0} | options)
+    assert list(results) == urls
+    return list(results.values())
 
 
 FAULTS = {
@@ -123,32 +123,32 @@ FAULTS = {
 
 
 def test_every_fault_has_its_status_and_leaves_no_picture(web, tmp_path):
-    found = fetched(web, *FAULTS, folder=tmp_path, timeout=0.3)
-    assert [one.status for one in found] == list(FAULTS.values())
-    assert {one.path for one in found} == {None}
+    results = fetched(web, *FAULTS, folder=tmp_path, timeout=0.3)
+    assert [one.status for one in results] == list(FAULTS.values())
+    assert {one.path for one in results} == {None}
     assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
 
 
 def test_pictures_come_byte_for_byte_after_a_redirect_or_a_wait(web, tmp_path):
-    found = fetched(web, "picture", "moved", "busy", folder=tmp_path)
-    assert [one.status for one in found] == ["ok"] * 3
-    assert [one.path.read_bytes() for one in found] == [png()] * 3
-    assert web.asked["/busy"] == 2
+    results = fetched(web, "picture", "moved", "busy", folder=tmp_path)
+    assert [one.status for one in results] == ["ok"] * 3
+    assert [one.path.read_bytes() for one in results] == [png()] * 3
+    assert web.counts["/busy"] == 2
 
 
 def test_what_is_no_web_address_is_not_asked_for(tmp_path):
     urls = ["file:///etc/passwd", "ftp://x/a.png", "a.png", "http://[", "", "http://127.0.0.1:1/a"]
-    found = fetch_all(urls, tmp_path, pause=0)
+    results = fetch_all(urls, tmp_path, pause=0)
     statuses = ["bad_url"] * 5 + ["unreachable"]
-    assert [found[url] for url in urls] == [Fetched(status) for status in statuses]
+    assert [results[url] for url in urls] == [Fetched(status) for status in statuses]
 
 
 def test_a_second_run_asks_only_for_what_may_still_come(web, tmp_path):
     names = ["picture", "gone", "page", "refused", "busy"]
     first = fetched(web, *names, folder=tmp_path)
-    before = web.asked.copy()
+    before = web.counts.copy()
     assert fetched(web, *names, folder=tmp_path) == first
-    assert web.asked - before == {"/refused": 1}
+    assert web.counts - before == {"/refused": 1}
 
 
 def test_an_interrupted_write_is_not_taken_for_the_picture(web, tmp_path, monkeypatch):
@@ -159,13 +159,13 @@ def test_an_interrupted_write_is_not_taken_for_the_picture(web, tmp_path, monkey
         patch.setattr(fetch.os, "replace", killed)
         fetched(web, "picture", folder=tmp_path)
     (one,) = fetched(web, "picture", folder=tmp_path)
-    assert one.path.read_bytes() == png() and web.asked["/picture"] == 2
+    assert one.path.read_bytes() == png() and web.counts["/picture"] == 2
 
 
 def test_one_request_at_a_time_to_a_host_with_a_pause_and_a_name(web, tmp_path):
     names = [f"picture?{k}" for k in range(5)]
     fetched(web, *names, *names, folder=tmp_path, pause=0.05)
-    assert web.most_at_once == 1 and sum(web.asked.values()) == 5
+    assert web.most_at_once == 1 and sum(web.counts.values()) == 5
     assert min(b - a for a, b in zip(web.times, web.times[1:], strict=False)) >= 0.05
     (agent,) = web.agents
     assert agent.startswith("sgvl/")

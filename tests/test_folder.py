@@ -44,8 +44,8 @@ def test_a_csv_of_two_columns_will_do(folder):
     assert set(rows["split"]) == {"test"} and set(rows["source"]) == {"photos"}
     assert [policy.render() for policy in store.policies(rows)] == ["The house\n\nRules."] * 3
     assert set(rows["status"]) == {"ok"}
-    shown = {sample.id: sample.image for sample in store.samples(rows)}
-    assert shown["sub/b b.png"] == PIL.Image.open(folder / "photos/sub/b b.png").convert("RGB")
+    images = {sample.id: sample.image for sample in store.samples(rows)}
+    assert images["sub/b b.png"] == PIL.Image.open(folder / "photos/sub/b b.png").convert("RGB")
 
 
 def test_a_relative_path_is_seen_from_here_or_from_the_checkout(folder, monkeypatch, tmp_path):
@@ -83,8 +83,8 @@ def test_one_picture_under_two_policies_is_two_rows_and_one_sample(folder):
     content = "image,label,policy\na.jpg,safe,law\na.jpg,unsafe,house\n"
     rows = load_source(spec(folder, content, policies=("house", "law")))
     assert [sample.id for sample in store.samples(rows)] == ["a.jpg"]
-    asked = [(sample.id, policy.name) for sample, policy in store.policy_cases(rows)]
-    assert asked == [("a.jpg", "law"), ("a.jpg", "house")]
+    cases = [(sample.id, policy.name) for sample, policy in store.policy_cases(rows)]
+    assert cases == [("a.jpg", "law"), ("a.jpg", "house")]
 
 
 def test_it_comes_back_from_disk_as_it_was(folder):
@@ -131,12 +131,12 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_told_with_its_line(folder, case):
-    content, said = WRONG[case]
+    content, expected = WRONG[case]
     with pytest.raises(InputError) as caught:
         load_source(spec(folder, content))
     problems = caught.value.problems
-    assert len(problems) == len(said)
-    for problem, part in zip(problems, said, strict=True):
+    assert len(problems) == len(expected)
+    for problem, part in zip(problems, expected, strict=True):
         assert problem.startswith(str(folder / "labels.csv")) and part in problem
 
 
@@ -155,7 +155,7 @@ def test_of_a_thousand_problems_the_first_are_told(folder):
 
 
 @pytest.mark.parametrize(
-    "name, content, said",
+    "name, content, message",
     [
         (
             "labels.jsonl",
@@ -167,10 +167,10 @@ def test_of_a_thousand_problems_the_first_are_told(folder):
         ("labels.xlsx", "", "labels are a file that ends in .csv or .jsonl"),
     ],
 )
-def test_files_that_cannot_be_read(folder, name, content, said):
+def test_files_that_cannot_be_read(folder, name, content, message):
     with pytest.raises(InputError) as caught:
         load_source(spec(folder, content, name))
-    assert said in caught.value.problems[0]
+    assert message in caught.value.problems[0]
 
 
 def test_a_file_in_another_encoding_says_so(folder):
@@ -182,12 +182,12 @@ def test_a_file_in_another_encoding_says_so(folder):
 
 def test_settings_that_lead_nowhere(folder):
     right = spec(folder, "image,label\na.jpg,safe\n")
-    for change, said in {
+    for change, message in {
         "path": "nowhere: no such folder",
         "labels": "nowhere.csv: No such file",
     }.items():
-        value = said.partition(":")[0]
-        with pytest.raises(InputError, match=said):
+        value = message.partition(":")[0]
+        with pytest.raises(InputError, match=message):
             load_source(right | {change: value})
     with pytest.raises(InputError, match="name the policies of the labels under `policies`"):
         load_source(right | {"policies": []})

@@ -164,13 +164,13 @@ class Parrot(SpeakingJudge):
     """Gives the replies that it was made with, and keeps the requests."""
 
     def __init__(self, replies):
-        self.id, self.answers, self.asked = "parrot", list(replies), []
+        self.id, self.answers, self.requests = "parrot", list(replies), []
 
     def reply_identity(self):
         return {"kind": "parrot"}
 
     def replies(self, requests):
-        self.asked += [(len(sample.image), text) for sample, text in requests]
+        self.requests += [(len(sample.image), text) for sample, text in requests]
         yield [(i, Reply(self.answers.pop(0)), "") for i in range(len(requests))]
 
 
@@ -179,9 +179,12 @@ def test_replies_by_hand_become_scores(serve_general, tmp_path):
     sets = [serve_general(name) and general.load(name) for name in ("mmmu", "realworldqa")]
     parrot = Parrot(["(B)", "hm", "A", "3"])
     answers = answers_of(parrot, sets, "vlmevalkit", tmp_path)
-    assert [shown for shown, _ in parrot.asked] == [2, 1, 1, 1]
-    assert "A. a cat\nB. a dog's" in parrot.asked[0][1] and "A. 12\nB. Other" in parrot.asked[1][1]
-    assert parrot.asked[2][1].count("A dog") == 1  # the options stand once
+    assert [images for images, _ in parrot.requests] == [2, 1, 1, 1]
+    assert (
+        "A. a cat\nB. a dog's" in parrot.requests[0][1]
+        and "A. 12\nB. Other" in parrot.requests[1][1]
+    )
+    assert parrot.requests[2][1].count("A dog") == 1  # the options stand once
     table = accuracy.scores(answers).set_index("task")
     assert table["micro"].to_dict() == {"mmmu": 50, "realworldqa": 50}
     assert table["unparseable"].to_dict() == {"mmmu": 50, "realworldqa": 0}

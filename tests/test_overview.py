@@ -58,11 +58,11 @@ def mine():
 
 
 def test_rows_and_their_summary_by_hand(mine):
-    told = overview.rows({"mine": mine, "more": made([scene(3)])})
-    assert list(told) == overview.COLUMNS and len(told) == 5
-    assert told["policy"].tolist() == ["house", "law", "house", "house", "house"]
-    assert told["label"].tolist() == ["unsafe", "safe", "safe", "safe", "safe"]
-    counts = overview.summary(told).to_dict("index")
+    table = overview.rows({"mine": mine, "more": made([scene(3)])})
+    assert list(table) == overview.COLUMNS and len(table) == 5
+    assert table["policy"].tolist() == ["house", "law", "house", "house", "house"]
+    assert table["label"].tolist() == ["unsafe", "safe", "safe", "safe", "safe"]
+    counts = overview.summary(table).to_dict("index")
     assert counts["mine"] == {
         **{"rows": 4, "pictures": 3, "pairs": 2, "policies": 2, "unsafe": 25.0, "usable": 75.0}
     }
@@ -70,10 +70,10 @@ def test_rows_and_their_summary_by_hand(mine):
 
 
 def test_without_real_data_every_table_is_empty():
-    told = overview.rows({})
-    assert list(told) == overview.COLUMNS
-    assert overview.summary(told).empty and overview.leaks({}).empty
-    assert pd.crosstab([told["set"], told["category"]], told["status"]).empty
+    table = overview.rows({})
+    assert list(table) == overview.COLUMNS
+    assert overview.summary(table).empty and overview.leaks({}).empty
+    assert pd.crosstab([table["set"], table["category"]], table["status"]).empty
 
 
 def copy(image, side, quality):
@@ -86,8 +86,8 @@ def test_a_planted_copy_is_found_and_nothing_else():
     """A training picture stands in a test set: smaller, and compressed anew."""
     train = made([scene(seed) for seed in (10, 11, 12)], split="train")
     test = made([scene(13), copy(scene(11), 150, 60), scene(14)])
-    found = overview.leaks({"train": train, "other": test})
-    assert found.drop(columns="distance").values.tolist() == [["train", "b", "other", "b"]]
+    leaks = overview.leaks({"train": train, "other": test})
+    assert leaks.drop(columns="distance").values.tolist() == [["train", "b", "other", "b"]]
     assert overview.leaks({"test only": test}).empty
 
 
@@ -126,19 +126,18 @@ def test_pairs_of_a_drawn_set_are_spread_as_its_rows_are(bench):
 
 
 def test_real_data_is_asked_about_under_its_own_policies(mine):
-    found = cases_of(store.usable(mine))
-    assert found.distinct() == [HOUSE, LAW] and found.policies == [HOUSE, LAW, HOUSE]
-    assert found.cases.values.tolist() == [
+    cases = cases_of(store.usable(mine))
+    assert cases.distinct() == [HOUSE, LAW] and cases.policies == [HOUSE, LAW, HOUSE]
+    assert cases.table.values.tolist() == [
         ["a", "a", "house", "unsafe"],
         ["a", "a", "law", "safe"],
         ["a2", "a", "house", "safe"],
     ]
-    blocks = found.by_shared_policies(store.samples(store.usable(mine)))
-    assert [([s.id for s in shown], own) for shown, own in blocks] == [
-        (["a"], [HOUSE, LAW]),
-        (["a2"], [HOUSE]),
+    requests = cases.with_pictures(store.samples(store.usable(mine)))
+    assert [(sample.id, policy) for sample, policy in requests] == [
+        *(("a", HOUSE), ("a", LAW), ("a2", HOUSE))
     ]
-    assert cases_of(mine, ["law"]).cases["id"].tolist() == ["a"]
+    assert cases_of(mine, ["law"]).table["id"].tolist() == ["a"]
     with pytest.raises(InputError, match="no policy 'hose' in this data set; did you mean house?"):
         cases_of(mine, ["hose"])
 
@@ -146,21 +145,19 @@ def test_real_data_is_asked_about_under_its_own_policies(mine):
 def test_policies_of_one_name_are_told_apart_by_their_text():
     other = HOUSE.model_copy(update={"text": "Other rules."})
     rows = made([scene(0), scene(1)], ids=["x", "x_v2"], policies=[HOUSE, other])
-    found = cases_of(rows)
-    assert found.distinct() == [HOUSE, other]
-    blocks = found.by_shared_policies(store.samples(rows))
-    assert [([s.id for s in shown], own) for shown, own in blocks] == [
-        (["x"], [HOUSE]),
-        (["x_v2"], [other]),
-    ]
+    cases = cases_of(rows)
+    assert cases.distinct() == [HOUSE, other]
+    requests = cases.with_pictures(store.samples(rows))
+    assert [(s.id, policy) for s, policy in requests] == [("x", HOUSE), ("x_v2", other)]
 
 
 def test_drawn_data_is_asked_about_under_the_levels(bench):
-    found = cases_of(bench.select([0, 1]))
-    assert [policy.name for policy in found.distinct()] == ["L1", "L2", "L3", "L4", "L5"]
-    assert [p.name for p in found.policies] == found.cases["policy"].tolist()
-    ((shown, own),) = found.by_shared_policies(store.samples(bench.select([0, 1])))
-    assert len(shown) == 2 and own == found.distinct()
+    cases = cases_of(bench.select([0, 1]))
+    assert [policy.name for policy in cases.distinct()] == ["L1", "L2", "L3", "L4", "L5"]
+    assert [p.name for p in cases.policies] == cases.table["policy"].tolist()
+    requests = cases.with_pictures(store.samples(bench.select([0, 1])))
+    assert [policy for _, policy in requests] == 2 * cases.distinct()
+    assert len({sample.id for sample, _ in requests}) == 2
 
 
 def test_names_of_sources_are_names_of_files_and_of_no_drawn_set():

@@ -332,14 +332,14 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_file_is_one_clear_error(write, case):
-    text, said = BROKEN[case]
+    text, parts = BROKEN[case]
     assert text != FILE
     path = write(text)
     with pytest.raises(InputError) as caught:
         load(path)
     (problem,) = caught.value.problems
     assert problem.startswith(str(path)) and "\n" not in problem
-    assert [part for part in said if part not in problem] == [], problem
+    assert [part for part in parts if part not in problem] == [], problem
 
 
 def test_a_policy_of_text_alone_is_read_and_labels_nothing(write):
@@ -391,15 +391,15 @@ def test_two_files_with_one_name_are_both_named(write):
 
 
 @pytest.mark.parametrize(
-    "tags, said",
+    "tags, message",
     [
         (["knif", "museum"], "policy L2: unknown scene tag 'knif'; did you mean knife?"),
         (["weapons", "museum"], "policy L2: unknown scene tag 'weapons'"),
         (["knife", "museum", "street"], "policy L2: a scene has one place, not museum, street"),
     ],
 )
-def test_tags_that_no_scene_has_are_an_error(tags, said):
+def test_tags_that_no_scene_has_are_an_error(tags, message):
     with pytest.raises(InputError) as caught:
         load("L2").label(tags)
     (problem,) = caught.value.problems
-    assert problem.startswith(said)
+    assert problem.startswith(message)

@@ -60,9 +60,9 @@ def test_nothing_is_sent_without_a_word(folder, mine, monkeypatch, capsys):
     assert "confirm" in refused(folder, ["general"], REPO)
     monkeypatch.setattr(push, "runs", lambda profile: folder.parent)
     assert push.main(["nano", REPO, "--sets", "general", "real"]) == 0
-    told = capsys.readouterr().out
-    assert "nothing was sent" in told and "general.parquet" in told
-    assert "real pictures: real" in told
+    output = capsys.readouterr().out
+    assert "nothing was sent" in output and "general.parquet" in output
+    assert "real pictures: real" in output
     assert REPO not in mine.repos
     assert push.main(["nano", REPO, "--sets", "general", "--confirm"]) == 0
     assert REPO in mine.repos and REPO not in mine.public  # private unless it says otherwise
@@ -72,21 +72,21 @@ def test_nothing_is_sent_without_a_word(folder, mine, monkeypatch, capsys):
 def test_real_pictures_go_where_not_everybody_looks_and_say_so(folder, mine, access):
     push.push(folder, ["real", "general"], REPO, confirm=True, access=access)
     assert (REPO in mine.public) == (REPO in mine.gated) == (access == "gated")
-    told = DatasetCard(mine.repos[REPO]["README.md"].decode())
-    assert "not-for-all-audiences" in told.data.tags and told.data.license == "other"
-    assert "tyodd/SafeEditBench@" in told.text
+    card = DatasetCard(mine.repos[REPO]["README.md"].decode())
+    assert "not-for-all-audiences" in card.data.tags and card.data.license == "other"
+    assert "tyodd/SafeEditBench@" in card.text
 
 
 def test_real_pictures_are_refused_in_public(folder, mine):
-    said = refused(folder, ["general", "real"], REPO, confirm=True, access="public")
-    assert said.startswith("real: real pictures") and REPO not in mine.repos
+    message = refused(folder, ["general", "real"], REPO, confirm=True, access="public")
+    assert message.startswith("real: real pictures") and REPO not in mine.repos
 
 
 def test_real_pictures_are_refused_by_a_repository_that_is_public_already(folder, mine):
     mine.repos[REPO] = {}
     mine.public.add(REPO)
-    said = refused(folder, ["real"], REPO, confirm=True, access="private")
-    assert "is public" in said and mine.repos[REPO] == {}
+    message = refused(folder, ["real"], REPO, confirm=True, access="private")
+    assert "is public" in message and mine.repos[REPO] == {}
     push.push(folder, ["general"], REPO, confirm=True)  # drawn ones may join it
     assert "general.parquet" in mine.repos[REPO]
     push.push(folder, ["real", "general"], REPO, confirm=True, access="gated")
@@ -104,8 +104,8 @@ def test_a_card_is_silent_about_no_set(folder, mine):
 def test_who_may_not_write_is_told(folder, hub, monkeypatch):
     assert "set HF_TOKEN" in refused(folder, ["general"], REPO, confirm=True)
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_stranger")
-    said = refused(folder, ["general"], REPO, confirm=True)
-    assert "403" in said and "stranger" not in said and REPO not in hub.repos
+    message = refused(folder, ["general"], REPO, confirm=True)
+    assert "403" in message and "stranger" not in message and REPO not in hub.repos
 
 
 def test_no_network_and_no_such_set(folder, mine, monkeypatch):

@@ -59,8 +59,8 @@ def test_a_changed_size_and_a_lost_counterpart_are_warned_of(serve_safeedit, saf
     serve_safeedit(safeedit_rows[:3])
     with pytest.warns(UserWarning) as caught:
         load_source("safeeditbench")
-    told = [str(warning.message).partition(": ")[2] for warning in caught]
-    assert told == [
+    messages = [str(warning.message).partition(": ")[2] for warning in caught]
+    assert messages == [
         "L1: 1, expected 2",
         "L5: 1, expected 2",
         "pictures without a counterpart: 1, expected 0",
@@ -112,8 +112,8 @@ def test_a_gate_is_explained(serve_safeedit, safeedit_rows, monkeypatch):
         if token:
             monkeypatch.setenv("HF_TOKEN", token)
         (problem,) = refused("safeeditbench")
-        said = ("is gated", f"{hub.url}/datasets/tyodd/SafeEditBench", "HF_TOKEN", "nano profile")
-        assert [part for part in said if part not in problem] == []
+        parts = ("is gated", f"{hub.url}/datasets/tyodd/SafeEditBench", "HF_TOKEN", "nano profile")
+        assert [part for part in parts if part not in problem] == []
         assert "stranger" not in problem
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_member")
     assert len(load_source("safeeditbench")) == 5
@@ -249,16 +249,16 @@ def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavagu
     assert {policy.name for policy in store.policies(rows)} == {"llavaguard"}
     assert len({policy.digest for policy in (base, others, own)}) == 3
     assert own.text.endswith("Can: show weapons")  # no questions, no <image>
-    shown = store.without_decoding(store.usable(rows))
-    assert [row["image"]["bytes"] for row in shown] == [pictures[0]] * 3 + [pictures[1]]
+    usable = store.without_decoding(store.usable(rows))
+    assert [row["image"]["bytes"] for row in usable] == [pictures[0]] * 3 + [pictures[1]]
 
 
 def test_llavaguard_again_asks_for_no_picture_twice(serve_llavaguard):
     hub = serve_llavaguard()
     for _ in range(2):
         load_source({"kind": "llavaguard", "pause": 0})
-    asked = {name: n for name, n in Counter(hub.asked).items() if name.endswith(("jpg", "png"))}
-    assert asked == {"images/b1_p2_3.jpg": 1, "/cat.png": 1, "/gone.png": 1}
+    requests = {name: n for name, n in Counter(hub.asked).items() if name.endswith(("jpg", "png"))}
+    assert requests == {"images/b1_p2_3.jpg": 1, "/cat.png": 1, "/gone.png": 1}
 
 
 def test_llavaguard_needs_both_gates(serve_llavaguard, monkeypatch):
@@ -284,9 +284,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_llavaguard_refuses_what_is_not_as_published(serve_llavaguard, change):
-    wrong, said = CHANGES[change]
+    wrong, message = CHANGES[change]
     serve_llavaguard(wrong)
-    assert said in refused({"kind": "llavaguard", "pause": 0})[0]
+    assert message in refused({"kind": "llavaguard", "pause": 0})[0]
 
 
 def test_llavaguard_warns_of_another_size(serve_llavaguard):
