@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml $(LOCK)
 run: env  ## run the whole notebook series, nano profile
 	$(BIN)/python -m sgvl.run nano --jobs 2
 
-seeds: env  ## train both stages with five seeds, after `make run` (more than an hour), and put them into the report
+seeds: env  ## after `make run`: train both stages with five seeds (more than an hour), and put them into the report
 	$(BIN)/python -m sgvl.run nano_seeds
 	$(BIN)/python -m sgvl.run nano --only 07_figures --force
 

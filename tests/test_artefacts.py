@@ -81,9 +81,10 @@ def test_cells_of_a_table_carry_their_interval():
     measured = published.replace("n/a", "1.0 [0.0, 2.0]")
     assert differences(published, measured) == [Cell("sft", head, "n/a", "1.0 [0.0, 2.0]")]
     other_n = published.rename(columns={head: "L2 (F1) n=60"})
-    assert [cell.column for cell in differences(published, other_n)] == [
-        head, "L2 (F1) n=60", head, "L2 (F1) n=60",
-    ]  # fmt: skip
+    assert differences(published, other_n) == [
+        Cell("(whole column)", head, "present", "absent"),
+        Cell("(whole column)", "L2 (F1) n=60", "absent", "present"),
+    ]
 
 
 def test_numbers_without_an_interval_agree_after_rounding():
@@ -121,7 +122,7 @@ def test_rows_with_the_same_labels_are_matched_in_order():
 
 def write_all(profile, scores=SCORES):
     """What a notebook leaves: a table, a figure with its numbers, the manifest."""
-    out = Artefacts(profile)
+    out = Artefacts(profile, "07_figures")
     out.table("table6", scores.set_index("judge"), "Judges", "seed 0")
     shares = scores.drop_duplicates("policy").drop(columns="judge")
     out.figure("figure4", charts.unsafe_share(shares), shares)
@@ -149,7 +150,7 @@ def test_the_command_names_each_artefact_and_every_cell_that_is_outside(kit, cap
         "    row 'sft, L1', column 'value': published 75.0, this run 81.0",
         "2 artefacts: 1 inside the intervals, 1 outside",
     ]
-    out = Artefacts("nano")
+    out = Artefacts("nano", "07_figures")
     out.table("table6", SCORES.set_index("judge"), "Judges", "seed 0")
     out.table("table7", SCORES.set_index("judge"), "More", "seed 0")
     out.finish()
@@ -178,9 +179,8 @@ def test_bad_input_is_one_line(kit, capsys):
     assert main(["naon", "--compare"]) == 2
     assert capsys.readouterr().err.endswith("did you mean nano?\n")
     assert main(["nano", "--compare"]) == 2
-    assert capsys.readouterr().err == (
-        "runs/nano/figures/manifest.json is missing or broken: the run is incomplete\n"
-    )
+    error = capsys.readouterr().err
+    assert error == "runs/nano/figures: no notebook has finished writing its artefacts\n"
     write_all("nano")
     (kit / "runs/nano/figures/table6.csv").write_text("changed")
     assert main(["nano", "--compare"]) == 2
@@ -195,7 +195,7 @@ def one_unit(kit):
     (kit / "params/nano").mkdir(parents=True)
     cell = new_code_cell("x: int = 1", metadata={"tags": ["parameters"]})
     notebook = new_notebook(cells=[cell])
-    notebook.metadata.sgvl = {"needs": [], "gives": ["figures/manifest.json"]}
+    notebook.metadata.sgvl = {"needs": [], "gives": ["figures/{unit}.json"]}
     write(notebook, kit / "notebooks/07_figures.ipynb")
     (kit / "params/nano/07_figures.yaml").write_text("x: 2\n")
 
@@ -240,10 +240,18 @@ def test_publish_refuses_an_incomplete_run(kit, one_unit, capsys, spoil):
     assert error.startswith(expected[spoil]) and not (kit / "figures").exists()
 
 
-def test_the_manifest_comes_last(kit):
+def test_the_manifest_comes_last_and_each_notebook_has_its_own(kit):
     digests = write_all("nano")
-    manifest = kit / "runs/nano/figures/manifest.json"
-    assert json.loads(manifest.read_text()) == digests.to_dict() and len(digests) == 6
-    Artefacts("nano")  # the next run begins
-    with pytest.raises(InputError, match="the run is incomplete"):
-        artefacts._manifest(kit / "runs/nano/figures")
+    folder = kit / "runs/nano/figures"
+    assert json.loads((folder / "07_figures.json").read_text()) == digests.to_dict()
+    assert len(digests) == 6
+    seeds = Artefacts("nano", "09_seeds")
+    seeds.table("seeds", SCORES.set_index("judge"), "Seeds", "five")
+    assert artefacts._manifests(folder).keys() == set(digests.index), "09 has not finished"
+    seeds.finish()
+    assert len(artefacts._manifests(folder)) == 9
+    Artefacts("nano", "07_figures")  # the next run begins
+    assert len(artefacts._manifests(folder)) == 3
+    (folder / "09_seeds.json").unlink()
+    with pytest.raises(InputError, match="no notebook has finished"):
+        artefacts._manifests(folder)

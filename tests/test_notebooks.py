@@ -172,7 +172,7 @@ def test_an_unseen_policy_is_judged_tabled_and_plotted(checkout, tmp_path):
     for name, file in {"05_benchmark": "05.yaml", "07_figures": "07.yaml"}.items():
         done = papermill(checkout, name, "-f", file)
         assert done.returncode == 0, done.stderr[-3000:]
-    table = (checkout / "figures" / "own" / "table6.md").read_text()
-    assert "quiet" in table
-    assert "quiet" in (checkout / "figures" / "own" / "figure4.csv").read_text()
-    assert "quiet" in (checkout / "figures" / "own" / "figure5.csv").read_text()
+    artefacts = checkout / "runs" / "own" / "figures"
+    assert "quiet" in (artefacts / "table6.md").read_text()
+    assert "quiet" in (artefacts / "figure4.csv").read_text()
+    assert "quiet" in (artefacts / "figure5.csv").read_text()

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from sgvl.common import paths
-from sgvl.report import page
+from sgvl.report import page, reference, tables
+from sgvl.report.page import Run
 from sgvl.report.tables import write_table
 
 
@@ -18,8 +19,8 @@ def scores(judge, name, value, low, high, n=40, **more):
 def table5():
     return pd.DataFrame(
         [
-            scores("Ours (SFT)", "UnsafeBench", 66.0, 60.0, 70.0),  # printed: 66.96
-            scores("Ours (SFT)", "General", 60.0, 58.0, 62.0),  # printed: 53.37
+            scores("sft", "UnsafeBench", 66.0, 60.0, 70.0),  # printed: 66.96
+            scores("sft", "General", 60.0, 58.0, 62.0),  # printed: 53.37
             scores("base", "UnsafeBench", 41.0, 40.0, 41.5),  # printed as Qwen2.5-7B: 41.71
             scores("base", "General", float("nan"), float("nan"), float("nan")),
             scores("mine", "UnsafeBench", 50.0, 45.0, 55.0),  # no such row in the paper
@@ -27,25 +28,42 @@ def table5():
     )
 
 
+CLAIMS = pd.DataFrame(
+    [
+        ("sft helps", "SFT helps.", "cannot tell", 3.0, -1.0, 7.0, 42, "one training run"),
+        ("rl helps", "RL helps.", "holds", 5.0, 1.0, 9.0, 42, "one training run"),
+        ("full helps", "Both help.", "cannot tell", *[float("nan")] * 4, "no judge full"),
+    ],
+    columns=["name", "statement", "outcome", "effect", "low", "high", "n", "note"],
+)
+NAMES = {"sft": "Ours (SFT)", "base": "The base", "mine": "My <b>own</b> judge"}
+
+
+def a_run(table5, **more):
+    about = {"profile": "nano", "base_model": "nano", "names": NAMES, "claims": CLAIMS}
+    return Run(**{**about, "scores": {"table5": table5}, **more})
+
+
 @pytest.fixture
 def folder(tmp_path, table5):
     """What 07_figures leaves, as far as it was run: one table and one figure."""
-    folder = tmp_path / "figures" / "nano"
-    write_table(table5.set_index("judge"), folder, "table5", "Recaption and RL", "seed 0")
+    folder = tmp_path / "runs" / "nano" / "figures"
+    named = tables.named(table5, NAMES)
+    write_table(named.set_index("judge"), folder, "table5", "Recaption and RL", "seed 0")
     Image.new("RGB", (8, 8), "red").save(folder / "figure6.png")
     return folder
 
 
 def test_ours_the_papers_and_the_difference(table5):
-    table = page.beside("table5", table5)
-    sft, base = table.loc["Ours (SFT)"], table.loc["base"]
-    inside = '<span class="inside">paper 66.96, -1.0</span>'
-    assert sft["UnsafeBench n=40"] == f"66.0 [60.0, 70.0]<br>{inside}"
-    assert sft["General n=40"] == "60.0 [58.0, 62.0]<br>paper 53.37, +6.6"
-    assert base["UnsafeBench n=40"] == "41.0 [40.0, 41.5]<br>paper 41.71, -0.7"
+    table = page.beside("table5", table5, NAMES)
+    sft, base = table.loc["Ours (SFT)"], table.loc["The base"]
+    assert sft["UnsafeBench n=40"] == "66.0 [60.0, 70.0]; paper 66.96, -1.0 (inside)"
+    assert sft["General n=40"] == "60.0 [58.0, 62.0]; paper 53.37, +6.6"
+    assert base["UnsafeBench n=40"] == "41.0 [40.0, 41.5]; paper 41.71, -0.7"
     assert base["General n=40"] == "n/a"
-    assert table.loc["mine", "UnsafeBench n=40"] == "50.0 [45.0, 55.0]"
-    assert table.loc["mine", "General n=40"] == "n/a"
+    mine = table.loc["My <b>own</b> judge"]
+    assert mine["UnsafeBench n=40"] == "50.0 [45.0, 55.0]"
+    assert mine["General n=40"] == "n/a"
 
 
 def test_the_mean_over_levels_stands_beside_the_papers_overall():
@@ -54,14 +72,14 @@ def test_the_mean_over_levels_stands_beside_the_papers_overall():
         {"judge": "base", "policy": p, "n": 84, "value": v, "low": v - 1, "high": v + 1}
         for p, v in rows
     )
-    cells = page.beside("table6", ours).loc["base"]
+    cells = page.beside("table6", ours, {"base": "base"}).loc["base"]
     assert "paper 20.59, -0.6" in cells["L2 n=84"]
     assert "paper 48.68, +1.3" in cells["macro n=84"]
     assert "paper" not in cells["pooled n=84"]
 
 
 def test_another_models_values_are_never_subtracted(folder, table5):
-    report, _ = page.write(folder, "nano", {"table5": table5})
+    report, _ = page.write(folder, a_run(table5))
     text = report.read_text(encoding="utf-8")
     assert "stand in blocks of their own" in text
     assert "Other models, as printed" in text
@@ -69,13 +87,17 @@ def test_another_models_values_are_never_subtracted(folder, table5):
 
 
 def test_the_same_models_are_compared(folder, table5):
-    report, _ = page.write(folder, "paper", {"table5": table5}, same_models=True)
+    report, _ = page.write(folder, a_run(table5, same_models=True))
     text = report.read_text(encoding="utf-8")
-    assert "paper 66.96, -1.0" in text and "grey while the paper's value lies inside" in text
+    inside = '<span class="inside">paper 66.96, -1.0</span>'
+    assert (
+        f"| 66.0<br><sub>[60.0, 70.0]<br>{inside}</sub> |" in text
+        and "grey while the paper's value lies inside" in text
+    )
 
 
 def test_every_table_and_figure_has_a_place_and_the_missing_say_so(folder, table5):
-    report, _ = page.write(folder, "nano", {"table5": table5})
+    report, _ = page.write(folder, a_run(table5))
     text = report.read_text()
     sections = dict(re.findall(r"^## (\S+ \S+?):.*?\n(.*?)(?=^## )", text, re.M | re.S))
     names = [f"Table {k}" for k in range(1, 7)] + [f"Figure {k}" for k in range(1, 8)]
@@ -86,21 +108,80 @@ def test_every_table_and_figure_has_a_place_and_the_missing_say_so(folder, table
 
 
 def test_the_audit_is_part_of_the_report(folder, table5):
-    text = page.write(folder, "nano", {"table5": table5})[0].read_text(encoding="utf-8")
+    text = page.write(folder, a_run(table5))[0].read_text(encoding="utf-8")
     assert re.search(r"\d+ findings: .*\d+ contradicts", text)
 
 
 def test_the_document_stands_alone(folder, table5):
-    _, document = page.write(folder, "nano", {"table5": table5})
+    _, document = page.write(folder, a_run(table5))
     text = document.read_text(encoding="utf-8")
-    assert text.count("<table>") > 5 and "data:image/png;base64," in text
+    assert text.count("<table") > 5 and "data:image/png;base64," in text
     assert not re.search(r'src="(?!data:)', text) and "href=" not in text
     assert "<td" in text and "| ---" not in text  # every table of the page is a table here
 
 
+def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, table5):
+    Image.new("RGB", (8, 8), "blue").save(folder / "table6_heatmap.png")
+    table4 = pd.DataFrame(
+        scores("base", name, 50.0, 40.0, 60.0, n)
+        for name, n in {"UnsafeBench": 200, "presence": 50, "counting": 40}.items()
+    )
+    sources = {"UnsafeBench": "drawn", "presence": "general", "counting": "general"}
+    run = a_run(table5, scores={"table4": table4, "table5": table5}, sources=sources)
+    page_file, document = page.write(folder, run)
+    first, _, rest = page_file.read_text(encoding="utf-8").partition("## ")
+    assert "**3 claims of the paper** (holds: 1, does not hold: 0, cannot tell: 2)" in first
+    lines = [line for line in first.splitlines() if line.startswith("|")]
+    assert lines[2:5] == [
+        "| ✓ holds | rl helps | +5.0 [+1.0, +9.0] |",
+        "| ? cannot tell | sft helps | +3.0 [-1.0, +7.0] |",
+        "| ? cannot tell | full helps |  |",
+    ]
+    assert lines[7:] == [
+        "| UnsafeBench | drawn | 200 |",
+        "| presence, counting | general | 50, 40 |",
+    ]
+    assert "Base model nano, 3 judges." in first
+    assert first.count("![") == 1 and "![table6_heatmap](table6_heatmap.png)" in first
+    assert rest.startswith("Table 1")
+
+
+def test_what_is_not_ours_is_escaped(folder, table5):
+    names = NAMES | {"mine": "<script>alert(1)</script> ![x](http://a.b/c.png)"}
+    run = a_run(table5, names=names, profile="<i>", same_models=True)
+    written = [path.read_text(encoding="utf-8") for path in page.write(folder, run)]
+    for text in written:
+        assert "<script" not in text and "<i>" not in text
+        assert "&lt;script&gt;" in text
+    assert "](http" not in written[0], "no link, no picture"
+    assert "<img" in written[1] and 'src="http' not in written[1] and "href=" not in written[1]
+
+
+def test_a_judges_name_is_never_wrapped_and_an_interval_stands_beneath(folder, table5):
+    page_file, document = page.write(folder, a_run(table5))
+    row = "| Ours&nbsp;(SFT) | UnsafeBench | 66.00 | 60.00 | 70.00 | 40 |"
+    assert row in page_file.read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
+    assert (
+        '<table class="judges">' in text and ".judges td:first-child { white-space: nowrap" in text
+    )
+
+
+def test_the_seeds_of_another_run_are_shown(folder, table5, tmp_path):
+    seeds = tmp_path / "runs" / "nano_seeds" / "figures"
+    assert "seeds.png" not in page.write(folder, a_run(table5), seeds)[0].read_text()
+    write_table(table5.set_index("judge"), seeds, "seeds_differences", "What a stage adds", "seeds")
+    Image.new("RGB", (8, 8), "green").save(seeds / "seeds.png")
+    page_file, document, picture = page.write(folder, a_run(table5), seeds)
+    assert picture == folder / "seeds.png" and picture.exists()
+    section = page_file.read_text(encoding="utf-8").partition("## Trained with other seeds")[2]
+    assert "![seeds](seeds.png)" in section and "What a stage adds" in section
+    assert 'src="seeds.png"' not in document.read_text(encoding="utf-8")
+
+
 def test_the_same_run_gives_the_same_bytes(folder, table5):
-    first = [path.read_bytes() for path in page.write(folder, "nano", {"table5": table5})]
-    assert [p.read_bytes() for p in page.write(folder, "nano", {"table5": table5})] == first
+    first = [path.read_bytes() for path in page.write(folder, a_run(table5))]
+    assert [p.read_bytes() for p in page.write(folder, a_run(table5))] == first
 
 
 def test_what_was_not_run_and_why(tmp_path, monkeypatch, table5):
@@ -134,3 +215,13 @@ def test_every_head_that_is_renamed_is_one_of_the_papers():
             .split(",")
         )
         assert set(heads.values()) <= set(head)
+
+
+def test_every_row_that_a_judge_is_printed_in_is_one_of_the_papers():
+    names = ("table2", "table3", "table4", "table5", "table6")
+    rows = {row for name in names for row in reference.table(name).iloc[:, 0]}
+    known = {row for printed in reference.ROWS.values() for row in printed}
+    assert known - rows == {f"{stage} on L{k}" for stage in ("SFT", "RL") for k in (2, 3)}
+    assert reference.printed_row("base", "table6") == "Qwen2.5-VL-7B"
+    assert reference.printed_row("base", "table3") == "Qwen2.5-7B"
+    assert reference.printed_row("taxonomy", "table4") is None

@@ -116,6 +116,50 @@ def test_narrow_table_of_other_things(tmp_path):
     assert csv.read_text() == "claim,p,n\na|b,1.2345,1\n[x],,22\n"
 
 
+def test_ids_are_replaced_by_names_and_a_typo_is_an_error():
+    frame = pd.DataFrame({"judge": ["sft", "base", "sft"], "value": [1, 2, 3]})
+    names = {"base": "The base", "sft": "Ours (SFT)", "full": "Ours (Full)"}
+    assert list(tables.named(frame, names)["judge"]) == ["Ours (SFT)", "The base", "Ours (SFT)"]
+    with pytest.raises(InputError, match="judge 'sfft'; did you mean sft?"):
+        tables.named(frame.replace("sft", "sfft"), names)
+
+
+def test_markdown_for_the_report_stacks_intervals_and_escapes_text():
+    frame = pd.DataFrame(
+        {
+            "judge": ["a & b", "![x](http://y)"],
+            "L2 (F1) n=84, 7 unsafe": ["20.6 [10.0, 30.5]", "n/a (no L2)"],
+            "Overall": ["-1.5 [-2.0, 3.0]; paper 2.50, -4.0 (inside)", "1.0 <b>"],
+            "note": ["5 training seeds", "–"],
+        }
+    ).set_index("judge")
+    beside = '-1.5<br><sub>[-2.0, 3.0]<br><span class="inside">paper 2.50, -4.0</span></sub>'
+    text = tables.page_markdown(frame, "A <caption>", "R&D")
+    assert text.splitlines() == [
+        "**A &lt;caption&gt;**",
+        "",
+        "| judge | L2 (F1)<br><sub>n=84, 7 unsafe</sub> | Overall | note |",
+        "| --- | ---: | --- | --- |",
+        f"| a&nbsp;&amp;&nbsp;b | 20.6<br><sub>[10.0, 30.5]</sub> | {beside} | 5 training seeds |",
+        "| ![x]&#40;http://y) | n/a (no L2) | 1.0 &lt;b&gt; | – |",
+        "",
+        "R&amp;D",
+    ]
+
+
+def test_claims_are_printed_with_their_interval():
+    claims = pd.DataFrame(
+        {"name": ["a", "b"], "statement": ["A.", "B."], "outcome": ["holds", "cannot tell"],
+         "effect": [3.21, None], "low": [1.0, None], "high": [5.0, None], "n": [42.0, None],
+         "note": ["one training run", "no judge x"], "profile": "nano"}
+    )  # fmt: skip
+    table = tables.claim_table(claims).reset_index()
+    assert table.astype(object).where(table.notna(), None).values.tolist() == [
+        ["A.", "holds", "3.2 [1.0, 5.0]", 42, "one training run"],
+        ["B.", "cannot tell", "n/a", None, "no judge x"],
+    ]
+
+
 @pytest.mark.parametrize("name", ["../t", "a b", "", ".t", "a/b"])
 def test_a_name_is_a_file_name(name, tmp_path):
     with pytest.raises(InputError, match="is no file name"):

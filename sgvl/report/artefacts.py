@@ -20,7 +20,6 @@ from sgvl.report import figures, tables
 from sgvl.run import receipts
 from sgvl.run.units import fingerprint, load_units
 
-MANIFEST = "manifest.json"
 SAME, INSIDE, OUTSIDE = "same bytes", "inside the intervals", "outside"
 MISSING, NEW = "missing", "new"
 WITH_INTERVAL = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")  # "73.4 [65.0, 81.2]"
@@ -31,13 +30,14 @@ PRINTED_CELLS = 8  # of an artefact that is outside; the others are counted
 class Artefacts:
     """Writes the tables and figures of one notebook to the run's folder.
 
-    ``finish`` writes the manifest; without it the folder counts as incomplete.
+    ``finish`` writes their manifest, ``<notebook>.json``; files without one do not count.
     """
 
-    def __init__(self, profile: str):
+    def __init__(self, profile: str, notebook: str):
         self.folder = figures_of(profile)
+        self._manifest = self.folder / f"{notebook}.json"
+        self._manifest.unlink(missing_ok=True)
         self._paths: list[Path] = []
-        (self.folder / MANIFEST).unlink(missing_ok=True)
 
     def table(self, name: str, frame: pd.DataFrame, caption: str, note: str) -> pd.DataFrame:
         """Write a table as ``tables.write_table`` does, and return the frame."""
@@ -57,7 +57,7 @@ class Artefacts:
         """Write the manifest, and return the sha256 of each file by its name."""
         digests = {path.name: fingerprint(path)["sha256"] for path in self._paths}
         text = json.dumps(digests, indent=1) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
+        self._manifest.write_text(text, encoding="utf-8", newline="\n")
         return pd.Series(digests, name="sha256")
 
 
@@ -89,7 +89,7 @@ def compare(profile: str) -> list[Comparison]:
     each value with a published 95 % interval lies in it and everything else is equal, numbers after
     rounding to the two decimals that tables print.
 
-    Raises InputError if nothing is published for the profile, or the run is incomplete.
+    Raises InputError if nothing is published for the profile, or the run has written nothing.
     """
     published = FIGURES / profile
     names = sorted(path.stem for path in published.glob("*.csv"))
@@ -97,7 +97,7 @@ def compare(profile: str) -> list[Comparison]:
         known = sorted(path.parent.name for path in FIGURES.glob("*/*.csv"))
         raise InputError(f"{published}: nothing is published; {nearest(profile, set(known))}")
     run = figures_of(profile)
-    of_run = {Path(name).stem for name in _manifest(run) if name.endswith(".csv")}
+    of_run = {Path(name).stem for name in _manifests(run) if name.endswith(".csv")}
     comparisons = []
     for name in names:
         if name in of_run:
@@ -141,7 +141,7 @@ def publish(profile: str) -> list[Path]:
     ]:
         raise InputError([*problems, f"nothing was published; python -m sgvl.run {profile} first"])
     run, published = figures_of(profile), FIGURES / profile
-    names = _manifest(run)
+    names = _manifests(run)
     published.mkdir(parents=True, exist_ok=True)
     for old in published.iterdir():
         if old.name not in names:
@@ -149,20 +149,20 @@ def publish(profile: str) -> list[Path]:
     return [Path(shutil.copyfile(run / name, published / name)) for name in names]
 
 
-def _manifest(folder: Path) -> dict[str, str]:
-    """Read the manifest of a run's artefacts and check every file against it."""
-    try:
-        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        place = (folder / MANIFEST).relative_to(ROOT)
-        raise InputError(f"{place} is missing or broken: the run is incomplete") from None
+def _manifests(folder: Path) -> dict[str, str]:
+    """Read the manifests of a run's artefacts and check every file against them."""
+    digests = {}
+    for manifest in sorted(folder.glob("*.json")):
+        digests |= json.loads(manifest.read_text(encoding="utf-8"))
+    place = folder.relative_to(ROOT)
+    if not digests:
+        raise InputError(f"{place}: no notebook has finished writing its artefacts")
     changed = [
         name
         for name, digest in digests.items()
         if not (folder / name).is_file() or fingerprint(folder / name)["sha256"] != digest
     ]
     if changed:
-        place = folder.relative_to(ROOT)
         raise InputError(f"{place}/{name} is not the file that the run wrote" for name in changed)
     return digests
 
@@ -185,23 +185,28 @@ def differences(published: pd.DataFrame, run: pd.DataFrame) -> list[Cell]:
     labels = _label_columns(published)
     bounds = {column: pair for column in published if (pair := _bounds(column, published))}
     ends = {end for pair in bounds.values() for end in pair}
-    columns = dict.fromkeys([*published, *run])
-    cells = []
+    cells = [
+        Cell("(whole column)", column, *_presence(column, published, run))
+        for column in dict.fromkeys([*published, *run])
+        if not (column in published and column in run)
+    ]
+    columns = [column for column in published if column in run and column not in {*labels, *ends}]
     old, new = _by_label(published, labels), _by_label(run, labels)
     for label in dict.fromkeys([*old, *new]):
         row = ", ".join(label)
-        if label not in old or label not in new:
-            states = ["absent" if label not in rows else "present" for rows in (old, new)]
-            cells.append(Cell(row, "(whole row)", *states))
+        if not (label in old and label in new):
+            cells.append(Cell(row, "(whole row)", *_presence(label, old, new)))
             continue
         for column in columns:
-            if column in labels or column in ends:
-                continue
-            before, after = (rows[label].get(column, "absent") for rows in (old, new))
+            before, after = old[label][column], new[label][column]
             interval = [old[label][end] for end in bounds.get(column, ())]
             if not _agrees(before, after, interval):
                 cells.append(Cell(row, column, before, after))
     return cells
+
+
+def _presence(key, published, run) -> list[str]:
+    return ["present" if key in side else "absent" for side in (published, run)]
 
 
 def _label_columns(frame: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""One report a profile: each table and figure, ours and the paper's, claims, audit, and the gaps.
+"""Write the report of a profile: one screen of results, then every table and figure, and the gaps.
 
 ``write`` puts ``REPORT.md`` and a self-contained ``REPORT.html`` beside the files of 07_figures.
 Nothing is measured here. The paper's values are subtracted from ours only where the judges are the
@@ -9,15 +9,17 @@ import base64
 import html
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from sgvl.common.paths import PARAMS, runs
 from sgvl.report import reference
 from sgvl.report.audit import audit
-from sgvl.report.tables import cell, cells, markdown, output_paths
+from sgvl.report.tables import cell, cells, markdown, named, output_paths, page_markdown, span
 from sgvl.training import grpo, sft
 
 TABLES = {
@@ -37,8 +39,9 @@ FIGURES = {
     "figure6": "Figure 6: safety against general ability",
     "figure7": "Figure 7: one picture, two policies",
 }
+MAIN_FIGURE = "table6_heatmap"  # the one on the first screen
 BASE = ("Qwen2.5-VL-7B", "Qwen2.5-7B")  # the paper's base has two names in its tables
-ROWS = {"Ours (RL+SafeEdit)": "Ours (RL+SafeEditTrain)"}
+OUTCOMES = {"holds": "✓ holds", "does not hold": "✗ does not hold", "cannot tell": "? cannot tell"}
 # Our columns by the paper's heads, where they differ. Its "Overall" is beside our mean over columns
 # (its words); the audit says what its values fit.
 HEADS = {
@@ -47,121 +50,195 @@ HEADS = {
     "table5": {"UnsafeBench": "Unsafebench"},
     "table6": {**{f"L{k}": f"Policy L{k}" for k in range(1, 6)}, "macro": "Overall"},
 }
+HEAD = {
+    True: "Each cell: ours, its 95 % interval, the paper's value and the difference in points. The "
+    "last two are grey while the paper's value lies inside our interval.\n",
+    False: f"Ours with 95 % intervals. The paper's values are those of another model ({BASE[0]} "
+    "and what was trained from it): they stand in blocks of their own and are not subtracted.\n",
+}
 EXPLAINED = "`python -m sgvl.report.audit` explains the assumptions."
 STYLE = """
-body { max-width: 80rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
+body { max-width: 80rem; margin: 1rem auto; padding: 0 1rem; font: 16px/1.45 system-ui, sans-serif;
        color: #222; background: #fff; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: .3em .7em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+h1 { font-size: 1.5rem; margin: 0 0 .5rem; }
+h2 { margin-top: 2.5rem; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums;
+        margin: .5rem 0; }
+th, td { padding: .25em .45em; border-bottom: 1px solid #ddd; text-align: left;
+         vertical-align: top; line-height: 1.25; }
+th { border-bottom: 2px solid #222; vertical-align: bottom; }
 td[style*=right] { white-space: nowrap; }
-th { border-bottom: 2px solid #222; }
-img { max-width: 100%; height: auto; }
+.judges td:first-child { white-space: nowrap; }
+sub { font-size: 11px; font-weight: normal; vertical-align: baseline; color: #555; }
 .inside { color: #767676; }
+.wide { overflow-x: auto; }
+img { max-width: min(100%, 56rem); height: auto; }
 summary { cursor: pointer; }
+.first { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 0 2rem; }
+.first p { margin: .4rem 0; font-size: 14px; }
+.first table { font-size: 13px; width: 100%; }
+.first th, .first td { padding: .1em .4em; }
+@media (max-width: 60rem) { .first { display: block; } }
 """
+JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark")
 
 
-def write(
-    folder: Path, profile: str, scores: Mapping[str, pd.DataFrame], same_models: bool = False
-) -> list[Path]:
-    """Write both forms of the report from the files in ``folder``; return their paths.
+class Run(NamedTuple):
+    """What the report prints about a run, besides the files of 07_figures."""
+
+    profile: str
+    base_model: str
+    names: Mapping[str, str]  # display name of each judge, by id
+    scores: Mapping[str, pd.DataFrame]  # by table: judge, policy or set, n, value, low, high (%)
+    claims: pd.DataFrame  # what 06_ablations stored
+    sources: Mapping[str, str] = {}  # where the pictures of each set of Table 4 come from
+    same_models: bool = False  # True if these judges are the paper's own models
+
+
+def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
+    """Write both forms of the report from the files in ``folder``.
 
     Parameters
     ----------
     folder : where 07_figures wrote its tables and figures
-    scores : per table, rows with judge, policy or set, n, value, low, high (percent)
-    same_models : whether these judges are the paper's own models
+    seeds : where 09_seeds wrote its own, if it was run
+
+    Returns
+    -------
+    Paths of REPORT.md and REPORT.html, and of a picture copied from ``seeds``
     """
-    parts = [f"# Report of the profile {profile}\n", HEAD[same_models]]
+    parts = [f"# Profile {html.escape(run.profile)}: what was run, and what it shows\n"]
+    parts += [*_first_screen(folder, run), HEAD[run.same_models]]
     for name, title in TABLES.items():
-        parts += [f"## {title}\n", *_ours(folder, name), *_paper(name, scores, same_models)]
+        parts += [f"## {title}\n", *_ours(folder, name), *_paper(name, run)]
     for name, title in FIGURES.items():
         parts += [f"## {title}\n", *_figure(folder, name)]
     parts += ["## Training curves\n"]
     parts += [_picture(file.stem) for file in sorted(folder.glob("curves_*.png"))]
-    for title, name in (("The paper's claims", "claims"), ("The policy turned round", "inversion")):
+    for title, name in (("The paper's claims", "claims"), ("The inverted policy", "inversion")):
         parts += [f"## {title}\n", *_ours(folder, name)]
-    parts += ["## Trained with other seeds\n", *_figure(folder, "seeds")]
-    parts += _ours(folder, "seeds") if (folder / "seeds.png").exists() else []
+    copied = _copy_seeds(folder, seeds)
+    parts += ["## Trained with other seeds\n", *_seeds(seeds, copied)]
     parts += ["## The published tables, audited\n", *_audit()]
-    gaps = not_run(profile, scores)
-    parts += ["## What was not run\n", markdown(gaps) if len(gaps) else "Nothing.\n"]
+    gaps = not_run(run.profile, run.scores)
+    parts += ["## What was not run\n", page_markdown(gaps) if len(gaps) else "Nothing.\n"]
     page, document = output_paths(folder, "REPORT", "md", "html")
     text = "\n".join(parts)
     page.write_text(text, encoding="utf-8", newline="\n")
-    document.write_text(_document(text, folder, profile), encoding="utf-8", newline="\n")
-    return [page, document]
+    document.write_text(_document(text, folder, run.profile), encoding="utf-8", newline="\n")
+    return [page, document, *copied]
 
 
-HEAD = {
-    True: "Each cell: ours [95 % interval], the paper's value, the difference in points. The last "
-    "two are grey while the paper's value lies inside our interval.\n",
-    False: f"Ours with 95 % intervals. The paper's values are those of another model ({BASE[0]} "
-    "and what was trained from it): they stand in blocks of their own and are not subtracted.\n",
-}
+def beside(name: str, scores: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Return our scores as cells, with the paper's value and the difference where both exist.
 
-
-def beside(name: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """Our scores with the paper's value and the difference in each cell that both have."""
+    Parameters
+    ----------
+    name : of a table of the paper, such as "table6"
+    scores : rows with judge (id), policy or set, n, value, low, high (percent)
+    names : display names by id
+    """
     published = reference.paper().cells.query("table == @name").set_index(["row", "column"])
-    base = next(name for name in BASE if name in published.index.levels[0])
-    rows, heads = {**ROWS, "base": base}, HEADS.get(name, {})
+    heads = HEADS.get(name, {})
     columns = "policy" if "policy" in scores else "set"
 
     def text(row):
         column = getattr(row, columns)
-        key = rows.get(row.judge, row.judge), heads.get(column, column)
+        key = reference.printed_row(row.id, name), heads.get(column, column)
         if key not in published.index or pd.isna(row.value):
             return cell(row)
         printed = published.loc[key]
-        theirs = f"paper {printed['printed']}, {row.value - printed['value']:+.1f}"
-        if row.low <= printed["value"] <= row.high:
-            theirs = f'<span class="inside">{theirs}</span>'
-        return f"{cell(row)}<br>{theirs}"
+        inside = " (inside)" if row.low <= printed["value"] <= row.high else ""
+        difference = row.value - printed["value"]
+        return f"{cell(row)}; paper {printed['printed']}, {difference:+.1f}{inside}"
 
-    return cells(scores, "judge", columns, text)
+    return cells(named(scores.assign(id=scores["judge"]), names), "judge", columns, text)
 
 
 def not_run(profile: str, scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What the paper has and this profile lacks, one row each: what, why."""
+    """List what the paper has and this profile lacks: columns what and why."""
     variants = [f"03_sft.{v}" for v in sft.VARIANTS] + [f"04_grpo.{v}" for v in grpo.VARIANTS]
     gaps = [(name, why) for name in variants if (why := _why(profile, name))]
     for name in TABLES:
         if name not in scores:
             continue
-        known = {ROWS.get(judge, judge) for judge in scores[name]["judge"]}
-        known |= set(BASE) if "base" in known else set()
-        published = reference.table(name).iloc[:, 0]
-        if lacking := [row for row in published if row not in known]:
+        rows = {reference.printed_row(judge, name) for judge in scores[name]["judge"]}
+        if lacking := [row for row in reference.table(name).iloc[:, 0] if row not in rows]:
             gaps.append((f"{name}: {', '.join(lacking)}", "no judge of this name was asked"))
     return pd.DataFrame(gaps, columns=["what", "why"])
 
 
 def _why(profile, name):
+    """Return why a training unit has no result; "" if it has one."""
     if not (PARAMS / profile / f"{name}.yaml").exists():
         return f"no parameter file params/{profile}/{name}.yaml"
     receipt = runs(profile) / f"{name}.json"
     if not receipt.exists():
         return "not run yet"
-    found = json.loads(receipt.read_text(encoding="utf-8"))
-    return "" if found["status"] == "ok" else f"{found['status']}: {found['reason']}"
+    facts = json.loads(receipt.read_text(encoding="utf-8"))
+    return "" if facts["status"] == "ok" else f"{facts['status']}: {facts['reason']}"
+
+
+def _first_screen(folder, run):
+    """Return how the claims came out, one figure and the data, in two columns of HTML."""
+    return [
+        '<div class="first">\n<div>\n',
+        *_outcomes(run.claims),
+        "</div>\n<div>\n",
+        *_figure(folder, MAIN_FIGURE),
+        *_what_was_run(run),
+        "</div>\n</div>\n",
+    ]
+
+
+def _what_was_run(run):
+    """Return the base model, the number of judges, and n and source of each set."""
+    line = f"Base model {html.escape(run.base_model)}, {len(run.names)} judges.\n"
+    if "table4" not in run.scores:
+        return [line]
+    sets = run.scores["table4"].dropna(subset="n").astype({"n": int})
+    counts = sets.groupby("set", sort=False)["n"].agg(span).rename("n").reset_index()
+    counts["source"] = counts["set"].map(lambda name: run.sources.get(name, "n/a"))
+    rows = counts.groupby("source", sort=False)[["set", "n"]].agg(", ".join).reset_index()
+    return [line, page_markdown(rows[["set", "source", "n"]])]
+
+
+def _outcomes(claims):
+    """Count the claims by outcome, and give each a line."""
+    counts = claims["outcome"].value_counts()
+    words = ", ".join(f"{outcome}: {counts.get(outcome, 0)}" for outcome in OUTCOMES)
+    order = claims.assign(outcome=pd.Categorical(claims["outcome"], list(OUTCOMES), ordered=True))
+    order = order.sort_values("outcome", kind="stable")
+    lines = pd.DataFrame(
+        {
+            "outcome": order["outcome"].astype(str).map(OUTCOMES),
+            "claim": order["name"],
+            "points": [_effect(row) for row in order.itertuples()],
+        }
+    )
+    return [f"**{len(claims)} claims of the paper** ({words})\n", markdown(lines)]
+
+
+def _effect(row):
+    return "" if pd.isna(row.effect) else f"{row.effect:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
 
 
 def _ours(folder, name):
-    """The tables that 07_figures wrote under this name, table6_variants after table6."""
-    files = sorted(folder.glob(f"{name}.md")) + sorted(folder.glob(f"{name}_*.md"))
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    return texts or ([] if name == "table1" else ["Not run.\n"])
+    """Return the table that 07_figures wrote under this name."""
+    file = folder / f"{name}.md"
+    if file.exists():
+        return [file.read_text(encoding="utf-8")]
+    return [] if name == "table1" else ["Not run.\n"]
 
 
-def _paper(name, scores, same_models):
+def _paper(name, run):
     table = reference.table(name)
-    if same_models and name in scores:
-        return [markdown(beside(name, scores[name]), "Ours, the paper's, the difference")]
+    if run.same_models and name in run.scores:
+        caption = "Ours, the paper's, the difference"
+        return [page_markdown(beside(name, run.scores[name], run.names), caption)]
     head = "As printed" if name == "table1" else "Other models, as printed"
     printed = table.map(lambda cell: cell or "–")
-    return [markdown(printed, f"{head} in arXiv 2603.01228v1")]
+    return [page_markdown(printed, f"{head} in arXiv 2603.01228v1")]
 
 
 def _figure(folder, name):
@@ -174,27 +251,46 @@ def _picture(name):
     return f"![{name}]({name}.png)\n\n[PDF]({name}.pdf), [numbers]({name}.csv)\n"
 
 
+def _copy_seeds(folder, seeds):
+    """Copy the figure of 09_seeds to the report, so that its link holds where it is published."""
+    picture = seeds and seeds / "seeds.png"
+    return [Path(shutil.copy(picture, folder))] if picture and picture.exists() else []
+
+
+def _seeds(seeds, copied):
+    if not copied:
+        return ["Not run.\n"]
+    return [
+        f"![{copied[0].stem}]({copied[0].name})\n",
+        *_ours(seeds, "seeds_differences"),
+        *_ours(seeds, "seeds_claims"),
+    ]
+
+
 def _audit():
-    """Findings that contradict what was printed; all of them folded below."""
+    """Return the findings that contradict what was printed, and all findings folded below."""
     findings = pd.DataFrame(audit(reference.paper()))
     counts = findings["verdict"].value_counts()
     tally = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
     against = findings[findings["verdict"] == "contradicts"].drop(columns="verdict")
     return [
         f"{len(findings)} findings: {tally}. {EXPLAINED}\n",
-        markdown(against, "What contradicts the print"),
+        page_markdown(against, "What contradicts the print"),
         "<details><summary>Every finding</summary>\n",
-        markdown(findings),
+        page_markdown(findings),
         "</details>\n",
     ]
 
 
 def _document(text, folder, profile):
-    """The page as one HTML file: pictures inlined, no network."""
+    """Return the report as one HTML file: pictures inlined, no network."""
     import mistune
 
     body = mistune.create_markdown(escape=False, plugins=["table"])(text)
-    body = body.replace("<table>", '<div class="wide"><table>')
+    heads = "|".join(map(re.escape, JUDGE_HEADS))
+    first = rf"<table>(?=\s*<thead>\s*<tr>\s*<th[^>]*>(?:{heads})</th>)"
+    body = re.sub(first, '<table class="judges">', body)
+    body = re.sub(r"(<table[^>]*>)", r'<div class="wide">\1', body)
     body = body.replace("</table>", "</table></div>")
 
     def inlined(match):
@@ -202,7 +298,7 @@ def _document(text, folder, profile):
         return f'src="data:image/png;base64,{data}"'
 
     body = re.sub(r'src="([\w.-]+\.png)"', inlined, body)
-    body = re.sub(r'<p><a href="[\w.-]+\.pdf">.*</p>\n', "", body)  # they stay behind
+    body = re.sub(r'<p><a href="[\w.-]+\.pdf">.*</p>\n', "", body)  # these files are not included
     head = f'<meta charset="utf-8"><title>sgvl: {html.escape(profile)}</title>'
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>'

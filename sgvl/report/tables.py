@@ -1,17 +1,22 @@
 """Turn scores into tables, and write a table as Markdown, LaTeX and CSV."""
 
+import html
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, need_known
 
 OVERALL = {"macro": "Overall (macro)", "pooled": "Overall (pooled)"}
 WIDE = 5  # a LaTeX table of more columns spans the page and is shrunk to it
+# A cell with its interval and, in the report, the paper's value.
+STACKED = re.compile(
+    r"(-?[\d.]+) (\[-?[\d.]+, -?[\d.]+\])(?:; (paper -?[\d.]+, [-+][\d.]+)( \(inside\))?)?"
+)
 LATEX = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -19,12 +24,27 @@ LATEX = str.maketrans(
 )
 
 
-def judge_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Judges down, policies across, both averages last: the form of the paper's Table 6.
+def named(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Return the frame with the ids in its column ``judge`` replaced by display names.
 
-    ``scores`` is what ``metrics.score_table`` returned, or its CSV read again. A cell reads "73.4
-    [65.0, 81.2]", in percent; the column heads carry the metric, n and how many of them are unsafe.
-    Where there is no value, "n/a (no L3)" says which policy is missing.
+    Raises InputError, with the nearest id, for a judge that ``names`` does not have.
+    """
+    for judge in frame["judge"].unique():
+        need_known("judge", judge, names)
+    return frame.assign(judge=frame["judge"].map(names))
+
+
+def judge_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Arrange scores as the paper's Table 6: a row per judge, a column per policy, averages last.
+
+    Parameters
+    ----------
+    scores : what ``metrics.score_table`` returned, or its CSV read again; values in percent
+
+    Returns
+    -------
+    Cells of text, "73.4 [65.0, 81.2]", or "n/a (no L3)" where the score of a policy is missing.
+    Column heads carry the metric, n and the number of unsafe pictures.
     """
     policies, judges = scores["policy"].unique(), scores["judge"].unique()
     cells = scores.assign(cell=[cell(row) for row in scores.fillna({"missing": ""}).itertuples()])
@@ -35,31 +55,44 @@ def judge_table(scores: pd.DataFrame) -> pd.DataFrame:
 def cells(
     frame: pd.DataFrame, index: str, columns: str, text: Callable | None = None
 ) -> pd.DataFrame:
-    """Rows with value, low and high (percent) as a table of cells "73.4 [65.0, 81.2]".
+    """Pivot rows with value, low and high (percent) into cells "73.4 [65.0, 81.2]".
 
-    The column heads carry n; a combination that was not measured reads "n/a". ``text`` writes the
-    cell of a row, if not ``cell``.
+    Parameters
+    ----------
+    index, columns : the columns of ``frame`` whose values become rows and columns, in their order
+    text : writes the cell of a row; default: ``cell``
+
+    Returns
+    -------
+    A table of text whose column heads carry n; a combination without a row reads "n/a"
     """
     counts = frame.dropna(subset="n").groupby(columns, sort=False)["n"]
-    heads = counts.agg(lambda n: f"n={_span(n.astype(int))}")
+    heads = counts.agg(lambda n: f"n={span(n.astype(int))}")
     rows = frame.assign(missing="").itertuples()
-    shown = frame.assign(cell=[(text or cell)(row) for row in rows])
-    table = shown.pivot(index=index, columns=columns, values="cell")
+    texts = frame.assign(cell=[(text or cell)(row) for row in rows])
+    table = texts.pivot(index=index, columns=columns, values="cell")
     table = table.loc[frame[index].unique(), frame[columns].unique()].fillna("n/a")
     return table.set_axis([f"{name} {heads[name]}" for name in table], axis="columns")
 
 
 def cell(row) -> str:
-    """A row with value, low, high and missing as "73.4 [65.0, 81.2]", or "n/a (no L3)"."""
+    """Return "73.4 [65.0, 81.2]" for a row with value, low, high and missing, or "n/a (no L3)"."""
     if pd.isna(row.value):
         return f"n/a (no {row.missing})" if row.missing else "n/a"
     return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
 
 
+def claim_table(claims: pd.DataFrame) -> pd.DataFrame:
+    """Arrange the claims of 06 for print: statement, outcome, points with interval, n and note."""
+    points = [cell(row) for row in claims.assign(value=claims["effect"], missing="").itertuples()]
+    table = claims.assign(points=points, n=claims["n"].astype("Int64"))
+    return table[["statement", "outcome", "points", "n", "note"]].set_index("statement")
+
+
 def score_note(
     scores: pd.DataFrame, profile: str, seed: int, resamples: int, unparseable: str = "wrong"
 ) -> str:
-    """The lines under a table of scores: n, seed, profile, intervals and how answers were counted.
+    """Return the note under a table of scores: n, seed, profile, intervals, unparseable answers.
 
     ``seed``, ``resamples`` and ``unparseable`` are those that ``metrics.score_table`` was given.
     """
@@ -69,13 +102,13 @@ def score_note(
         "safe": "an unparseable answer counts as safe",
     }
     pooled = scores[scores["policy"] == "pooled"]
-    silent = _span(pooled["unparseable"].dropna().round(1))
+    share = span(pooled["unparseable"].dropna().round(1))
     return (
-        f"Percent, profile {profile}, seed {seed}, n = {_span(pooled['n'])} answers a judge. "
+        f"Percent, profile {profile}, seed {seed}, n = {span(pooled['n'])} answers a judge. "
         "F1 of the unsafe class, accuracy where the labels hold one class. In brackets: 95 % "
         f"BCa bootstrap over pairs, {resamples:,} resamples (Wilson over pairs where no resample "
         "differs). Macro is the mean over policies, pooled is F1 over all rows; "
-        f"{counted[unparseable]} ({silent} % of a judge's answers)."
+        f"{counted[unparseable]} ({share} % of a judge's answers)."
     )
 
 
@@ -84,13 +117,13 @@ def write_table(
 ) -> list[Path]:
     """Write ``name`` as .md, .tex and .csv into ``folder``, and return the three paths.
 
-    A named index is printed as the first columns. Printed floats have two decimals and missing ones
-    read "n/a"; the CSV keeps every digit. The same input gives the same bytes. The LaTeX needs
-    booktabs and, for wide tables, graphicx. Raises ``InputError`` as ``output_paths`` does.
+    A named index becomes the first columns. Printed floats have two decimals and missing ones read
+    "n/a"; the CSV keeps every digit. The same input gives the same bytes. The LaTeX needs booktabs
+    and, for wide tables, graphicx. Raises ``InputError`` as ``output_paths`` does.
     """
     paths = output_paths(folder, name, "md", "tex", "csv")
     texts = (
-        markdown(frame, caption, note),
+        page_markdown(frame, caption, note),
         _latex(_printed(frame), name, caption, note),
         with_index_columns(frame).to_csv(index=False, lineterminator="\n"),
     )
@@ -100,7 +133,7 @@ def write_table(
 
 
 def markdown(frame: pd.DataFrame, caption: str = "", note: str = "") -> str:
-    """The frame as a table of GitHub's Markdown, its caption above and its note below."""
+    """Return the frame as a Markdown table of plain text, caption above and note below."""
 
     def line(cells):
         return "| " + " | ".join(" ".join(x.split()).replace("|", r"\|") for x in cells) + " |"
@@ -112,19 +145,31 @@ def markdown(frame: pd.DataFrame, caption: str = "", note: str = "") -> str:
     return "\n".join([*above, *rows, *below, ""])
 
 
+def page_markdown(frame: pd.DataFrame, caption: str = "", note: str = "") -> str:
+    """Return the frame as a Markdown table for GitHub and the report.
+
+    An interval stands small beneath its value, and n beneath the name of its column. The name of a
+    judge is never wrapped. Text is escaped: no cell can bring markup, a link or a picture.
+    """
+    printed = _printed(frame)
+    for column in printed:
+        printed[column] = printed[column].map(_name if column == "judge" else _stacked)
+    return markdown(printed.rename(columns=_stacked_head), _escaped(caption), _escaped(note))
+
+
 def output_paths(folder: Path | str, name: str, *suffixes: str) -> list[Path]:
-    """Paths of ``name`` with each suffix in ``folder``, which is made.
+    """Create ``folder`` and return the path of ``name`` with each suffix in it.
 
     Raises ``InputError`` if ``name`` is no plain file name.
     """
     if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise InputError(f"{name!r} is no file name: letters, digits, '_', '-' and '.' only")
+        raise InputError(f"{name!r} is no file name: use letters, digits, '_', '-' and '.' only")
     Path(folder).mkdir(parents=True, exist_ok=True)
     return [Path(folder, f"{name}.{suffix}") for suffix in suffixes]
 
 
 def with_index_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with a named index turned into its first columns; a nameless one just numbers."""
+    """Return the frame with a named index as its first columns; a nameless index is dropped."""
     return frame.reset_index() if any(frame.index.names) else frame
 
 
@@ -138,17 +183,42 @@ def latex(text: str) -> str:
     return ("{}" if text.startswith("[") else "") + " ".join(text.split()).translate(LATEX)
 
 
+def _escaped(text):
+    # Without "](" there is no link and no picture; "&#40;" is the bracket, as text.
+    return html.escape(text, quote=False).replace("](", "]&#40;")
+
+
+def _name(text):
+    return _escaped(text).replace(" ", "&nbsp;")
+
+
+def _stacked(text):
+    """Write the interval, and the paper's value if there is one, beneath the value."""
+    if not (match := STACKED.fullmatch(text)):
+        return _escaped(text)
+    value, interval, paper, inside = match.groups()
+    below = [interval]
+    if paper:
+        below.append(f'<span class="inside">{paper}</span>' if inside else paper)
+    return f"{value}<br><sub>{'<br>'.join(below)}</sub>"
+
+
+def _stacked_head(text):
+    name, n, count = text.partition(" n=")
+    return _escaped(name) + (f"<br><sub>n={_escaped(count)}</sub>" if n else "")
+
+
 def _head(policy, scores):
     rows = scores[(scores["policy"] == policy) & (scores["n"] > 0)]
     if policy == "macro":
         return OVERALL[policy]
     metric = "/".join(rows["metric"].unique()).replace("f1", "F1")
-    unsafe = f", {_span(rows['positives'])} unsafe" if rows["positives"].any() else ""
-    return f"{OVERALL.get(policy, f'{policy} ({metric})')} n={_span(rows['n'])}{unsafe}"
+    unsafe = f", {span(rows['positives'])} unsafe" if rows["positives"].any() else ""
+    return f"{OVERALL.get(policy, f'{policy} ({metric})')} n={span(rows['n'])}{unsafe}"
 
 
-def _span(values):
-    """ "118", or "118 to 124" where judges differ: under "drop" each has its own n."""
+def span(values):
+    """Return "118", or "118 to 124" where judges differ (under "drop" each has its own n)."""
     if not len(values):
         return "0"
     low, high = values.min(), values.max()
@@ -162,9 +232,9 @@ def _text(value):
 
 
 def _numeric(printed):
-    """For each column, whether every cell starts with a number: such columns align right."""
-    number = r"n/a|[-+]?\d"
-    return [printed[column].str.match(number).all() for column in printed]
+    """Return for each column True if every cell is a number or missing; these align right."""
+    number = r"n/a.*|–|[-+]?[\d.]+(e-?\d+)?( \[.*|; .*|<br>.*|(, | to )[\d., ]+)?"
+    return [printed[column].str.fullmatch(number).all() for column in printed]
 
 
 def _printed(frame):
@@ -195,7 +265,7 @@ def _latex(printed, name, caption, note):
 
 
 def _latex_head(head):
-    """Long heads in lines of about 14 letters, one above the other."""
+    """Break a long head into lines of about 14 letters."""
     lines = textwrap.wrap(head, 14, break_long_words=False) or [""]
     if len(lines) == 1:
         return latex(head)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sgvl.report.figures.charts import (
     by_seed,
+    curve_labels,
     curves,
     precision_recall,
     score_heatmap,
@@ -29,6 +30,7 @@ from sgvl.report.tables import output_paths, with_index_columns
 
 __all__ = [
     "by_seed",
+    "curve_labels",
     "curves",
     "pipeline",
     "precision_recall",

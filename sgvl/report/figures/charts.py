@@ -68,6 +68,13 @@ def score_heatmap(scores: pd.DataFrame) -> plt.Figure:
     return fig
 
 
+def curve_labels(log: pd.DataFrame) -> dict[str, str]:
+    """Return the columns of a training log that are drawn, with their labels."""
+    if "reward" in log:
+        return {"reward": "reward", "right": "share right", "says_safe": "says safe", "kl": "KL"}
+    return {"loss": "loss", "mean_token_accuracy": "share of tokens right"}
+
+
 def curves(log: pd.DataFrame, shown: dict[str, str]) -> plt.Figure:
     """Training curves: one small panel a column of ``log``, which has a column ``step``.
 

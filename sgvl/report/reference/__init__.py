@@ -1,7 +1,7 @@
-"""The published numbers: one CSV a table, cell by cell as printed.
+"""The published numbers: one CSV per table, cell by cell as printed.
 
-The first line of each CSV says where it was printed. A cell is the text of the print, so "27.50"
-and "24" keep their digits; what the paper left out is an empty cell.
+The first line of each CSV names its source. A cell is the text of the print, so "27.50" and "24"
+keep their digits; an empty cell is one that the paper left out.
 """
 
 from pathlib import Path
@@ -14,6 +14,17 @@ from sgvl.common.paths import PACKAGE
 
 HERE = PACKAGE / "report" / "reference"
 METRICS = ("accuracy", "f1", "other")
+# Our judges by id, and their rows in the paper's tables. The paper's base has two names there.
+ROWS = {
+    "base": ("Qwen2.5-VL-7B", "Qwen2.5-7B"),
+    "no_recap": ("w/o Recap (SFT)",),
+    "sft": ("Ours (SFT)",),
+    "rl": ("Ours (RL)",),
+    "rl_safeedit": ("Ours (RL+SafeEditTrain)",),
+    "full": ("Ours (Full)",),
+    **{f"sft_L{k}": (f"SFT on L{k}",) for k in range(1, 6)},
+    **{f"rl_L{k}": (f"RL on L{k}",) for k in range(1, 6)},
+}
 HEADS = {
     "columns": ["table", "column", "set", "metric", "overall"],
     "text": ["claim", "kind", "about", "value", "where", "quote"],
@@ -22,7 +33,7 @@ HEADS = {
 
 
 class Paper(NamedTuple):
-    """What a paper printed, ready for arithmetic."""
+    """The numbers that a paper printed, in long form."""
 
     cells: pd.DataFrame  # a row per number: row, the head of columns.csv, printed, value, decimals
     text: pd.DataFrame  # a row per claim, with the head of text.csv; all as text
@@ -30,10 +41,10 @@ class Paper(NamedTuple):
 
 
 def table(name: str, folder: Path | str = HERE) -> pd.DataFrame:
-    """One CSV of the folder, all cells as text, "" where nothing is printed.
+    """Read one CSV of the folder, all cells as text, "" where nothing is printed.
 
-    Raises ``InputError`` if there is no such file, or if it names no source: on its first line,
-    "# source: ...", or in a column of that name.
+    Raises ``InputError`` if there is no such file, or if it names no source, neither on its first
+    line ("# source: ...") nor in a column of that name.
     """
     path = Path(folder, f"{name}.csv")
     if not path.is_file():
@@ -54,7 +65,7 @@ def table(name: str, folder: Path | str = HERE) -> pd.DataFrame:
 
 
 def paper(folder: Path | str = HERE) -> Paper:
-    """The numbers of all columns that ``columns.csv`` names, and the claims of ``text.csv``.
+    """Read the columns that ``columns.csv`` names, the claims of ``text.csv`` and ``figure4.csv``.
 
     ``value`` is in the unit of the print (percent); ``decimals`` are those of the longest cell of
     the table, since papers often drop trailing zeros. Raises ``InputError`` with all problems.
@@ -90,8 +101,20 @@ def paper(folder: Path | str = HERE) -> Paper:
     return Paper(pd.concat(parts, ignore_index=True), table("text", folder), shares)
 
 
+def unsafe_shares() -> dict[str, float]:
+    """Return the paper's share of unsafe pictures under each policy (percent), from Figure 4."""
+    shares = table("figure4")
+    return dict(zip(shares["policy"], _percent(shares["unsafe_percent"]), strict=True))
+
+
+def printed_row(judge: str, table_name: str) -> str | None:
+    """Return the row of a table of the paper that is this judge (by id); None if there is none."""
+    rows = set(table(table_name).iloc[:, 0])
+    return next((row for row in ROWS.get(judge, ()) if row in rows), None)
+
+
 def decimals(printed: str) -> int:
-    """Digits after the point: 2 for "27.50", 0 for "24"."""
+    """Count the digits after the point: 2 for "27.50", 0 for "24"."""
     return len(printed.partition(".")[2])
 
 
@@ -100,7 +123,7 @@ def _percent(printed):
 
 
 def _numbers(name, frame, named, problems):
-    """A table's cells in long form; what is no percentage goes to problems."""
+    """Return a table's cells in long form; add those that are no percentage to ``problems``."""
     frame = frame[list(named["column"])].rename_axis(index="row", columns="column")
     cells = frame.stack().rename("printed").reset_index()
     cells = cells[cells["printed"] != ""].merge(named, on="column")
