@@ -14,6 +14,7 @@ from sgvl.data.real_rows import OK
 
 COLUMNS = ["set", "id", "split", "category", "pair", "policy", "label", "status"]
 SIDE = 96  # pixels of a picture in the gallery
+EACH = 6  # pictures of each set in the gallery
 NEAR = 6  # bits of 63: a resized or compressed copy differs by no more
 
 
@@ -125,12 +126,12 @@ def pair_views(bench: Dataset, indices: Iterable[int]) -> list[dict]:
     ]
 
 
-def gallery(sets: Mapping[str, Dataset], blur: bool = True, each: int = 6) -> list[dict]:
-    """Return the first ``each`` pictures of each set, small, with titles, as dicts for a figure."""
+def gallery(sets: Mapping[str, Dataset], blur: bool) -> list[dict]:
+    """Return the first pictures of each set, small, as ``figures.show_gallery`` takes them."""
     return [
         {"image": thumbnail(image, SIDE, blur), "title": f"{name}: {row['id']}"}
         for name, dataset in sets.items()
-        for row, image in islice(_pictures(dataset), each)
+        for row, image in islice(_pictures(dataset), EACH)
     ]
 
 

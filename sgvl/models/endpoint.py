@@ -116,7 +116,8 @@ class Endpoint:
         def work() -> None:
             try:
                 while drawn := draw():
-                    image_url = drawn.open and self._data_url(drawn.open())
+                    form = self.image_format, self.max_side
+                    image_url = data_url(drawn.open(), *form) if drawn.open else None
                     turns = [turn(text, image_url) for text in drawn.texts]
                     results.put((drawn.key, [self._send(client, t, settings) for t in turns]))
                 results.put(None)
@@ -141,9 +142,6 @@ class Endpoint:
                 end = time.monotonic() + GRACE
                 for worker in workers:
                     worker.join(max(0.0, end - time.monotonic()))
-
-    def _data_url(self, image: "Image") -> str:
-        return data_url(image, self.image_format, self.max_side)
 
     # Both methods below raise their InputError outside the handler: shown alone, it says all.
 
@@ -216,7 +214,7 @@ def turn(text: str, image_url: str | None = None) -> dict:
     return {**message, "content": blocks}
 
 
-def data_url(image: "Image", image_format: str = "JPEG", max_side: int = 0) -> str:
+def data_url(image: "Image", image_format: str, max_side: int) -> str:
     """Encode an RGB picture as a base64 data URL; ``max_side`` in pixels shrinks it, 0 does not."""
     if max_side and max(image.size) > max_side:
         image = image.copy()

@@ -35,7 +35,7 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sgvl.common.errors import InputError, nearest, raise_any
+from sgvl.common.errors import InputError, nearest, need_known, raise_any
 from sgvl.common.paths import POLICIES, user_path
 from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
@@ -43,13 +43,6 @@ from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 Status = Literal["prohibited", "permitted"]
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
 OPPOSITE = {"prohibited": "permitted", "permitted": "prohibited"}
-
-
-def _known(name: str, allowed: Iterable[str], what: str) -> str:
-    allowed = list(allowed)
-    if name not in allowed:
-        raise ValueError(f"unknown {what} {name!r}; {nearest(str(name), allowed)}")
-    return name
 
 
 class Rule(BaseModel):
@@ -67,9 +60,9 @@ class Rule(BaseModel):
         if bool(self.prohibit) == bool(self.permit):
             raise ValueError("a rule needs tags under either `prohibit` or `permit`")
         for tag in self.tags:
-            _known(tag, [*CATEGORIES, *concepts()], "tag")
+            need_known("unknown tag", tag, [*CATEGORIES, *concepts()])
         for place in self.places:
-            _known(place, PLACES, "place under `except`")
+            need_known("unknown place under `except`", place, PLACES)
         return self
 
     @property
@@ -193,11 +186,8 @@ class Policy(BaseModel):
         """
         self._need_rules("its labels must come with the data")
         tags = list(tags) if isinstance(tags, list | tuple) else sorted(tags)
-        try:
-            for tag in tags:
-                _known(tag, [*concepts(), *PLACES], "scene tag")
-        except ValueError as error:
-            raise InputError(f"policy {self.name}: {error}") from None
+        for tag in tags:
+            need_known(f"policy {self.name}: unknown scene tag", tag, [*concepts(), *PLACES])
         places = [tag for tag in tags if tag in PLACES]
         if len(places) > 1:
             raise InputError(f"policy {self.name}: a scene has one place, not {', '.join(places)}")
