@@ -72,7 +72,7 @@ def parse(reply: str, parser: str = "answer") -> Parsed:
     Raises InputError if there is no parser of that name.
     """
     if parser not in PARSERS:
-        raise InputError(f"unknown parser {parser!r}; known: {', '.join(PARSERS)}")
+        raise InputError(f"parser {parser!r} is unknown; there are: {', '.join(PARSERS)}")
     reply = reply.strip()
     return PARSERS[parser](reply) if reply else _unparseable("empty reply")
 
