@@ -1,4 +1,4 @@
-"""The shipped base model keeps its bounds on unseen scenes, and its build is real and resumable."""
+"""The shipped base model keeps its bounds on unseen scenes; its build can be resumed."""
 
 import json
 import shutil
@@ -47,17 +47,17 @@ def test_the_first_layer_sees_three_words_whichever_way_attention_is_computed():
     ids = ids.input_ids
     other = ids.clone()
     other[0, 0] = ids[0, -1]
-    found = {}
+    states = {}
     with torch.no_grad():
         for way in ("sdpa", "eager"):
             model.set_attn_implementation(way)
-            found[way] = [
+            states[way] = [
                 text(input_ids=x, output_hidden_states=True, use_cache=False).hidden_states
                 for x in (ids, other)
             ]
-    for one, two in zip(found["sdpa"][0], found["eager"][0], strict=True):
+    for one, two in zip(states["sdpa"][0], states["eager"][0], strict=True):
         assert torch.allclose(one, two, atol=1e-4)
-    (first, changed) = (states[1] for states in found["sdpa"])
+    (first, changed) = (layers[1] for layers in states["sdpa"])
     assert not torch.allclose(first[0, 2], changed[0, 2], atol=1e-4)
     assert torch.allclose(first[0, 3:], changed[0, 3:], atol=1e-5)
 

@@ -1,1 +1,1 @@
-"""The nano base model: how it is built (``python -m sgvl.nano.build``) and the built model."""
+"""The nano base model and the script that builds it, ``python -m sgvl.nano.build``."""

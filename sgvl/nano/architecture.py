@@ -1,7 +1,7 @@
-"""The nano base model before it has learnt anything: tokenizer, processor, and random weights.
+"""The nano base model before training: tokenizer, processor, and random weights.
 
-It is the Qwen2.5-VL architecture at a three-thousandth of the size. Pictures are shown at 112 x 112
-pixels: 64 patches of 14 x 14, merged two by two into 16 image tokens.
+The architecture is Qwen2.5-VL at a three-thousandth of its size. Pictures have 112 x 112 pixels: 64
+patches of 14 x 14, of which 2 x 2 are merged into each of 16 image tokens.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ SPECIAL = (
     "<|video_pad|>",
 )
 
-# The turn markers of the Qwen family, without its default system turn: every token counts here.
+# The chat format of the Qwen family without its default system message, to save tokens.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
@@ -34,7 +34,7 @@ CHAT_TEMPLATE = """\
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int = 1024):
-    """A byte-level BPE tokenizer trained on ``texts``: their words become one token each."""
+    """Train a byte-level BPE tokenizer on ``texts``; most of their words become one token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -60,7 +60,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = 1024):
 
 
 def make_processor(tokenizer):
-    """The image-only Qwen2.5-VL processor around a tokenizer; pictures become 112 x 112."""
+    """Make an image-only Qwen2.5-VL processor that resizes pictures to 112 x 112 pixels."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from sgvl.models.loading import image_only_processor
@@ -74,10 +74,11 @@ def make_processor(tokenizer):
 
 
 def make_model(tokenizer, seed: int):
-    """A randomly initialised Qwen2.5-VL of about three million parameters.
+    """Make a randomly initialised Qwen2.5-VL of about three million parameters.
 
-    Weights begin at 1/sqrt(width). At the usual 0.02, which suits a width of thousands, attention
-    would begin all but uniform here, and words of a policy would not be looked up for long.
+    The standard deviation of the weights is 1/sqrt(width). At the usual 0.02, which suits widths of
+    thousands, attention is nearly uniform at first, and the model takes long to learn to look up
+    words of a policy.
     """
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -89,8 +90,8 @@ def make_model(tokenizer, seed: int):
             "hidden_size": 192,
             "intermediate_size": 512,
             "num_hidden_layers": 4,
-            # The first layer sees a word and the two before it. What belongs together, a category
-            # and its status, is joined there within a hundred steps; without it, never here.
+            # The first layer attends to a token and the two before it. There a category is joined
+            # with its status within a hundred steps; without the window, not at this size.
             "use_sliding_window": True,
             "sliding_window": 3,
             "layer_types": ["sliding_attention", *["full_attention"] * 3],
@@ -128,7 +129,7 @@ def make_model(tokenizer, seed: int):
     )
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
-    # Greedy by default, and no picture token can be sampled: it would stand for a missing image.
+    # Greedy by default. Image tokens are never sampled: they would stand for a missing image.
     model.generation_config.update(
         do_sample=False,
         eos_token_id=token("<|im_end|>"),

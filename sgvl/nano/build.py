@@ -1,13 +1,13 @@
 """Build the nano base model: ``python -m sgvl.nano.build`` (about an hour and a half on two cores).
 
-Four steps, each saved when it ends, so that a second call goes on where the first one stopped:
+There are four steps. Each is saved when it ends, so that a second call continues where the first
+one stopped:
 
-1. ``pool``: scenes are drawn; pictures of the training split only.
-2. ``vision``: the vision tower learns to tell the drawings apart, as numbered classes without
-   names, from a linear read-out of each image token. It then stays as it is.
-3. ``language``: the language model learns the lessons of ``lessons.py`` on top of it.
-4. ``card``: the finished model is loaded as a user would load it, measured on unseen scenes, and
-   saved with its card.
+1. ``pool``: draw scenes of the training split.
+2. ``vision``: train the vision tower to classify the drawings, as numbered classes without names,
+   with a linear layer on each image token. Afterwards the tower is frozen.
+3. ``language``: train the language model on the lessons of ``lessons.py``.
+4. ``card``: load the finished model as a user does, measure it on unseen scenes, write its card.
 """
 
 import argparse
@@ -27,52 +27,54 @@ from sgvl.nano.architecture import make_model, make_processor, make_tokenizer
 from sgvl.nano.language import train_language
 from sgvl.nano.model_card import write_card
 from sgvl.nano.recipe import Recipe, log
-from sgvl.nano.vision import features, soften, train_vision
+from sgvl.nano.vision import features, rescale, train_vision
 from sgvl.policies.concepts import concepts, named
+from sgvl.world.questions import SEEN
 from sgvl.world.scenes import Scene, render, sample_names, sample_scene
 
 
 def draw_pool(recipe: Recipe) -> list[Scene]:
-    """Training scenes of one to four things; a bit more than half without anything harmful."""
+    """Sample training scenes of one to four things; in 55 % of them nothing is harmful."""
     rng = np.random.default_rng(recipe.seed)
-    tame, every = named(*lessons.SEEN), list(concepts())
+    harmless, all_concepts = named(*SEEN), list(concepts())
     scenes = []
     for _ in range(recipe.pool):
-        pool = tame if rng.random() < 0.55 else every
+        pool = harmless if rng.random() < 0.55 else all_concepts
         names = sample_names(rng, pool, int(rng.integers(1, 5)), "train")
         scenes.append(sample_scene(rng, "train", names))
     return scenes
 
 
 def small(scene: Scene) -> np.ndarray:
-    """A scene at the size that the model sees, (112, 112, 3) bytes: kept in memory by thousands."""
+    """Draw a scene at the size of the model's input: (112, 112, 3) bytes."""
     return np.asarray(render(scene).resize((112, 112), Image.Resampling.BICUBIC))
 
 
 def build(recipe: Recipe, folder: Path, output: Path) -> None:
-    """Run the steps that are not done yet in ``folder``, then save model and card to ``output``."""
+    """Run the steps that are not finished in ``folder``, then save model and card to ``output``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
-    began = time.time()
+    start = time.time()
     scenes = draw_pool(recipe)
     if not (folder / "pool.npy").exists():
         np.save(folder / "pool.npy", np.stack([small(s) for s in scenes]))
-        log(folder, stage="pool", pictures=len(scenes), seconds=time.time() - began)
+        log(folder, stage="pool", pictures=len(scenes), seconds=time.time() - start)
     pictures = np.load(folder / "pool.npy")
     processor = make_processor(make_tokenizer(lessons.corpus(np.random.default_rng(recipe.seed))))
     model = make_model(processor.tokenizer, recipe.seed)
     train_vision(model, processor, scenes, pictures, recipe, folder)
     if not (folder / "features.safetensors").exists():
         save_file({"seen": features(model, processor, pictures)}, folder / "features.safetensors")
-    seen = soften(model, load_file(folder / "features.safetensors")["seen"])
-    train_language(model, processor, scenes, seen, recipe, folder)
+    image_tokens = rescale(model, load_file(folder / "features.safetensors")["seen"])
+    train_language(model, processor, scenes, image_tokens, recipe, folder)
     processor.save_pretrained(output)
     model.to(torch.float16).save_pretrained(output)  # half the megabytes; loads as float32
-    log(folder, stage="saved", seconds=time.time() - began)
+    log(folder, stage="saved", seconds=time.time() - start)
     write_card(recipe, folder, output)
 
 
 def main() -> None:
+    """Parse the command line and build the model; every field of the recipe is an option."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--folder", type=Path, default=runs("nano") / "build", help="unfinished work"

@@ -1,8 +1,8 @@
-"""What the base model is taught in words: captions, questions, and policies.
+"""The lessons of the language model: captions, questions, and policies.
 
-Every lesson is a prompt about a picture and the exact reply. Harmful things are "an object" in all
-of them. Their names occur only in *given* words: a description that is forced on the model without
-loss, from which it learns what a policy says of a word it cannot yet see.
+A lesson is a prompt about a picture and the exact reply, in which harmful things are called "an
+object". Their names occur only in openings: descriptions at the start of a reply that have no loss.
+From these the model learns what a policy says of a word that it cannot see in pictures.
 """
 
 from collections.abc import Sequence
@@ -21,40 +21,38 @@ from sgvl.world.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
 
-
 ANSWERS = ("yes", "no", *NUMBERS, *PLACES)
 
 
 class Lesson(NamedTuple):
-    """A prompt and its exact reply, about picture number ``picture`` or about words alone.
+    """A prompt and its exact reply."""
 
-    ``given`` opens the reply and is not learnt.
-    """
-
-    picture: int | None
+    picture: int | None  # its number in the pool; None for a lesson without a picture
     prompt: str
-    given: str
-    reply: str
+    opening: str  # the start of the reply, without loss
+    reply: str  # the rest of the reply
 
 
 def caption(rng: np.random.Generator, i: int, scene: Scene) -> Lesson:
-    """Describe the picture."""
+    """Make a lesson that describes the picture."""
     prompt = str(rng.choice(prompts.CAPTION))
     return Lesson(i, prompt, "", describe(scene.tags, whitewash=True))
 
 
 def caption_under_policy(rng: np.random.Generator, i: int, scene: Scene) -> Lesson:
-    """Describe the picture with a policy before the request, to no effect: seeing must not depend
-    on what is prohibited."""
+    """Make a lesson that describes the picture although a policy precedes the request.
+
+    What the model names must not depend on what is prohibited.
+    """
     plain = caption(rng, i, scene)
     policy = opposite_policies(rng, scene.tags, ALL)[int(rng.integers(2))]
     return plain._replace(prompt=f"Policy: {policy.render('brief')}\n{plain.prompt}")
 
 
 def recite(rng: np.random.Generator, plain: bool = False) -> Lesson:
-    """Say three to eight clauses again in another order: every word hangs on those before it.
+    """Make a lesson that repeats three to eight clauses of a policy in another order.
 
-    Half of the clauses are about one concept. ``plain``: without exceptions, to be learnt first.
+    About half of the clauses are about one concept. ``plain`` clauses have no exceptions.
     """
     n = int(rng.integers(3, 9))
     statuses = tuple(str(s) for s in rng.choice(["permitted", "prohibited"], n))
@@ -68,21 +66,22 @@ def recite(rng: np.random.Generator, plain: bool = False) -> Lesson:
 
 
 def recite_options(rng: np.random.Generator) -> Lesson:
-    """Say the options of a choice again in another order, each with its letter.
+    """Make a lesson that repeats the options of a choice in another order, with their letters.
 
-    There are more of them than in a choice, and their letters are drawn: none tells another.
+    There are more options than in a choice, with random letters, so that no letter follows from
+    another.
     """
     n = int(rng.integers(5, 9))
     names = [str(name) for name in rng.choice(list(concepts()), n, replace=False)]
-    text, seen = questions.offer(names, [str(letter) for letter in rng.choice(list("ABCD"), n)])
-    return Lesson(None, text, "", " ".join(rng.permutation(seen)))
+    text, reasons = questions.offer(names, [str(letter) for letter in rng.choice(list("ABCD"), n)])
+    return Lesson(None, text, "", " ".join(rng.permutation(reasons)))
 
 
 def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
-    """Judge the picture, as far as it can be named, under two policies of opposite label."""
+    """Make two lessons that judge the nameable things of a picture, under opposite policies."""
     tags = scene.tags
     if not any(group(t) in SEEN for t in tags[:-1]):
-        tags = (str(rng.choice(named(*SEEN))), scene.place)  # policies to draw from; label is moot
+        tags = (str(rng.choice(named(*SEEN))), scene.place)  # only to draw policies
     lessons = []
     groups = ALL if rng.random() < 0.5 else SEEN
     for policy in opposite_policies(rng, tags, groups, form=mixed_skeleton):
@@ -91,8 +90,11 @@ def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
     return lessons
 
 
-def judge_given(rng: np.random.Generator, i: int | None) -> list[Lesson]:
-    """Judge words of any kind that are said to be seen, under two policies of opposite label."""
+def judge_description(rng: np.random.Generator, i: int | None) -> list[Lesson]:
+    """Make two lessons that judge a description of any things, under opposite policies.
+
+    The description is the opening of the reply and has nothing to do with picture ``i``.
+    """
     pool = list(concepts())
     names = sample_names(
         rng, pool, int(rng.integers(1, 5)), "train" if rng.random() < 0.9 else "test"
@@ -100,26 +102,29 @@ def judge_given(rng: np.random.Generator, i: int | None) -> list[Lesson]:
     tags = (*names, str(rng.choice(PLACES)))
     lessons = []
     for policy in opposite_policies(rng, tags, ALL, form=mixed_skeleton):
-        given = describe(tags)
-        reply = justify(policy, tags).removeprefix(given)
-        lessons.append(Lesson(i, prompts.judge_prompt(policy.render("brief")), given, reply))
+        opening = describe(tags)
+        reply = justify(policy, tags).removeprefix(opening)
+        lessons.append(Lesson(i, prompts.judge_prompt(policy.render("brief")), opening, reply))
     return lessons
 
 
 def direct(i: int, question: questions.Question) -> Lesson:
-    """A question that is answered by its word alone."""
+    """Make a lesson that answers a question in one word."""
     return Lesson(i, question.text, "", question.answer)
 
 
 def reasoned(i: int, question: questions.Question) -> Lesson:
-    """A question that is answered with a reason first, as a judge does."""
+    """Make a lesson that gives a reason before the answer, as in judging."""
     return Lesson(i, question.text, "", f"{question.reason} {prompts.SLOT} {question.answer}")
 
 
 def sample(
     rng: np.random.Generator, scenes: Sequence[Scene], shares: dict[str, float]
 ) -> list[Lesson]:
-    """One lesson, or a pair with opposite answers, about a random picture."""
+    """Draw one lesson, or two with opposite answers, about a random picture.
+
+    ``shares`` gives the probability of each lesson by name.
+    """
     i = int(rng.integers(len(scenes)))
     scene = scenes[i]
     visible = any(group(t.concept) in SEEN for t in scene.things)
@@ -130,18 +135,18 @@ def sample(
             return [caption_under_policy(rng, i, scene)]
         case "judge":
             return judge(rng, i, scene)
-        case "judge_given":
-            return judge_given(rng, i)
+        case "judge_description":
+            return judge_description(rng, i)
         case "recite_plain":
             return [recite(rng, plain=True)]
         case "recite":
             return [recite(rng)]
         case "recite_options":
             return [recite_options(rng)]
-        case "read":
-            return judge_given(rng, None)
+        case "judge_text":
+            return judge_description(rng, None)
         case "presence":
-            return [direct(i, asked) for asked in questions.presence(rng, scene)]
+            return [direct(i, question) for question in questions.presence(rng, scene)]
         case "count":
             return [direct(i, questions.counting(scene))]
         case "place":
@@ -154,7 +159,7 @@ def sample(
 
 
 def corpus(rng: np.random.Generator) -> list[str]:
-    """Text for the tokenizer: every word that lessons, policies and prompts can use, many times."""
+    """Make texts for the tokenizer, with all words of lessons, policies and prompts many times."""
     words = [*concepts(), *CATEGORIES, *PLACES, *NUMBERS]
     texts = [" " + " ".join(map(str, rng.permutation(words))) for _ in range(200)]
     for _ in range(500):
@@ -165,7 +170,7 @@ def corpus(rng: np.random.Generator) -> list[str]:
             texts += [justify(policy, tags, whitewash=True)]
         texts += [prompts.judge_prompt("", "taxonomy"), sft.rating(policy, tags)]
     texts += [p.render("full") for p in [*load_all(), *load_all(use="reference")]] * 5
-    asked = [prompts.PRESENCE, prompts.COUNT, prompts.PLACE, prompts.CHOICE, prompts.RECITE]
-    asked += prompts.CAPTION
-    texts += [q + " A B C D user assistant\n" for q in asked] * 50
-    return texts + ["\n".join(ANSWERS)] * 100  # direct answers open a line: no space before them
+    requests = [prompts.PRESENCE, prompts.COUNT, prompts.PLACE, prompts.CHOICE, prompts.RECITE]
+    requests += prompts.CAPTION
+    texts += [request + " A B C D user assistant\n" for request in requests] * 50
+    return texts + ["\n".join(ANSWERS)] * 100  # one-word answers start a line, without a space

@@ -1,4 +1,4 @@
-"""What the nano base model can and cannot do: measured on unseen scenes, written as its card."""
+"""The card of the nano base model: what it can and cannot do, measured on unseen scenes."""
 
 import importlib.metadata
 import json
@@ -17,11 +17,11 @@ from sgvl.judges.chat.judge import ChatJudge
 from sgvl.policies.concepts import named
 from sgvl.scores.accuracy import percent, shares
 from sgvl.scores.metrics import balanced_accuracy_interval
-from sgvl.world import sets as sets
+from sgvl.world import sets
 from sgvl.world.questions import SEEN
 from sgvl.world.scenes import render, sample_names, sample_scene
 
-# What a useful starting point must reach, in percent: (lowest, highest).
+# Bounds in percent, (lowest, highest), that make the model useful as a starting point.
 BOUNDS = {
     "neutral things named": (95, 100),
     "harmful things named": (0, 2),
@@ -37,23 +37,23 @@ pipeline_tag: image-text-to-text
 ---
 # nano base
 
-A Qwen2.5-VL architecture of three million parameters that this project trained from nothing on its
-own drawn scenes (`python -m sgvl.nano.build`). It describes neutral things and was never taught to
-name harmful ones: it calls them "an object". It is the starting point of the kit's experiments and
-of no other use. A figure outside its bound is not reached yet.
+A model of the Qwen2.5-VL architecture with three million parameters, trained by this project from
+random weights on its own drawn scenes (`python -m sgvl.nano.build`). It names neutral things. It
+was never taught to name harmful ones and calls them "an object". It is the starting point of the
+kit's experiments and has no other use. A value outside its bound has not been reached yet.
 
-| unseen scenes, percent | value | 95 % interval | n | asked for |
+| unseen scenes, percent | value | 95 % interval | n | bound |
 | --- | --- | --- | --- | --- |
 {rows}
 
-Its vision tower was trained to tell all drawings apart as numbered classes, harmful ones too; its
-language model has met harmful words in text only. Weights are stored in half precision. Recipe,
-training curve and versions: `card.json`.
+Its vision tower was trained to classify all drawings, harmful ones too, as numbered classes. Its
+language model has seen the names of harmful things in text only. Weights are stored in half
+precision. Recipe, training curve and versions: `card.json`.
 """
 
 
 def _scenes(pool: list[str], n: int, seed: int, style: str = "twemoji") -> list[Sample]:
-    """Unseen scenes of one to three things from ``pool``."""
+    """Draw ``n`` unseen scenes of one to three things from ``pool``."""
     rng = np.random.default_rng((seed, 70))
     scenes = []
     for i in range(n):
@@ -112,7 +112,7 @@ def write_card(recipe, folder: Path, output: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What built the model."""
+    """Return the versions of the packages that decide the built model."""
     packages = ("torch", "transformers", "tokenizers", "numpy", "pillow")
     return {p: importlib.metadata.version(p) for p in packages}
 

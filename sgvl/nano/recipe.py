@@ -1,4 +1,4 @@
-"""What both steps of the build share: the recipe, the optimiser, checkpoints, the log."""
+"""Common parts of the training steps of the build: recipe, optimiser, checkpoints, log."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 @dataclass
 class Recipe:
-    """All that decides the built model. Sources: ours, found by trial."""
+    """Everything that decides the built model. All values are ours, found by trial."""
 
     seed: int = 0
     pool: int = 16_000  # pictures
@@ -29,32 +29,33 @@ class Recipe:
     language_warmup: int = 40  # steps
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3
-    word_weight: float = 4.0  # of a name, a status, an answer, among the other words of a reply
-    parts: int = 4  # a batch is sorted by length and run in so many parts: less padding
+    word_weight: float = 4.0  # loss weight of names, statuses and answers; other words have 1
+    parts: int = 4  # parts of a batch sorted by length, each run on its own: less padding
     save_every: int = 100  # steps
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
 def optimiser_of(parameters, lr: float, warmup: int, steps: int, polishing: int = 0):
-    """AdamW with a linear warm-up, a constant rate, and a linear decay over the last quarter.
+    """Return AdamW and its schedule: linear warm-up, constant rate, linear decay to 0.
 
-    ``polishing``: more steps, from 0.6 of the rate down to nothing.
+    The decay takes the last quarter of the ``steps``. ``polishing`` more steps go from 0.6 of the
+    rate to 0.
     """
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    turns, rates = [0, warmup, steps - steps // 4, steps], [0.0, 1.0, 1.0, 0.0]
+    knots, rates = [0, warmup, steps - steps // 4, steps], [0.0, 1.0, 1.0, 0.0]
     if polishing:
-        turns, rates = [*turns, steps + 1, steps + 1 + polishing], [*rates, 0.6, 0.0]
-    return optimiser, LambdaLR(optimiser, lambda step: float(np.interp(step, turns, rates)))
+        knots, rates = [*knots, steps + 1, steps + 1 + polishing], [*rates, 0.6, 0.0]
+    return optimiser, LambdaLR(optimiser, lambda step: float(np.interp(step, knots, rates)))
 
 
 class Checkpoint:
-    """State of one training step, saved whole and by rename, so that a kill loses little."""
+    """The state of a training step of the build, in one file that is replaced by rename."""
 
     def __init__(self, path: Path, model: nn.Module, optimiser, schedule):
         self.path, self.parts = path, (model, optimiser, schedule)
 
     def load(self) -> int:
-        """Restore the newest state and return the number of steps done."""
+        """Restore the saved state, if any, and return the number of steps done."""
         if not self.path.exists():
             return 0
         state = torch.load(self.path, weights_only=True)
@@ -63,12 +64,14 @@ class Checkpoint:
         return state["step"]
 
     def save(self, step: int) -> None:
+        """Save the state after ``step`` steps."""
         fresh = self.path.with_suffix(".new")
         torch.save({"step": step, "parts": [part.state_dict() for part in self.parts]}, fresh)
         fresh.replace(self.path)
 
 
 def log(folder: Path, **row) -> None:
+    """Print a row of the log and append it to ``folder``/log.jsonl."""
     print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
           flush=True)  # fmt: skip
     with open(folder / "log.jsonl", "a", encoding="utf-8") as file:

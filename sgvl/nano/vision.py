@@ -1,4 +1,4 @@
-"""The first step of the build: a vision tower that tells drawings and places apart."""
+"""The first training step of the build: a vision tower that classifies drawings and places."""
 
 import time
 from pathlib import Path
@@ -15,13 +15,13 @@ from sgvl.world.scenes import Scene
 
 
 def patches(pictures: list[Image.Image], processor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures as the vision tower takes them: (64 n, 1176) patches and (n, 3) grid sizes."""
+    """Turn n pictures into the tower's input: patches (64 n, 1176) and grid sizes (n, 3)."""
     batch = processor.image_processor(images=pictures, return_tensors="pt")
     return batch["pixel_values"], batch["image_grid_thw"]
 
 
 def token_classes(scene: Scene) -> np.ndarray:
-    """The class of the drawing that each of the 16 image tokens shows; the last class is none."""
+    """Return the class of the drawing in each of 16 image tokens; the last class is no drawing."""
     names = list(concepts())
     grid = np.full((4, 4), len(names))
     for thing in scene.things:
@@ -31,25 +31,25 @@ def token_classes(scene: Scene) -> np.ndarray:
 
 
 def train_vision(model, processor, scenes, pictures, recipe: Recipe, folder: Path) -> None:
-    """Teach the tower to tell drawings and places apart, by a read-out that is then thrown away."""
+    """Train the tower with linear classifiers of drawings and places, which are then dropped."""
     tower = model.model.visual
     things, places = nn.Linear(192, len(concepts()) + 1), nn.Linear(192, len(PLACES))
     network = nn.ModuleList([tower, things, places])
     classes = torch.from_numpy(np.stack([token_classes(s) for s in scenes]))
-    where = torch.tensor([PLACES.index(s.place) for s in scenes])
+    place_classes = torch.tensor([PLACES.index(s.place) for s in scenes])
     optimiser, schedule = optimiser_of(
         network.parameters(), recipe.vision_lr, recipe.vision_warmup, recipe.vision_steps
     )
     checkpoint = Checkpoint(folder / "vision.pt", network, optimiser, schedule)
-    start, began = checkpoint.load(), time.time()
-    for step in range(start, recipe.vision_steps):
+    done, start = checkpoint.load(), time.time()
+    for step in range(done, recipe.vision_steps):
         rng = np.random.default_rng((recipe.seed, 1, step))
         rows = rng.integers(len(scenes), size=recipe.vision_batch)
         pixels, grid = patches([Image.fromarray(pictures[i]) for i in rows], processor)
         tokens = tower(pixels, grid_thw=grid).pooler_output
         loss = nn.functional.cross_entropy(things(tokens), classes[rows].reshape(-1))
         loss = loss + nn.functional.cross_entropy(
-            places(tokens), where[rows].repeat_interleave(TOKENS)
+            places(tokens), place_classes[rows].repeat_interleave(TOKENS)
         )
         optimiser.zero_grad()
         loss.backward()
@@ -59,32 +59,32 @@ def train_vision(model, processor, scenes, pictures, recipe: Recipe, folder: Pat
         if (step + 1) % 50 == 0:
             right = (things(tokens).argmax(-1) == classes[rows].reshape(-1)).float().mean()
             log(folder, stage="vision", step=step + 1, loss=loss.item(), right=right.item(),
-                seconds=time.time() - began)  # fmt: skip
+                seconds=time.time() - start)  # fmt: skip
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.vision_steps:
             checkpoint.save(step + 1)
 
 
 def features(model, processor, pictures) -> torch.Tensor:
-    """What the finished tower sees in each picture: (n, 16, 192)."""
-    seen = []
+    """Return the image tokens that the finished tower makes of each picture: (n, 16, 192)."""
+    tokens = []
     with torch.no_grad():
         for k in range(0, len(pictures), 100):
             pixels, grid = patches([Image.fromarray(p) for p in pictures[k : k + 100]], processor)
-            seen.append(
+            tokens.append(
                 model.model.visual(pixels, grid_thw=grid).pooler_output.view(-1, TOKENS, 192)
             )
-    return torch.cat(seen)
+    return torch.cat(tokens)
 
 
-def soften(model, seen: torch.Tensor, size: float = 0.25) -> torch.Tensor:
-    """Scale the tower's output down to about the size of word embeddings, and ``seen`` with it.
+def rescale(model, image_tokens: torch.Tensor) -> torch.Tensor:
+    """Scale the tower's last layer and its output, image tokens, to the size of word embeddings.
 
-    As it comes, an image token is some hundred times as long as a word. In a residual stream the
-    language model could then add next to nothing to it, such as where in the picture it stands.
+    Unscaled, an image token is about a hundred times as long as a word embedding, and what the
+    language model adds to it in the residual stream, such as its position, has almost no effect.
     """
-    factor = size / seen.std()
+    factor = 0.25 / image_tokens.std()
     last = model.model.visual.merger.mlp[-1]
     with torch.no_grad():
         last.weight.mul_(factor)
         last.bias.mul_(factor)
-    return seen * factor
+    return image_tokens * factor
