@@ -67,10 +67,12 @@ class Rule(BaseModel):
 
     @property
     def tags(self) -> list[str]:
+        """Return the concepts or categories that the rule is about."""
         return self.prohibit or self.permit
 
     @property
     def status(self) -> Status:
+        """Return the tags' status where the rule applies."""
         return "prohibited" if self.prohibit else "permitted"
 
     def clause(self, tag: str) -> str:
@@ -151,7 +153,7 @@ class Policy(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """The sha256 of everything that can change a label or a prompt."""
+        """Return the sha256 of everything that can change a label or a prompt."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
 
     def _need_rules(self, instead: str) -> None:
