@@ -5,13 +5,13 @@ import shutil
 import sys
 
 import sgvl.report.audit
-from sgvl.common.errors import InputError
+from sgvl.common.errors import ExitCode, InputError
 from sgvl.report import reference
 from sgvl.report.audit.findings import show
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code, 2 for a folder that cannot be read."""
+def main(arguments: list[str] | None = None) -> ExitCode:
+    """Run the command line and return its exit code, 2 for a folder that cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m sgvl.report.audit",
         description=sgvl.report.audit.__doc__,
@@ -22,9 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
         findings = sgvl.report.audit.audit(reference.paper(parser.parse_args(arguments).folder))
     except InputError as error:
         print(error, file=sys.stderr)
-        return 2
+        return ExitCode.BAD_INPUT
     print(show(findings, min(shutil.get_terminal_size((100, 0)).columns, 120)))
-    return 0
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

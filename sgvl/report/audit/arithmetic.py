@@ -1,11 +1,11 @@
-"""Which counts can give a printed percentage.
+"""Find the counts that give a printed percentage.
 
-A printed value stands for everything that rounds to it, ends included: so both "half up" and "half
-to even" are covered. All tests are made in whole numbers; no float decides.
+A printed value stands for every number that rounds to it, both ends included, so that "half up" and
+"half to even" are covered. All comparisons are made in whole numbers, never in floats.
 
-F1 of the unsafe class is 2 tp / (2 tp + errors), where errors = fp + fn. It is therefore kept as
-pairs (tp, errors): true negatives play no part in it. Where nothing is unsafe and nothing is
-flagged, F1 counts as 0, as scikit-learn's does.
+F1 of the unsafe class is 2 tp / (2 tp + errors), where errors = fp + fn. True negatives play no
+part, so counts are kept as pairs (tp, errors). Where nothing is unsafe and nothing is flagged, F1
+counts as 0, as in scikit-learn.
 """
 
 from functools import reduce
@@ -15,9 +15,9 @@ import numpy as np
 
 
 def rounds_to(numerator, denominator, value, decimals) -> np.ndarray:
-    """Whether 100 numerator / denominator prints as ``value`` at so many decimals. Broadcasts.
+    """Return True where 100 numerator / denominator rounds to ``value`` at so many decimals.
 
-    0 / 0 prints as 0.
+    Arguments broadcast; 0 / 0 counts as 0.
     """
     unit = 10 ** np.asarray(decimals)
     units = np.rint(np.asarray(value, float) * unit).astype(int)
@@ -26,7 +26,7 @@ def rounds_to(numerator, denominator, value, decimals) -> np.ndarray:
 
 
 def same(a, b, decimals) -> np.ndarray:
-    """Whether two prints can be of one number, ``decimals`` being those of the coarser print.
+    """Return True where two printed values can be one number; ``decimals``: of the coarser one.
 
     >>> bool(same(84.57, 84.6, 1)), bool(same(84.57, 84.58, 2))
     (True, False)
@@ -35,9 +35,9 @@ def same(a, b, decimals) -> np.ndarray:
 
 
 def possible_n(values, decimals, max_n: int) -> np.ndarray:
-    """Every n up to ``max_n`` for which each value, in percent, is a share k/n, rounded.
+    """Return every n up to ``max_n`` for which each value (percent) is some k/n, rounded.
 
-    A quarter needs a multiple of four, a third one of three:
+    A quarter needs a multiple of four, a third needs one of three:
 
     >>> possible_n([25, 33.3], 1, 40).tolist()
     [12, 24, 36]
@@ -49,30 +49,30 @@ def possible_n(values, decimals, max_n: int) -> np.ndarray:
 
 
 def chance(n: int, values, decimals) -> float:
-    """The probability that random percentages, as many as ``values``, are all shares of this n.
+    """Return the probability that as many random percentages as ``values`` are all some k/n.
 
-    0 and 100, which are shares of every n, do not count, and equal values count once.
+    0 and 100, which are k/n for every n, do not count, and equal values count once.
     """
     prints = {(float(v), int(d)) for v, d in np.broadcast(values, decimals) if 0 < v < 100}
     return float(np.prod([min(1, n / (100 * 10**d)) for _, d in prints]))
 
 
 def possible_f1(value: float, decimals: int, max_n: int) -> np.ndarray:
-    """Every (tp, errors) with tp + errors <= max_n that prints as this F1, in percent: (k, 2).
+    """Return every (tp, errors) with tp + errors <= max_n whose F1 (percent) prints so: (k, 2).
 
     >>> possible_f1(80.0, 1, 9).tolist()
     [[2, 1], [4, 2], [6, 3]]
     """
     tp, errors = np.ogrid[: max_n + 1, : max_n + 1]
-    found = rounds_to(2 * tp, 2 * tp + errors, value, decimals) & (tp + errors <= max_n)
-    return np.argwhere(found)
+    fits = rounds_to(2 * tp, 2 * tp + errors, value, decimals) & (tp + errors <= max_n)
+    return np.argwhere(fits)
 
 
 def allowed(candidates: np.ndarray, max_n: int) -> np.ndarray:
-    """The grid [n, positives] of test sets on which some (tp, errors) can happen.
+    """Return the grid [n, positives] of test sets on which some (tp, errors) is possible.
 
-    All positives are among tp and fn, so tp <= positives <= tp + errors <= n. Hence F1 alone bounds
-    n from below and never from above.
+    Each positive is a tp or a fn, so tp <= positives <= tp + errors <= n. Hence F1 alone bounds n
+    from below and never from above.
     """
     least = np.full(max_n + 1, max_n + 1)  # the smallest n, by positives
     for tp, errors in candidates:
@@ -81,7 +81,7 @@ def allowed(candidates: np.ndarray, max_n: int) -> np.ndarray:
 
 
 def supported(candidates: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The (tp, errors) that can happen on some test set of the grid."""
+    """Return the (tp, errors) that are possible on some test set of the grid."""
     larger = np.logical_or.accumulate(grid[::-1])[::-1]  # [m, positives]: some n >= m
     below = np.pad(larger.cumsum(axis=1), ((0, 0), (1, 0)))
     candidates = candidates[candidates.sum(axis=1) < len(grid)]
@@ -90,9 +90,9 @@ def supported(candidates: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def pooled(parts: list[np.ndarray], overall: float, decimals: int) -> np.ndarray:
-    """Which choices of one (tp, errors) from each part print as this F1 over all rows together.
+    """Return which choices of one (tp, errors) per part print as this F1 over all rows together.
 
-    Boolean, with one axis a part.
+    The result is boolean, with one axis per part.
     """
     tp = reduce(np.add.outer, [part[:, 0] for part in parts])
     errors = reduce(np.add.outer, [part[:, 1] for part in parts])
@@ -100,7 +100,7 @@ def pooled(parts: list[np.ndarray], overall: float, decimals: int) -> np.ndarray
 
 
 class Average(NamedTuple):
-    """What an overall value can be: the mean of its parts, their pooled F1, both or neither."""
+    """How an overall value can come from its parts: as their mean, pooled F1, both or neither."""
 
     kind: str  # "mean", "pooled", "mean or pooled", "neither"; without counts also "not the mean"
     mean: float  # of the parts, percent
@@ -110,11 +110,12 @@ class Average(NamedTuple):
 def averaging(
     values, overall: float, decimals: int, parts: list[np.ndarray] | None = None
 ) -> Average:
-    """Whether ``overall`` is the mean of ``values``, or the pooled F1 of ``parts``; all in percent.
+    """Decide if ``overall`` is the mean of ``values`` or the pooled F1 of ``parts`` (percent).
 
-    A mean may miss by half a unit of the last place for its own rounding and half for that of the
-    values. Without counts "not the mean" leaves the pooled F1 open, and "neither" excludes it too:
-    it is a mean weighted by 2 tp + errors, hence between the lowest and the highest value.
+    A mean may be off by half a unit of the last place for its own rounding and by half for that of
+    the values. Without counts, "not the mean" leaves the pooled F1 open, and "neither" excludes it:
+    a pooled F1 is a mean weighted by 2 tp + errors, so it lies between the lowest and the highest
+    value.
 
     >>> [averaging([50, 100], overall, 0).kind for overall in (75, 60, 40)]
     ['mean', 'not the mean', 'neither']
@@ -131,12 +132,12 @@ def averaging(
 
 
 def reach(parts: list[np.ndarray], values, decimals: int) -> float:
-    """Of all printable values from the lowest to the highest part, the share that pooling can give.
+    """Return the share of the printable values between lowest and highest part that pooling gives.
 
-    This is the chance that a number printed at random would pass for pooled.
+    This is the probability that a value printed at random would pass for a pooled F1.
     """
     tp = reduce(np.add.outer, [part[:, 0] for part in parts])
     errors = reduce(np.add.outer, [part[:, 1] for part in parts])
     unit = 10**decimals
-    found = np.unique(np.rint(200 * unit * tp / np.maximum(2 * tp + errors, 1)))
-    return min(1.0, len(found) / ((max(values) - min(values)) * unit + 1))
+    reached = np.unique(np.rint(200 * unit * tp / np.maximum(2 * tp + errors, 1)))
+    return min(1.0, len(reached) / ((max(values) - min(values)) * unit + 1))

@@ -1,4 +1,4 @@
-"""What a check found, and the names of what it took for granted."""
+"""Findings of the audit, and the assumptions that they rest on."""
 
 import textwrap
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ ASSUMPTIONS = {
     "one model": "the two names that text.csv gives mean one model",
     "reading": "the words of the text mean this comparison",
 }
-CELL = ("decimals", "unsafe F1", "same rows", "size")  # what counts of single cells rest on
-POOLED = (*CELL, "shares", "pooled")  # what counts of whole rows rest on
+CELL = ("decimals", "unsafe F1", "same rows", "size")  # assumed for counts of single cells
+POOLED = (*CELL, "shares", "pooled")  # assumed for counts of whole rows
 VERDICTS = ("contradicts", "partly", "agrees", "follows")
 
 
@@ -27,22 +27,22 @@ class Finding(NamedTuple):
     where: str  # tables, rows and columns, or the section
     printed: str
     follows: str
-    verdict: str  # what follows against what was printed; "follows" where nothing was claimed
+    verdict: str  # one of VERDICTS; "follows" where the print claims nothing
     certainty: str  # "exact", or "if" and names of ASSUMPTIONS
 
 
 def given(*assumptions: str) -> str:
-    """The certainty of a finding that rests on these assumptions; none makes it exact."""
+    """Return the certainty of a finding that rests on these assumptions; "exact" without any."""
     return f"if {', '.join(assumptions)}" if assumptions else "exact"
 
 
 def agrees(fits: bool) -> str:
-    """The verdict on a claim that can only hold or not."""
+    """Return the verdict on a claim that either holds or does not."""
     return "agrees" if fits else "contradicts"
 
 
 def span(values: Iterable[int]) -> str:
-    """Whole numbers in words: "118", "19 to 21", "118, 236, 354, ..." or "none"."""
+    """Return whole numbers as "118", "19 to 21", "118, 236, 354, ..." or "none"."""
     values = [int(value) for value in values]
     if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
         return f"{values[0]} to {values[-1]}"
@@ -50,18 +50,18 @@ def span(values: Iterable[int]) -> str:
 
 
 def show(findings: list[Finding], width: int = 100) -> str:
-    """The findings as text, check by check, then the assumptions that they name."""
+    """Return the findings as text, grouped by check, then the assumptions that they name."""
     lines, check = [], None
-    for found in findings:
-        if found.check != check:
-            check = found.check
+    for finding in findings:
+        if finding.check != check:
+            check = finding.check
             lines += ["", check.upper()]
-        text = f"{found.where}: {found.printed}; {found.follows} [{found.certainty}]"
-        head = f"  {found.verdict:<12}"
+        text = f"{finding.where}: {finding.printed}; {finding.follows} [{finding.certainty}]"
+        head = f"  {finding.verdict:<12}"
         lines += textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * len(head))
     tally = [f"{sum(f.verdict == verdict for f in findings)} {verdict}" for verdict in VERDICTS]
     lines += ["", f"{len(findings)} findings: {', '.join(tally)}"]
     for name, meaning in ASSUMPTIONS.items():
-        if any(name in found.certainty for found in findings):
+        if any(name in finding.certainty for finding in findings):
             lines += [f"  {name + ':':<12}{meaning}"]
     return "\n".join(lines[1:])

@@ -1,4 +1,4 @@
-"""What follows from the tables by themselves."""
+"""Findings that follow from the tables alone."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ MOST_N = 4096  # sizes looked at for accuracies
 
 
 class Summary(NamedTuple):
-    """A row's overall value, and what it turned out to be."""
+    """A row's overall value, and how it comes from the row's cells."""
 
     row: Row
     average: arithmetic.Average
@@ -21,12 +21,12 @@ class Summary(NamedTuple):
 
     @property
     def chance(self) -> float:
-        """The probability that a random value would be a pooled F1 of these cells."""
+        """Return the probability that a random value would be a pooled F1 of these cells."""
         overall = self.row.overall
         return arithmetic.reach(self.parts, self.row.parts["value"], overall.decimals)
 
     def is_mean_of(self, metric: str) -> bool:
-        """Whether it is the mean of the columns that have this metric."""
+        """Return True if it is the mean of the columns that have this metric."""
         parts, overall = self.row.parts, self.row.overall
         values = parts.loc[parts["metric"] == metric, "value"]
         kind = arithmetic.averaging(values, overall.value, overall.decimals).kind
@@ -34,14 +34,14 @@ class Summary(NamedTuple):
 
 
 def summarise(row: Row, counted: Counts) -> Summary:
-    """Whether a row's overall value is a mean, pooled or neither."""
+    """Decide if a row's overall value is a mean, a pooled F1, or neither."""
     parts = counts.candidates(row, counted)
     values, overall = row.parts["value"], row.overall
     return Summary(row, arithmetic.averaging(values, overall.value, overall.decimals, parts), parts)
 
 
 def sizes(cells: pd.DataFrame) -> list[Finding]:
-    """Granularity: the n that can give all accuracies of a set."""
+    """Report, for each set, the n that can give all of its accuracies."""
     findings = []
     for name, own in cells[cells["metric"] == "accuracy"].groupby("set", sort=False):
         n = arithmetic.possible_n(own["value"], own["decimals"], MOST_N)
@@ -57,7 +57,7 @@ def sizes(cells: pd.DataFrame) -> list[Finding]:
 
 
 def unsafe(grids: dict[str, np.ndarray]) -> list[Finding]:
-    """What its cells, one by one, leave open of each set; and whether all sets can have one n."""
+    """Report the sizes that the cells of each set allow, and those that all sets can share."""
     findings = [
         Finding("unsafe", name, f"up to n = {len(grid) - 1}", _open(grid), verdict, given(*CELL))
         for name, grid in grids.items()
@@ -72,7 +72,7 @@ def unsafe(grids: dict[str, np.ndarray]) -> list[Finding]:
 
 
 def averages(summaries: list[Summary]) -> list[Finding]:
-    """Row by row: is the overall value a mean, or pooled?"""
+    """Report for each row if its overall value is a mean or a pooled F1."""
     findings = []
     for summary in summaries:
         overall, average = summary.row.overall, summary.average
@@ -85,18 +85,18 @@ def averages(summaries: list[Summary]) -> list[Finding]:
     return findings
 
 
-def solved(rows: list[Row], found: Counts) -> list[Finding]:
-    """What is left open of sets and cells once all these rows are read as pooled F1."""
+def solved(rows: list[Row], counted: Counts) -> list[Finding]:
+    """Report the sets and cells that remain possible if all these rows are pooled F1."""
     if not rows:
         return []
     where, printed = rows[0].overall.table, f"{len(rows)} overall values together"
-    grids = {name: found.grids[name] for row in rows for name in row.parts["set"]}
+    grids = {name: counted.grids[name] for row in rows for name in row.parts["set"]}
     if not all(grid.any() for grid in grids.values()):
         left = {where: "no counts fit all of them"}
     else:
         left = {name: _open(grid) for name, grid in grids.items()}
-        least = max(counts.least_rows(row, found) for row in rows)
-        known = sum(all(len(found.cells[i]) == 1 for i in row.parts.index) for row in rows)
+        least = max(counts.least_rows(row, counted) for row in rows)
+        known = sum(all(len(counted.cells[i]) == 1 for i in row.parts.index) for row in rows)
         left[where] = (
             f"the sets have at least {least} rows in all; "
             f"in {known} table rows tp and errors of every cell are known"
@@ -108,7 +108,7 @@ def solved(rows: list[Row], found: Counts) -> list[Finding]:
 
 
 def baselines(cells: pd.DataFrame, grids: dict[str, np.ndarray], certainty: str) -> list[Finding]:
-    """How many judges beat the one that flags everything."""
+    """Report how many judges do better than one that flags everything."""
     findings = []
     for name, grid in grids.items():
         own = cells[(cells["set"] == name) & (cells["metric"] == "f1")]
@@ -128,7 +128,7 @@ def baselines(cells: pd.DataFrame, grids: dict[str, np.ndarray], certainty: str)
 
 
 def constant(cells: pd.DataFrame, grids: dict[str, np.ndarray]) -> list[Finding]:
-    """Rows that one answer to everything explains, and rows that no one answer does."""
+    """Report rows that a constant answer explains, and rows that look constant but cannot be."""
     findings = []
     none_unsafe = {name for name, grid in grids.items() if not grid[:, 1:].any()}
     for (table, row), own in cells[cells["set"].isin(grids)].groupby(["table", "row"], sort=False):
@@ -154,7 +154,7 @@ def constant(cells: pd.DataFrame, grids: dict[str, np.ndarray]) -> list[Finding]
 
 
 def repeats(cells: pd.DataFrame, alias: dict[str, str]) -> list[Finding]:
-    """Numbers that are printed in more than one table: are they the same?"""
+    """Report whether numbers that are printed in more than one table agree."""
     findings, compared = [], 0
     named = cells.assign(row=cells["row"].replace(alias))
     twice = named[named.duplicated(["set", "row"], keep=False)]
@@ -188,7 +188,7 @@ def _open(grid):
 
 
 def _fraction(summary):
-    """The pooled F1 in counts, as far as they are known from this row alone."""
+    """Return the pooled F1 in counts, as far as this row alone determines them."""
     overall, parts = summary.row.overall, summary.parts
     fits = arithmetic.pooled(parts, overall.value, overall.decimals)
     chosen = np.argwhere(fits).T

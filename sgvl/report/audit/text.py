@@ -1,4 +1,7 @@
-"""What the text says in numbers, held against the tables. ``sgvl.report.audit`` lists the kinds."""
+"""Check the numbers that the text states against the tables.
+
+``sgvl.report.audit`` lists the kinds of claims.
+"""
 
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -23,7 +26,7 @@ WORDS = ("order", "mean", "alias")  # kinds whose value is no number
 
 
 class Claim(NamedTuple):
-    """A line of ``text.csv``, read."""
+    """One line of ``text.csv``."""
 
     name: str
     kind: str
@@ -35,41 +38,41 @@ class Claim(NamedTuple):
 
     @property
     def decimals(self) -> int:
-        """As printed."""
+        """Count the decimals of the printed value."""
         return decimals(self.printed)
 
     @property
     def sets(self) -> list[str]:
-        """The test sets it is about."""
+        """List the test sets that the claim is about."""
         return self.about.split(";")
 
     def finding(self, follows: str, verdict: str, *assumptions: str) -> Finding:
-        """A finding about this claim."""
-        said = f'"{self.quote}"' if self.quote else self.printed
+        """Return a finding about this claim."""
+        printed = f'"{self.quote}"' if self.quote else self.printed
         where = f"{self.where}, {self.name}"
-        return Finding("text", where, said, follows, verdict, given(*assumptions))
+        return Finding("text", where, printed, follows, verdict, given(*assumptions))
 
 
 def claims(text: pd.DataFrame, cells: pd.DataFrame) -> list[Claim]:
-    """The lines of ``text.csv``. Raises ``InputError`` for all that name or say nothing."""
+    """Read the lines of ``text.csv``. Raises ``InputError`` with every line that cannot be read."""
     values = pd.to_numeric(text["value"], errors="coerce")
-    found = [
+    lines = [
         Claim(*line[:4], value, *line[4:])
         for line, value in zip(text.itertuples(index=False), values, strict=True)
     ]
     problems = []
-    for claim in found:
+    for claim in lines:
         try:
             _check(claim, cells)
         except InputError as error:
             problems.append(f"text.csv, claim {claim.name!r}, column {error}")
     if problems:
         raise InputError(problems)
-    return found
+    return lines
 
 
 def select(cells: pd.DataFrame, pattern: str) -> pd.DataFrame:
-    """The cells that "table:row:column" names; each part may hold the wildcards of ``fnmatch``.
+    """Return the cells that "table:row:column" names; a part may hold wildcards of ``fnmatch``.
 
     Raises ``InputError`` if there is none.
     """
@@ -86,10 +89,10 @@ def select(cells: pd.DataFrame, pattern: str) -> pd.DataFrame:
     return cells[fits]
 
 
-def largest(found: list[Claim]) -> dict[str, int]:
-    """By set, the largest number of rows that the text's images and pairs give it."""
+def largest(claims: list[Claim]) -> dict[str, int]:
+    """Return, by set, the largest number of rows that the text's images and pairs give it."""
     sizes = {}
-    for claim in found:
+    for claim in claims:
         if claim.kind in ("images", "pairs"):
             rows = _readings(claim)[0]
             sizes |= {name: max(rows, sizes.get(name, 0)) for name in claim.sets}
@@ -97,7 +100,7 @@ def largest(found: list[Claim]) -> dict[str, int]:
 
 
 def check_size(claim: Claim, cells: pd.DataFrame, grids: dict[str, np.ndarray]) -> Finding:
-    """Can each set have so many rows?"""
+    """Report whether each set can have so many rows."""
     misfits = {rows: _misfits(rows, claim.sets, cells, grids) for rows in _readings(claim)}
     fitting = [rows for rows in misfits if not misfits[rows]]
     if fitting:
@@ -112,7 +115,7 @@ def check_size(claim: Claim, cells: pd.DataFrame, grids: dict[str, np.ndarray]) 
 
 
 def check_share(claim: Claim, grids: dict[str, np.ndarray]) -> list[Finding]:
-    """Can this percentage of a set be unsafe?"""
+    """Report whether this percentage of a set can be unsafe."""
     findings = []
     for name in (name for name in claim.sets if name in grids):
         fits = counts.share(grids[name], claim.value, claim.decimals)
@@ -122,14 +125,14 @@ def check_share(claim: Claim, grids: dict[str, np.ndarray]) -> list[Finding]:
     return findings
 
 
-def check_total(claim: Claim, rows: list[Row], found: Counts) -> Finding:
-    """Can these sets have so many rows together? ``rows`` are those that only pooling explains."""
-    grids = [found.grids[name] for name in claim.sets if name in found.grids]
+def check_total(claim: Claim, rows: list[Row], counted: Counts) -> Finding:
+    """Report whether these sets can have so many rows together; ``rows``: those that are pooled."""
+    grids = [counted.grids[name] for name in claim.sets if name in counted.grids]
     if len(grids) < len(claim.sets) or not all(grid.any() for grid in grids):
         return claim.finding("their sizes are not known", "follows")
     least = [int(np.flatnonzero(grid.any(axis=1))[0]) for grid in grids]
     most = sum(int(np.flatnonzero(grid.any(axis=1))[-1]) for grid in grids)
-    low = max([sum(least), *(counts.least_rows(row, found) for row in rows)])
+    low = max([sum(least), *(counts.least_rows(row, counted) for row in rows)])
     follows = f"they have {low} to {most}"
     if claim.value == low == sum(least):
         follows += f"; it is the fewest possible, so n is {', '.join(map(str, least))}"
@@ -137,52 +140,52 @@ def check_total(claim: Claim, rows: list[Row], found: Counts) -> Finding:
 
 
 def check_mean(claim: Claim, cells: pd.DataFrame, summaries: list[Summary]) -> Finding:
-    """How many of these overall values are the mean of their columns, or of their F1 columns?"""
+    """Report how many of these overall values are means of their columns, or pooled F1."""
     wanted = select(cells, claim.about).index
-    own = [found for found in summaries if found.row.overall.Index in wanted]
+    own = [summary for summary in summaries if summary.row.overall.Index in wanted]
     if not own:
         place = f"text.csv, claim {claim.name!r}, column about"
         raise InputError(f"{place}: columns.csv names no columns that {claim.about!r} summarises")
-    means = [found for found in own if "mean" in found.average.kind.split(" or ")]
+    means = [summary for summary in own if "mean" in summary.average.kind.split(" or ")]
     follows = f"{len(means)} of {len(own)} are means of their columns"
-    if pooled := [found for found in own if "pooled" in found.average.kind]:
-        chance = np.prod([found.chance for found in pooled])
-        f1_means = sum(found.is_mean_of("f1") for found in own)
+    if pooled := [summary for summary in own if "pooled" in summary.average.kind]:
+        chance = np.prod([summary.chance for summary in pooled])
+        f1_means = sum(summary.is_mean_of("f1") for summary in own)
         follows += f", {f1_means} of the F1 columns alone; {len(pooled)} are pooled F1, which "
         follows += f"random values would be with probability {chance:.0e}"
     return claim.finding(follows, agrees(len(means) == len(own)), "decimals")
 
 
-def check_figure(shares: pd.DataFrame, found: Counts) -> list[Finding]:
-    """Shares of unsafe images as a figure shows them, against the counts that are left."""
+def check_figure(shares: pd.DataFrame, counted: Counts) -> list[Finding]:
+    """Check shares of unsafe images, as a figure shows them, against the counts still possible."""
     findings = []
     for name, printed in shares.itertuples(index=False):
-        if name in found.grids and found.grids[name].any():
-            fits = counts.share(found.grids[name], float(printed), decimals(printed))
+        if name in counted.grids and counted.grids[name].any():
+            fits = counts.share(counted.grids[name], float(printed), decimals(printed))
             follows = "the counts that are left allow it" if fits.any() else "no counts give it"
             verdict, where = agrees(fits.any()), f"figure4, {name}"
-            said = f"{printed} % unsafe"
-            findings.append(Finding("text", where, said, follows, verdict, given(*POOLED)))
+            share = f"{printed} % unsafe"
+            findings.append(Finding("text", where, share, follows, verdict, given(*POOLED)))
     return findings
 
 
 def check_cells(claim: Claim, cells: pd.DataFrame) -> Finding:
-    """A number or an order in the text against the cells it is about."""
-    found, *others = (select(cells, side) for side in claim.about.split(" > "))
+    """Check a number or an order in the text against the cells that it is about."""
+    chosen, *others = (select(cells, side) for side in claim.about.split(" > "))
     if claim.kind == "order":
-        return _check_order(claim, found, *others)
+        return _check_order(claim, chosen, *others)
     if claim.kind == "difference":
-        return _check_difference(claim, found.iloc[0], others[0].iloc[0])
+        return _check_difference(claim, chosen.iloc[0], others[0].iloc[0])
     if claim.kind == "count":
-        names = found["row"] if found["row"].nunique() > 1 else found["column"]
-        follows = f"{len(found)} printed: {', '.join(names)}"
-        return claim.finding(follows, agrees(len(found) == claim.value), "reading")
-    extreme = {"minimum": found["value"].min(), "maximum": found["value"].max()}
-    found = found[found["value"] == extreme.get(claim.kind, found["value"])]
-    places = np.minimum(found["decimals"], claim.decimals)
-    fits = same(found["value"], claim.value, places)
-    names = " and ".join(f"{cell.row} {cell.column} {cell.printed}" for cell in found.itertuples())
-    return claim.finding(f"{found['table'].iloc[0]} has {names}", agrees(fits.all()))
+        names = chosen["row"] if chosen["row"].nunique() > 1 else chosen["column"]
+        follows = f"{len(chosen)} printed: {', '.join(names)}"
+        return claim.finding(follows, agrees(len(chosen) == claim.value), "reading")
+    extreme = {"minimum": chosen["value"].min(), "maximum": chosen["value"].max()}
+    chosen = chosen[chosen["value"] == extreme.get(claim.kind, chosen["value"])]
+    places = np.minimum(chosen["decimals"], claim.decimals)
+    fits = same(chosen["value"], claim.value, places)
+    names = " and ".join(f"{cell.row} {cell.column} {cell.printed}" for cell in chosen.itertuples())
+    return claim.finding(f"{chosen['table'].iloc[0]} has {names}", agrees(fits.all()))
 
 
 def _check(claim, cells):
@@ -201,14 +204,14 @@ def _check(claim, cells):
 
 
 def _readings(claim):
-    """Numbers of rows it may mean; "128 images" may be the originals, each with a counterpart."""
+    """List the numbers of rows it may mean: of "128 images", each may have a counterpart or not."""
     rows = int(claim.value)
     return {"images": (rows, 2 * rows), "pairs": (2 * rows,), "rows": (rows,)}[claim.kind]
 
 
 def _misfits(rows, sets, cells, grids):
-    """Why some of these sets cannot have so many rows."""
-    found = []
+    """List why some of these sets cannot have so many rows."""
+    why = []
     for name in sets:
         own = cells[(cells["set"] == name) & (cells["metric"] == "accuracy")]
         k = np.rint(own["value"] * rows / 100).astype(int)
@@ -216,22 +219,22 @@ def _misfits(rows, sets, cells, grids):
         if len(wrong):
             cell, close = wrong.iloc[0], 100 * k[wrong.index[0]] / rows
             example = f"{cell.printed} ({cell.row}; the nearest is {close:.2f})"
-            found.append(f"{len(wrong)} of {len(own)} values of {name} are no k/{rows}: {example}")
+            why.append(f"{len(wrong)} of {len(own)} values of {name} are no k/{rows}: {example}")
         elif name in grids and not grids[name][: rows + 1].any():
             least = np.flatnonzero(grids[name].any(axis=1))
-            found.append(f"{name} has {f'at least {least[0]}' if len(least) else 'no size'}")
-    return found
+            why.append(f"{name} has {f'at least {least[0]}' if len(least) else 'no size'}")
+    return why
 
 
 def _check_difference(claim, left, right):
-    found = left["value"] - right["value"]
-    follows = f"{left['printed']} - {right['printed']} = {found:+.2f}"
+    difference = left["value"] - right["value"]
+    follows = f"{left['printed']} - {right['printed']} = {difference:+.2f}"
     slack = sum(0.5 / 10**x for x in (left["decimals"], right["decimals"], claim.decimals))
-    return claim.finding(follows, agrees(abs(found - claim.value) <= slack + 1e-9))
+    return claim.finding(follows, agrees(abs(difference - claim.value) <= slack + 1e-9))
 
 
 def _check_order(claim, left, right):
-    """Row by row where both sides have the same rows, else each with each."""
+    """Compare row by row where both sides have the same rows, else each with each."""
     left, right = left.set_index("row")["value"], right.set_index("row")["value"]
     if set(left.index) == set(right.index):
         gaps = left - right

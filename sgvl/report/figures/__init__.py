@@ -1,7 +1,7 @@
-"""Figures of the paper, drawn from scores, labels and pictures; nothing here computes a score.
+"""Draw the paper's figures from scores, labels and pictures; nothing here computes a score.
 
-Every drawing function returns a figure that is already closed: as the last line of a cell it shows
-once, and none piles up in memory. ``save`` writes it beside the numbers it shows.
+Every drawing function returns a closed figure: as the last line of a cell it is shown once, and
+none stays in memory. ``save`` writes it together with the numbers it shows.
 """
 
 from pathlib import Path
@@ -51,7 +51,7 @@ DPI = 200
 
 
 def use_style() -> None:
-    """Draw everything from here on in the kit's style."""
+    """Use the kit's style for every figure drawn from here on."""
     plt.style.use(STYLE)
 
 

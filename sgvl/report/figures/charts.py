@@ -1,4 +1,4 @@
-"""Charts: scores, shares and training curves."""
+"""Draw charts of scores, shares and training curves."""
 
 from textwrap import fill
 
@@ -10,18 +10,20 @@ PAGE = 6.8  # inches of content in a figure as wide as both columns of a paper
 
 
 def unsafe_share(shares: pd.DataFrame, paper: dict[str, float] | None = None) -> plt.Figure:
-    """Figure 4: the share of unsafe images under each policy, with its 95 % interval.
+    """Draw Figure 4: the share of unsafe images under each policy, with its 95 % interval.
 
-    ``shares`` is what ``metrics.unsafe_shares`` returned: policy, n, value, low, high (percent).
-    ``paper`` holds the paper's stated shares by policy (percent), drawn as open markers.
+    Parameters
+    ----------
+    shares : what ``metrics.unsafe_shares`` returned: policy, n, value, low, high (percent)
+    paper : the paper's shares by policy (percent), drawn as open markers
     """
     fig, ax = plt.subplots(layout="constrained")
     at = np.arange(len(shares))
     spread = [shares["value"] - shares["low"], shares["high"] - shares["value"]]
     ax.bar(at, shares["value"], width=0.62, color="#9ecae1", label="this data, 95 % interval")
     ax.errorbar(at, shares["value"], spread, fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
-    for place, row in zip(at, shares.itertuples(), strict=True):
-        ax.text(place, row.high + 1.5, f"{row.value:.0f} %", ha="center")
+    for x, row in zip(at, shares.itertuples(), strict=True):
+        ax.text(x, row.high + 1.5, f"{row.value:.0f} %", ha="center")
     if paper:
         stated = shares["policy"].map(paper)
         marker = {"ls": "none", "marker": "D", "mfc": "white", "mec": "black"}
@@ -41,10 +43,13 @@ def unsafe_share(shares: pd.DataFrame, paper: dict[str, float] | None = None) ->
 
 
 def score_heatmap(scores: pd.DataFrame) -> plt.Figure:
-    """Judges down, policies and both averages across, the headline value (percent) in each cell.
+    """Draw scores as a heat map: a row per judge, a column per policy, both averages last.
 
-    ``scores`` is what ``metrics.score_table`` returned. Darker is better; where there is no value
-    the cell is white and reads "n/a".
+    Parameters
+    ----------
+    scores : what ``metrics.score_table`` returned; values in percent
+
+    Darker is better; a cell without a value is white and reads "n/a".
     """
     import seaborn
 
@@ -75,35 +80,41 @@ def curve_labels(log: pd.DataFrame) -> dict[str, str]:
     return {"loss": "loss", "mean_token_accuracy": "share of tokens right"}
 
 
-def curves(log: pd.DataFrame, shown: dict[str, str]) -> plt.Figure:
-    """Training curves: one small panel a column of ``log``, which has a column ``step``.
+def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
+    """Draw training curves: a small panel for each column of a log, against its column ``step``.
 
-    ``shown`` gives the label of each column. Long runs get a running mean over a tenth of them.
+    Parameters
+    ----------
+    labels : the columns to draw, with the title of each panel
+
+    The black line is a running mean over a tenth of the log.
     """
-    columns = min(len(shown), 4)
-    rows = -(-len(shown) // columns)
+    columns = min(len(labels), 4)
+    rows = -(-len(labels) // columns)
     fig, axes = plt.subplots(
         rows, columns, figsize=(PAGE, 1.6 * rows), squeeze=False, layout="constrained"
     )
-    for ax, (column, label) in zip(axes.flat, shown.items(), strict=False):
+    for ax, (column, label) in zip(axes.flat, labels.items(), strict=False):
         ax.plot(log["step"], log[column], color="#9ecae1", lw=0.8)
         ax.plot(log["step"], log[column].rolling(max(len(log) // 10, 1), 1).mean(), color="black")
         ax.set_title(label)
         ax.set_xlabel("step")
-    for ax in axes.flat[len(shown) :]:
+    for ax in axes.flat[len(labels) :]:
         ax.set_visible(False)
     plt.close(fig)
     return fig
 
 
 def trade_off(points: pd.DataFrame) -> plt.Figure:
-    """Figure 6: what a judge is worth on safety against what it can still do otherwise.
+    """Draw Figure 6: each judge's safety score against its general ability.
 
-    ``points``: one row a judge, with safety, safety_low, safety_high, general, general_low and
-    general_high, in percent.
+    Parameters
+    ----------
+    points : a row per judge with safety, safety_low, safety_high, general, general_low and
+        general_high (percent)
     """
     fig, ax = plt.subplots(figsize=(0.6 * PAGE, 0.45 * PAGE), layout="constrained")
-    # Smaller and smaller: of judges with the same scores each still shows, as a ring.
+    # Each marker is smaller than the last, so that judges with equal scores show as rings.
     for row, size in zip(points.itertuples(), np.linspace(9, 4, len(points)), strict=True):
         across = [[row.general - row.general_low], [row.general_high - row.general]]
         up = [[row.safety - row.safety_low], [row.safety_high - row.safety]]
@@ -116,10 +127,12 @@ def trade_off(points: pd.DataFrame) -> plt.Figure:
 
 
 def by_seed(runs: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
-    """One panel a measure: a point for every training run, the mean and its interval beside it.
+    """Draw a panel per measure: a point for each training run, and the mean with its interval.
 
-    ``runs`` has seed, judge, measure and value; ``means`` has judge, measure, value, low and high;
-    all in percent.
+    Parameters
+    ----------
+    runs : seed, judge, measure and value (percent)
+    means : judge, measure, value, low and high (percent)
     """
     measures, judges = means["measure"].unique(), list(means["judge"].unique())
     fig, axes = plt.subplots(
@@ -145,9 +158,13 @@ def by_seed(runs: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
 
 
 def precision_recall(unsafe, p_unsafe, recall: float, precision: float) -> plt.Figure:
-    """Precision against recall over all thresholds on P(unsafe), one point marked; all fractions.
+    """Draw precision against recall over all thresholds on P(unsafe), with one point marked.
 
-    ``unsafe`` (rows,) is the truth as booleans, ``p_unsafe`` (rows,) what a judge gave.
+    Parameters
+    ----------
+    unsafe : (rows,) labels as booleans
+    p_unsafe : (rows,) a judge's P(unsafe)
+    recall, precision : the marked point, as fractions
     """
     from sklearn.metrics import precision_recall_curve
 

@@ -1,4 +1,4 @@
-"""Panels: pictures with words beside them, laid out in inches from the top left corner."""
+"""Draw pictures with text beside them, laid out in inches from the top left corner."""
 
 import textwrap
 
@@ -23,11 +23,13 @@ NO_RULE = {
 
 
 def show_pairs(pairs: list[dict], columns: int = 2) -> plt.Figure:
-    """Figure 2: matched pairs, each member with the edit box outlined.
+    """Draw Figure 2: matched pairs, with the edited box outlined in both pictures.
 
-    A pair is ``{"unsafe": PIL image, "safe": PIL image, "box": (left, top, right, bottom) in
-    pixels, "title": str}``; ``columns`` pairs stand in a row. Pictures are drawn as they come:
-    real ones must already be blurred.
+    Parameters
+    ----------
+    pairs : each ``{"unsafe": PIL image, "safe": PIL image, "box": (left, top, right, bottom) in
+        pixels, "title": str}``. Nothing is blurred here: real pictures must already be.
+    columns : pairs in a row
     """
     side = (PAGE + 0.3) / (2 * columns) - 0.2  # of a picture; 0.1 within a pair, 0.3 between pairs
     ax = _canvas()
@@ -46,16 +48,16 @@ def show_pairs(pairs: list[dict], columns: int = 2) -> plt.Figure:
     return ax.figure
 
 
-def show_gallery(shown: list[dict], columns: int = 6) -> plt.Figure:
-    """Small pictures in rows of ``columns``, each ``{"image": PIL image, "title": str}``.
+def show_gallery(pictures: list[dict], columns: int = 6) -> plt.Figure:
+    """Draw small pictures in rows of ``columns``, each ``{"image": PIL image, "title": str}``.
 
-    Pictures are drawn as they come: real ones must already be blurred.
+    Nothing is blurred here: real pictures must already be.
     """
     side = (PAGE + 0.15) / columns - 0.15
     ax = _canvas()
     y = 0.0
-    for first in range(0, len(shown), columns):
-        row = shown[first : first + columns]
+    for first in range(0, len(pictures), columns):
+        row = pictures[first : first + columns]
         titles = [textwrap.fill(picture["title"], int(15 * side)) for picture in row]
         y += max(map(_tall, titles)) + 0.05
         for k, (picture, title) in enumerate(zip(row, titles, strict=True)):
@@ -67,12 +69,15 @@ def show_gallery(shown: list[dict], columns: int = 6) -> plt.Figure:
 
 
 def show_verdicts(examples: list[dict]) -> plt.Figure:
-    """Figure 5: one picture under several policies, verdict and rule beside it; one row an example.
+    """Draw Figure 5: pictures under several policies, with the verdict and the rule of each.
 
-    An example is ``{"image": PIL image, "title": str, "verdicts": [{"policy": str, "label": "safe",
-    "unsafe" or "unparseable", "rule": the rule that fired, or "" if none did}]}``. Policy text is
-    untrusted: it is wrapped and drawn letter by letter, never read as mathematics. Pictures are
-    drawn as they come: real ones must already be blurred.
+    Parameters
+    ----------
+    examples : each ``{"image": PIL image, "title": str, "verdicts": [{"policy": str, "label":
+        "safe", "unsafe" or "unparseable", "rule": the rule that fired, or ""}]}``. Nothing is
+        blurred here: real pictures must already be.
+
+    Policy text is untrusted: it is drawn as it is, never parsed as mathematics.
     """
     side, width = 1.7, 54  # inches of a picture; letters in a line of a rule
     ax = _canvas()
@@ -98,10 +103,12 @@ def show_verdicts(examples: list[dict]) -> plt.Figure:
 
 
 def show_recaptions(examples: list[dict]) -> plt.Figure:
-    """Figure 3: a picture, its first caption and its recaption, with what was restored marked.
+    """Draw Figure 3: pictures with caption and recaption; added words are bold and vermilion.
 
-    An example is ``{"image": PIL image, "before": str, "after": [(word, change), ...]}``, where
-    change is "kept", "removed" or "added". Added words are bold and vermilion.
+    Parameters
+    ----------
+    examples : each ``{"image": PIL image, "before": str, "after": [(word, change), ...]}``, where
+        change is "kept", "removed" or "added"
     """
     side, width = 1.2, 78  # inches of a picture; letters in a line of a caption
     ax = _canvas()
@@ -119,10 +126,13 @@ def show_recaptions(examples: list[dict]) -> plt.Figure:
 
 
 def show_replies(examples: list[dict]) -> plt.Figure:
-    """Figure 7: one picture under several policies, with the whole reply of each judge.
+    """Draw Figure 7: pictures under several policies, with the whole reply of each judge.
 
-    An example is ``{"image": PIL image, "title": str, "replies": [{"policy": str, "judge": str,
-    "verdict": str, "label": str, "reply": str}]}``. A verdict that differs from the label says so.
+    Parameters
+    ----------
+    examples : each ``{"image": PIL image, "title": str, "replies": [{"policy": str, "judge": str,
+        "verdict": str, "label": str, "reply": str}]}``. The label is drawn where the verdict
+        differs from it.
     """
     side, width = 1.5, 48  # inches of a picture; letters in a line of a reply
     ax = _canvas()
@@ -148,9 +158,11 @@ def show_replies(examples: list[dict]) -> plt.Figure:
 
 
 def pipeline(stages: list[dict]) -> plt.Figure:
-    """Figure 1: the stages of the method from left to right, with what each of this run was.
+    """Draw Figure 1: the stages of the method from left to right.
 
-    A stage is ``{"title": str, "text": str}`` and, for a picture on top of it, ``"image"``.
+    Parameters
+    ----------
+    stages : each ``{"title": str, "text": str}`` and, for a picture on top, ``"image"``
     """
     gap = 0.22
     width = (PAGE - gap * (len(stages) - 1)) / len(stages)
@@ -179,8 +191,7 @@ def pipeline(stages: list[dict]) -> plt.Figure:
 
 
 def _words(ax, x, y, words, width):
-    """Write (word, change) pairs in fixed-width letters, added words marked; return the height
-    of the last line."""
+    """Write (word, change) pairs in a fixed-width font, added words marked; return the last y."""
     column = 0
     for word, change in words:
         if change == "removed":
@@ -197,7 +208,7 @@ def _words(ax, x, y, words, width):
 
 
 def _canvas():
-    """Axes of a blank closed figure that count inches from the top left corner."""
+    """Return the axes of a blank closed figure, in inches from the top left corner."""
     fig = plt.figure()
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
@@ -206,13 +217,13 @@ def _canvas():
 
 
 def _set_height(ax, height):
-    """Last step: what was drawn decides how tall the figure is."""
+    """Set the height of the figure, last: it depends on what was drawn."""
     ax.figure.set_size_inches(PAGE + 2 * MARGIN, height + 2 * MARGIN)
     ax.set(xlim=(-MARGIN, PAGE + MARGIN), ylim=(height + MARGIN, -MARGIN), aspect="auto")
 
 
 def _inches(image: Image, side):
-    """Width and height of a picture whose longer edge is ``side``."""
+    """Return width and height of a picture whose longer edge is ``side``."""
     return [side * pixels / max(image.size) for pixels in image.size]
 
 
@@ -223,7 +234,7 @@ def _picture(ax, image: Image, left, top, side):
 
 
 def _titled(ax, example, y, side):
-    """The title and the picture of an example; returns where the picture begins and ends."""
+    """Draw title and picture of an example; return the top and the bottom of the picture."""
     title = _wrap(example["title"], 100)
     _write(ax, 0, y + _tall(title) / 2, title, weight="bold")
     y += _tall(title) + 0.08
@@ -231,15 +242,15 @@ def _titled(ax, example, y, side):
     return y, y + _inches(example["image"], side)[1]
 
 
-def _member(ax, pair, label, words, left, top, side):
-    """One member of a pair: the picture, its edit box, and words below."""
+def _member(ax, pair, label, text, left, top, side):
+    """Draw one picture of a pair, its edited box, and a text below."""
     image = pair[label]
     _picture(ax, image, left, top, side)
     x1, y1, x2, y2 = (edge * side / max(image.size) for edge in pair["box"])
-    for colour, width in (("white", 3), (COLOURS[label], 1.5)):  # white: seen on any picture
+    for colour, width in (("white", 3), (COLOURS[label], 1.5)):  # white: visible on any picture
         box = Rectangle((left + x1, top + y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width)
         ax.add_patch(box)
-    _write(ax, left, top + _inches(image, side)[1] + 0.12, words, color=COLOURS[label])
+    _write(ax, left, top + _inches(image, side)[1] + 0.12, text, color=COLOURS[label])
 
 
 def _wrap(text, width):
@@ -251,7 +262,7 @@ def _tall(text):
 
 
 def _write(ax, x, y, text, **style):
-    """Small text from x on, centred on y; a "$" in it stays a dollar."""
+    """Write small text from x on, centred on y; a "$" in it stays a dollar."""
     ax.text(x, y, text, va="center", fontsize=7, linespacing=1.25, parse_math=False, **style)
 
 
