@@ -127,16 +127,18 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     assert shown.count('"image/png"') == 3  # pairs, one drawn scene, and the blurred gallery
 
     (checkout / "05.yaml").write_text(
-        "profile: mine\ndata_profile: mine\ndataset: photos\npairs: 0\nfollowing: 4\n"
+        "profile: mine\ndata_profile: mine\nbench: photos\npairs: 0\nrows: 4\n"
         "judges: [{kind: always_safe}, {kind: chat, max_new_tokens: 8}, {kind: always_unsafe}]\n"
-        f"general_sets: [general, {', '.join(REPOS)}]\nconvention: lmms_eval\n"
+        f"questions: [general, {', '.join(REPOS)}]\nconvention: lmms_eval\n"
     )
     folder = checkout / "runs" / "mine" / "benchmark"
     worker = ("-p", "worker", "1", "-p", "workers", "2")
     done = papermill(checkout, "05_benchmark", "-f", "05.yaml", *worker)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert [file.name for file in folder.iterdir()] == ["answers"], "a worker makes no table"
     names = [f"{name}.1-of-2.jsonl" for name in ("always_safe", "always_unsafe", "chat")]
-    assert sorted(file.name for file in folder.iterdir()) == names, "a worker makes no table"
+    names += ["chat.replies.1-of-2.jsonl"]
+    assert sorted(file.name for file in (folder / "answers").iterdir()) == sorted(names)
     done = papermill(checkout, "05_benchmark", "-f", "05.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
     left_out = pd.read_csv(folder / "left_out.csv")
@@ -147,7 +149,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     constant = found.loc[["always_safe", "always_unsafe"]]
     assert constant["accuracy"].round(1).tolist() == [66.7, 33.3]
     assert constant["value"].round(1).tolist() == [0, 50]  # F1 of the unsafe class
-    able = pd.read_csv(folder / "general.csv")
+    able = pd.read_csv(folder / "general_scores.csv")
     assert set(able["judge"]) == {"chat"} and set(able["convention"]) == {"lmms_eval"}
     assert able.set_index("task")["n"].to_dict() == {
         **dict.fromkeys(("presence", "counting", "place", "choice"), 1),
