@@ -45,7 +45,7 @@ class Thing:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of the square that holds the drawing at any angle, in pixels."""
+        """Return left, top, right, bottom of the square that holds the drawing, in pixels."""
         x = (self.slot % 2) * QUARTER + QUARTER // 2 + self.dx
         y = (self.slot // 2) * QUARTER + QUARTER // 2 + self.dy
         half = self.size // 2
@@ -67,7 +67,7 @@ class Scene:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The concepts in reading order, then the place: the input of policies."""
+        """Return the concepts in reading order, then the place: the input of policies."""
         return (*(t.concept for t in sorted(self.things, key=lambda t: t.slot)), self.place)
 
 
