@@ -1,6 +1,7 @@
 """A run's artefacts beside the published ones: hand-worked cells, real files, the command line."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -255,3 +256,11 @@ def test_the_manifest_comes_last_and_each_notebook_has_its_own(kit):
     (folder / "09_seeds.json").unlink()
     with pytest.raises(InputError, match="no notebook has finished"):
         artefacts._manifests(folder)
+
+
+def test_no_notebook_writes_to_the_published_copy():
+    """So a run leaves ``git status`` clean."""
+    for notebook in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb"):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        code = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+        assert "FIGURES" not in code and "figures/" not in code, notebook.name

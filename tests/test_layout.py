@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,63 @@ def test_importing_sgvl_is_quick_and_loads_nothing_heavy():
     assert time.perf_counter() - begun - start_of_python < 0.3, bare
     heavy = {"torch", "transformers", "datasets", "pandas", "matplotlib", "sklearn", "numpy"}
     assert not heavy & set(out.stdout.split())
+
+
+BUDGET = ROOT / "docs" / "BUDGET.md"
+WINGS = ("data/sources", "nano", "report/audit", "widgets")  # all else is the core
+GROWTH = 1.1  # a part that has grown by more fails the test
+NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
+    *(tokenize.ENCODING, tokenize.ENDMARKER),
+}
+
+
+def lines_of_code(path: Path) -> int:
+    """Count the lines of a file without blank lines, comments and docstrings."""
+    with path.open("rb") as file:
+        tokens = [token for token in tokenize.tokenize(file.readline) if token.type not in NO_CODE]
+    lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body[0]
+            lines -= set(range(docstring.lineno, docstring.end_lineno + 1))
+    return len(lines)
+
+
+def sizes() -> dict[str, int]:
+    """Count the lines of code of the core and of each wing."""
+    counts = dict.fromkeys(("core", *WINGS), 0)
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).as_posix()
+        part = next((wing for wing in WINGS if place.startswith(f"{wing}/")), "core")
+        counts[part] += lines_of_code(path)
+    return counts
+
+
+def write_budget() -> None:
+    """Put today's sizes into the table of docs/BUDGET.md."""
+    text = BUDGET.read_text(encoding="utf-8")
+    for part, lines in sizes().items():
+        text = re.sub(rf"(?m)^(\| {part} \|.*\|) *\d+ \|$", rf"\1 {lines} |", text)
+    BUDGET.write_text(text, encoding="utf-8")
+
+
+def test_no_part_has_outgrown_its_budget():
+    table = re.findall(r"(?m)^\| (\S+) \|.*\| *(\d+) \|$", BUDGET.read_text(encoding="utf-8"))
+    budget = {part: int(lines) for part, lines in table}
+    now = sizes()
+    assert budget.keys() == now.keys()
+    grown = {part: n for part, n in now.items() if n > GROWTH * budget[part]}
+    assert not grown, f"lines of code: {grown}, budget {budget}; see docs/BUDGET.md"
+
+
+def test_blank_lines_comments_and_docstrings_are_no_code(tmp_path):
+    (tmp_path / "a.py").write_text(
+        '"""Two lines\nof a docstring."""\n\n# a comment\nx = 1  # counts\n\n'
+        'def f():\n    """Docstring."""\n    return """text\n    that counts"""\n'
+    )
+    assert lines_of_code(tmp_path / "a.py") == 4
 
 
 def code_cells(path: Path) -> list[dict]:
