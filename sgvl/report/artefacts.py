@@ -163,7 +163,10 @@ def _manifests(folder: Path) -> dict[str, str]:
         if not (folder / name).is_file() or fingerprint(folder / name)["sha256"] != digest
     ]
     if changed:
-        raise InputError(f"{place}/{name} is not the file that the run wrote" for name in changed)
+        raise InputError(
+            f"{place}/{name} is not the file that the run wrote; run its notebook with --force"
+            for name in changed
+        )
     return digests
 
 

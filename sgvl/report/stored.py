@@ -34,7 +34,7 @@ def read(profile: str, path: str) -> pd.DataFrame:
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         folder, name = Path(path).parts[:2]
         writer = WRITERS.get(folder, name)
-        problem = "no such file" if isinstance(error, FileNotFoundError) else error
+        problem = "no such file" if isinstance(error, FileNotFoundError) else str(error).strip()
         raise InputError(
             f"{file.relative_to(ROOT)}: {problem}; {writer} writes it "
             f"(python -m sgvl.run {profile} --only {writer})"
