@@ -1,4 +1,4 @@
-"""Each claim in each of its outcomes; effects against the metrics; policies turned round."""
+"""Each claim in each of its outcomes; effects compared with the metrics; inverted policies."""
 
 import doctest
 import itertools
@@ -53,8 +53,8 @@ def levels(judge, share):
 
 def finds(judge, share):
     """All safe pictures are called safe, and ``share`` of the unsafe ones unsafe."""
-    frame, found = levels(judge, 1.0), right(share, judge)
-    missed = (frame["label"] == UNSAFE) & ~found[frame["id"].astype(int) // 2 * 2 % N]
+    frame, correct = levels(judge, 1.0), right(share, judge)
+    missed = (frame["label"] == UNSAFE) & ~correct[frame["id"].astype(int) // 2 * 2 % N]
     return frame.assign(verdict=frame["verdict"].mask(missed, SAFE))
 
 
@@ -70,8 +70,8 @@ def form(judge, share):
 
 
 def naming(judge, share):
-    said = {"id": [str(k) for k in range(N)], "thing": "knife", "group": "harmful"}
-    return pd.DataFrame(said | {"judge": judge, "caption": "", "right": right(share, judge)})
+    rows = {"id": [str(k) for k in range(N)], "thing": "knife", "group": "harmful"}
+    return pd.DataFrame(rows | {"judge": judge, "caption": "", "right": right(share, judge)})
 
 
 def content(judge, share):
@@ -135,10 +135,10 @@ def cases():
 
 
 def frames_of(sides):
-    found: dict[str, list] = {}
+    parts: dict[str, list] = {}
     for make, judge, share in sides:
-        found.setdefault(NAME_OF.get(make, make.__name__), []).append(make(judge, share))
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+        parts.setdefault(NAME_OF.get(make, make.__name__), []).append(make(judge, share))
+    return {name: pd.concat(own, ignore_index=True) for name, own in parts.items()}
 
 
 def table(frames, resamples=300):
@@ -157,10 +157,10 @@ def test_every_claim_in_each_outcome(name, sides, outcome):
 
 
 def test_every_claim_has_its_cases_and_says_where_it_stands():
-    found = table({})
-    assert set(found.index) == {*ONE, *TWO} and len(found) >= 10
-    assert found["statement"].str.contains(r"\((?:Table|Figure|section|abstract)").all()
-    assert list(found.columns) == [*claims.Claim._fields[1:], "profile"]
+    tested = table({})
+    assert set(tested.index) == {*ONE, *TWO} and len(tested) >= 10
+    assert tested["statement"].str.contains(r"\((?:Table|Figure|section|abstract)").all()
+    assert list(tested.columns) == [*claims.Claim._fields[1:], "profile"]
 
 
 def test_the_effect_is_the_paired_difference_of_the_scores():
@@ -177,10 +177,10 @@ def test_the_effect_is_the_paired_difference_of_the_scores():
 def test_an_unparseable_answer_is_a_wrong_one():
     frames = frames_of([(finds, "sft_L1", 0.0)])
     answers = frames["levels"]
-    silent = answers.assign(
+    unparseable = answers.assign(
         verdict=answers["verdict"].mask(answers["label"] == UNSAFE, UNPARSEABLE)
     )
-    same = [table({"levels": x}).loc["sft on l1 degenerates"] for x in (answers, silent)]
+    same = [table({"levels": x}).loc["sft on l1 degenerates"] for x in (answers, unparseable)]
     pd.testing.assert_series_equal(*same)
     assert same[0]["effect"] == 0 and same[0]["high"] > 0  # 0 of 60 pairs is not certainty
 
@@ -188,9 +188,9 @@ def test_an_unparseable_answer_is_a_wrong_one():
 def test_what_is_missing_is_named_and_decides_nothing():
     frames = frames_of([(content, SFT, 0.9), (levels, BASE, 0.9)])
     frames["levels"] = frames["levels"].query("policy != 'L5'")
-    found = table(frames)
-    assert set(found["outcome"]) == {UNSURE} and found["effect"].isna().all()
-    notes = found["note"]
+    tested = table(frames)
+    assert set(tested["outcome"]) == {UNSURE} and tested["effect"].isna().all()
+    notes = tested["note"]
     assert notes["recaption helps"] == "no judge no_recap in content"
     assert notes["rl keeps general ability"] == "no answers: general"
     assert notes["conventional levels are easier"] == "base has no L5 in levels"
@@ -271,7 +271,7 @@ def test_runs_of_one_seed_are_compared_with_each_other():
 
 def test_the_interval_over_seeds_holds_the_truth():
     """Three runs whose skill differs: the truth is the mean skill of all runs there could be."""
-    rng, weights, held = np.random.default_rng(0), intervals.resample(80, 200, 0), 0
+    rng, weights, covered = np.random.default_rng(0), intervals.resample(80, 200, 0), 0
     for _ in range(200):
         runs = []
         for skill in rng.normal(0.7, 0.08, 3):
@@ -279,18 +279,18 @@ def test_the_interval_over_seeds_holds_the_truth():
             counts = np.stack([0 * ok, ~ok, 0 * ok, ok], axis=1).astype(float)
             runs.append(intervals.bootstrap(counts, weights, "accuracy"))
         low, high = evidence.over_seeds(runs).bounds()
-        held += low <= 0.7 <= high
-    assert held >= 0.93 * 200
+        covered += low <= 0.7 <= high
+    assert covered >= 0.93 * 200
 
 
 def test_two_sets_are_drawn_apart():
     """The interval of a difference between sets is that of its two sides, added as squares."""
     frames = frames_of([(levels, FULL, 0.7), (content, FULL, 0.8)])
     sides = Term("levels", FULL, ("L4",)), Term("content", FULL)
-    found = Evidence(frames, resamples=4000)
-    half = [(e.high - e.low) / 2 for e in (found.effect(*sides), *map(found.effect, sides))]
+    measured = Evidence(frames, resamples=4000)
+    half = [(e.high - e.low) / 2 for e in (measured.effect(*sides), *map(measured.effect, sides))]
     assert half[0] == pytest.approx(np.hypot(*half[1:]), rel=0.05)
-    assert found.effect(*sides).n == N // 2 + N
+    assert measured.effect(*sides).n == N // 2 + N
 
 
 # -- the policy turned round -----------------------------------------------------------------------
@@ -301,14 +301,14 @@ BLANK = Image.new("RGB", (8, 8))
 
 @pytest.mark.parametrize("policy", ALL, ids=lambda p: p.name)
 def test_every_status_turns_and_turns_back(policy):
-    turned, back = inversion.invert(policy), inversion.invert(inversion.invert(policy))
-    assert (turned.name, back.name) == (f"{policy.name}-inverted", policy.name)
+    inverse, back = inversion.invert(policy), inversion.invert(inversion.invert(policy))
+    assert (inverse.name, back.name) == (f"{policy.name}-inverted", policy.name)
     for concept, place in itertools.product(concepts(), (*PLACES, None)):
-        statuses = [p.item(concept, place).status for p in (policy, turned, back)]
+        statuses = [p.item(concept, place).status for p in (policy, inverse, back)]
         assert statuses[0] == statuses[2] != statuses[1]
-    assert back.render("brief") == policy.render("brief") != turned.render("brief")
-    assert inversion.invert(back).render("full") == turned.render("full")
-    assert turned.title == back.title  # nothing but the rules tells them apart
+    assert back.render("brief") == policy.render("brief") != inverse.render("brief")
+    assert inversion.invert(back).render("full") == inverse.render("full")
+    assert inverse.title == back.title  # they differ in their rules alone
 
 
 def scenes():
@@ -358,26 +358,26 @@ def test_how_often_verdicts_turn():
         Scripted("half mute", lambda label: label if label == SAFE else UNPARSEABLE),
     ]
     rows = pd.concat(both_ways(judge, scenes(), ALL) for judge in judges)
-    found = inversion.flip_rates(rows, resamples=300).set_index(["judge", "measure"])
-    values = found["value"].unstack()[["turned", "turned rightly"]]
+    rates = inversion.flip_rates(rows, resamples=300).set_index(["judge", "measure"])
+    values = rates["value"].unstack()[["turned", "turned rightly"]]
     assert tuple(values.loc["rule"]) == (100, 100)
     assert tuple(values.loc["always_safe"]) == tuple(values.loc["always_unsafe"]) == (0, 0)
     assert tuple(values.loc["contrary"]) == (100, 0)
     assert tuple(values.loc["half mute"]) == (0, 0)
     # Nothing varies here, so Wilson over the ten pictures says how sure that is.
     low = 100 * intervals.wilson(1, 10)[0]
-    assert found.loc[("rule", "turned"), "low"] == pytest.approx(low)
-    assert set(found["n"]) == {len(rows) // len(judges)}
+    assert rates.loc[("rule", "turned"), "low"] == pytest.approx(low)
+    assert set(rates["n"]) == {len(rows) // len(judges)}
 
 
 def test_shares_are_of_cases_and_intervals_over_pictures():
     rows = both_ways(make_judge("rule"), scenes(), ALL)
     of_dogs = rows["id"].str.startswith("dog")
     rows["inverted_verdict"] = rows["inverted_verdict"].mask(of_dogs, rows["verdict"])
-    found = inversion.flip_rates(rows).set_index("measure").loc["turned"]
-    assert found["value"] == pytest.approx(100 * (1 - of_dogs.mean()))
+    rates = inversion.flip_rates(rows).set_index("measure").loc["turned"]
+    assert rates["value"] == pytest.approx(100 * (1 - of_dogs.mean()))
     narrow = 100 * intervals.wilson(1 - of_dogs.mean(), len(rows))
-    assert found["high"] - found["low"] > 1.5 * (narrow[1] - narrow[0])
+    assert rates["high"] - rates["low"] > 1.5 * (narrow[1] - narrow[0])
 
 
 def test_the_probe_refuses_what_it_cannot_label():

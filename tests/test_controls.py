@@ -126,7 +126,7 @@ def planted_tag(rng, labels):
         [*rng.choice(["cat", "bus", "key"], 2, replace=False), *["dog"] * (label == "unsafe")]
         for label in labels
     ]
-    return controls.picture(Dataset.from_dict({"tags": [list(map(str, t)) for t in tags]}))
+    return controls.scene_tags(Dataset.from_dict({"tags": [list(map(str, t)) for t in tags]}))
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_a_planted_leak_is_found(plant, least):
     rng = np.random.default_rng(0)
     labels = [*WORDS] * 100
     fitted_on = plant(rng, labels)
-    found = controls.probe(plant(rng, labels), labels, fitted_on, labels, range(200))
-    assert found["value"] >= least and found["low"] > 50 and not found["at_chance"]
-    assert found["n"] == 200 and found["low"] <= found["value"] <= found["high"]
+    result = controls.linear_probe(plant(rng, labels), labels, fitted_on, labels, range(200))
+    assert result["value"] >= least and result["low"] > 50 and not result["at_chance"]
+    assert result["n"] == 200 and result["low"] <= result["value"] <= result["high"]
 
 
 def test_noise_is_at_chance_as_often_as_its_intervals_promise():
@@ -148,8 +148,8 @@ def test_noise_is_at_chance_as_often_as_its_intervals_promise():
         halves = [[{f"x{k}": x for k, x in enumerate(rng.normal(size=5))} for _ in range(200)]
                   for _ in range(2)]  # fmt: skip
         labels = [list(map(str, rng.permutation([*WORDS] * 100))) for _ in range(2)]
-        found = controls.probe(halves[0], labels[0], halves[1], labels[1], range(200))
-        inside += found["at_chance"]
+        result = controls.linear_probe(halves[0], labels[0], halves[1], labels[1], range(200))
+        inside += result["at_chance"]
     assert inside >= 17
 
 
@@ -158,8 +158,8 @@ def test_a_leak_of_the_other_draw_alone_is_no_leak_here():
     rng = np.random.default_rng(2)
     labels = [*WORDS] * 100
     honest = planted_clauses(rng, [str(rng.choice(WORDS)) for _ in labels])
-    found = controls.probe(honest, labels, planted_clauses(rng, labels), labels, range(200))
-    assert found["at_chance"]
+    result = controls.linear_probe(honest, labels, planted_clauses(rng, labels), labels, range(200))
+    assert result["at_chance"]
 
 
 # ---- several controls together -----------------------------------------------------------------
@@ -191,11 +191,11 @@ def test_one_control_alone_is_not_widened():
 
 
 def test_levels_with_both_labels_are_probed(pairs):
-    found = controls.of_levels(*pairs, ["L1", "L2", "L3", "L4", "L5"])
-    assert found["policy"].tolist() == ["L2", "L3", "L4", "L5"]  # nothing is unsafe under L1
-    assert set(found["control"]) == {"edit traces"} and set(found["n"]) == {28}
-    assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
-    assert controls.jointly({"safeeditbench": found})["at_chance"].all()
+    result = controls.of_levels(*pairs, ["L1", "L2", "L3", "L4", "L5"])
+    assert result["policy"].tolist() == ["L2", "L3", "L4", "L5"]  # nothing is unsafe under L1
+    assert set(result["control"]) == {"edit traces"} and set(result["n"]) == {28}
+    assert (result["low"] <= result["value"]).all() and (result["value"] <= result["high"]).all()
+    assert controls.jointly({"safeeditbench": result})["at_chance"].all()
 
 
 def test_a_leak_of_edits_shows_in_the_level(pairs):
@@ -205,22 +205,22 @@ def test_a_leak_of_edits_shows_in_the_level(pairs):
         return row if row["L4"] else row | {"fills": []}
 
     leaky = [dataset.map(forget) for dataset in pairs]
-    (found,) = controls.of_levels(*leaky, ["L4"]).to_dict("records")
-    assert found["value"] == 100 and not found["at_chance"]
+    (result,) = controls.of_levels(*leaky, ["L4"]).to_dict("records")
+    assert result["value"] == 100 and not result["at_chance"]
 
 
 def test_policy_following_sets_are_probed_from_both_halves(following):
-    found = controls.of_policies(*following).set_index("control")
-    assert list(found.index) == [
+    result = controls.of_policies(*following).set_index("control")
+    assert list(result.index) == [
         "edit traces",
         "picture, no policy",
         "policy, no picture",
         "form of the policy",
     ]
-    assert set(found["n"]) == {20}
+    assert set(result["n"]) == {20}
     # A picture comes once safe and once unsafe, so whoever sees only it is right half of the time.
-    assert found.loc[["edit traces", "picture, no policy"], "value"].tolist() == [50, 50]
-    assert controls.jointly({"following": found.reset_index()})["at_chance"].all()
+    assert result.loc[["edit traces", "picture, no policy"], "value"].tolist() == [50, 50]
+    assert controls.jointly({"following": result.reset_index()})["at_chance"].all()
 
 
 def test_policies_alone_do_not_tell_the_label():
@@ -228,7 +228,7 @@ def test_policies_alone_do_not_tell_the_label():
     others, other_labels, _ = draw_policies(1, 500)
     table = pd.DataFrame(
         {"control": half.__name__}
-        | controls.probe(half(policies), labels, half(others), other_labels, scenes)
+        | controls.linear_probe(half(policies), labels, half(others), other_labels, scenes)
         for half in (controls.policy_words, controls.policy_form)
     )
     assert set(table["n"]) == {3000}
@@ -240,7 +240,7 @@ def test_policies_alone_do_not_tell_the_label():
 
 
 class SeesHarm(Judge):
-    """Knows harm when it is told of it, and reads no policy."""
+    """Answers unsafe if a tag is harmful, and reads no policy."""
 
     id = "sees_harm"
 

@@ -22,16 +22,16 @@ def train(tmp_path, monkeypatch):
     monkeypatch.setattr(seeds, "runs", lambda profile: tmp_path / profile)
     monkeypatch.setattr(seeds, "ROOT", tmp_path)
     monkeypatch.setattr("sgvl.models.loading.ROOT", tmp_path)
-    told = sets.sft_images(seed=0, images=4)
-    texts = [describe(tags) for tags in told["tags"]]
+    captions = sets.sft_images(seed=0, images=4)
+    texts = [describe(tags) for tags in captions["tags"]]
     for name, column in (
         ("caption", texts),
         ("recaption", texts),
         ("prompt", ["minimal_edit"] * 4),
     ):
-        told = told.add_column(name, column)
-    kept = told.select_columns(["id", "image"]).add_column("request", ["Is this fine?"] * 4)
-    made = {"captions": told, "replay": kept.add_column("reply", ["Answer: safe"] * 4)}
+        captions = captions.add_column(name, column)
+    replies = captions.select_columns(["id", "image"]).add_column("request", ["Is this fine?"] * 4)
+    made = {"captions": captions, "replay": replies.add_column("reply", ["Answer: safe"] * 4)}
     store.save(made, tmp_path / "tiny" / "recaption", 0)
     store.save({"llavaguard": sets.llavaguard(0, images=2)}, tmp_path / "tiny" / "data", 0)
     return lambda unit, seed: seeds.train(unit, seed, "nano", "again", "tiny", TWO_STEPS)
@@ -56,6 +56,11 @@ def test_only_a_training_can_be_trained_again(train):
         train("05_benchmark", 1)
 
 
+def test_a_judge_is_called_as_in_05_or_by_its_id():
+    names = seeds.judge_names("nano", ["base", "sft", "mine"])
+    assert names == {"base": "base", "sft": "Ours (SFT)", "mine": "mine"}
+
+
 def levels(judge, seed, right):
     """Four pairs under L2 to L5; ``right`` of the eight answers are right under every level."""
     rows = [
@@ -74,13 +79,11 @@ def test_means_differences_and_runs_by_hand():
         "levels": pd.concat([levels("base", 1, 4), levels("tuned", 1, 6), levels("tuned", 2, 8)])
     }
     evidence = Evidence(frames)
-    mean = seeds.measured(evidence, ["base", "tuned"]).set_index(["judge", "measure"])["value"]
+    mean = seeds.measure(evidence, ["base", "tuned"]).set_index(["judge", "measure"])["value"]
     assert mean["base", "L2 to L5 followed"] == 50 and mean["tuned", "L2 to L5 followed"] == 87.5
-    gap = (
-        seeds.compared(evidence, [("tuned", "base")]).set_index("measure").loc["L2 to L5 followed"]
-    )
+    gap = seeds.compare(evidence, [("tuned", "base")]).set_index("measure").loc["L2 to L5 followed"]
     assert gap["value"] == 37.5 and gap["note"] == "2 training seeds"
     assert gap["low"] < 0  # two seeds that lie 25 points apart cannot tell: t is 12.7
-    apart = seeds.by_seed(frames, ["base", "tuned"], 200).dropna(subset="value")
-    found = {(row.seed, row.judge): row.value for row in apart.itertuples()}
-    assert found == {(1, "base"): 50, (1, "tuned"): 75, (2, "tuned"): 100}
+    single = seeds.by_seed(frames, ["base", "tuned"], 200).dropna(subset="value")
+    values = {(row.seed, row.judge): row.value for row in single.itertuples()}
+    assert values == {(1, "base"): 50, (1, "tuned"): 75, (2, "tuned"): 100}

@@ -1,8 +1,9 @@
-"""Blind controls: what can be had without reading both the picture and the policy.
+"""Blind controls: scores that are reached from the picture alone or from the policy alone.
 
-A benchmark of policy following must not be solvable from half of its input. Each control hands one
-half to a judge, or fits a linear probe on it (the traces of edits, the picture, the policy's words,
-the policy's form) in another draw of the set. At chance means that 50 % lies inside its interval.
+A benchmark of policy following must not be solvable from half of its input. Each control gives one
+half to a judge, or to a linear probe: a logistic regression on features of that half (traces of
+edits, tags of the picture, words of the policy, form of the policy). A control is *at chance* if
+its 95 % interval holds a balanced accuracy of 50 %.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +20,15 @@ from sgvl.policies.policy import Policy
 from sgvl.scores.metrics import balanced_accuracy_interval
 from sgvl.text.verdict import UNPARSEABLE
 
-REACHED = ["n", "value", "low", "high", "at_chance"]  # of a control
+SCORE = ["n", "value", "low", "high", "at_chance"]  # of a control
 
 
 def edit_traces(dataset: Dataset) -> list[dict]:
-    """Per picture: how many things and smoothed boxes it shows, how many boxes are empty, and how
-    rough the rims of the boxes are (mean squared difference of neighbouring pixels)."""
+    """Extract features of the edits of drawn pictures, a dict for each picture.
+
+    The features are the numbers of things, of filled boxes and of empty boxes, their combination,
+    and the roughness of the boxes' upper rims (mean squared difference of neighbouring pixels).
+    """
     rows = []
     for row in dataset:
         grey = np.asarray(row["image"].convert("L"), dtype=float)
@@ -41,18 +45,22 @@ def edit_traces(dataset: Dataset) -> list[dict]:
     return rows
 
 
-def picture(dataset: Dataset) -> list[dict]:
-    """Everything that a picture can tell without a policy: its tags, exactly."""
+def scene_tags(dataset: Dataset) -> list[dict]:
+    """Extract the tags of each picture: all that it can say without a policy."""
     return [dict.fromkeys(tags, 1) for tags in dataset["tags"]]
 
 
 def policy_words(policies: Iterable[Policy]) -> list[dict]:
-    """The words of a policy's clauses, without a picture."""
+    """Extract the clauses of each policy: all that it can say without a picture."""
     return [dict.fromkeys(policy.render("brief").split("; "), 1) for policy in policies]
 
 
 def policy_form(policies: Iterable[Policy]) -> list[dict]:
-    """A policy without its words: how many clauses, of which status, in which order, how long."""
+    """Extract the form of each policy without its words.
+
+    The features are its length, its default, the number of clauses, and the status and number of
+    exceptions of each clause by position.
+    """
     rows = []
     for policy in policies:
         form = {"length": len(policy.render("brief")), f"all else {policy.default}": 1}
@@ -62,12 +70,22 @@ def policy_form(policies: Iterable[Policy]) -> list[dict]:
     return rows
 
 
-def probe(half, labels, other_half, other_labels, pairs) -> dict:
-    """Balanced accuracy, in percent with its interval, of a logistic regression.
+def linear_probe(features, labels, other_features, other_labels, pairs) -> dict:
+    """Fit a logistic regression on another draw of the set, and score it on this one.
 
-    It is fitted on another draw of the set (``other_*``), not on folds of the same one: where a
-    design is balanced exactly, leaving a fold out unbalances the rest the other way, and a probe
-    then scores below chance. Returns n, value, low, high, at_chance.
+    Cross-validation within one set would not do: where labels are balanced exactly, leaving out a
+    fold makes the rest unbalanced the other way, and the probe scores below chance.
+
+    Parameters
+    ----------
+    features, labels : of the set to score, a dict and a label for each row
+    other_features, other_labels : of the set to fit, drawn with another seed
+    pairs : the pair of each row to score
+
+    Returns
+    -------
+    dict
+        n, value, low, high (balanced accuracy in percent, 95 % interval), at_chance.
     """
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -79,48 +97,65 @@ def probe(half, labels, other_half, other_labels, pairs) -> dict:
         StandardScaler(),
         LogisticRegression(class_weight="balanced", C=0.1, max_iter=1000),
     )
-    return _reached(labels, model.fit(other_half, other_labels).predict(half), pairs)
+    model.fit(other_features, other_labels)
+    return _score(labels, model.predict(features), pairs)
 
 
-def _reached(labels, predicted, pairs) -> dict:
-    reached = balanced_accuracy_interval(labels, predicted, pairs)
-    inside = bool(reached.low <= 50 <= reached.high)
-    return {"n": len(labels), **reached._asdict(), "at_chance": inside}
+def _score(labels, predictions, pairs) -> dict:
+    """Return n, the balanced accuracy in percent with its interval, and at_chance."""
+    score = balanced_accuracy_interval(labels, predictions, pairs)
+    at_chance = bool(score.low <= 50 <= score.high)
+    return {"n": len(labels), **score._asdict(), "at_chance": at_chance}
 
 
 def of_levels(dataset: Dataset, other: Dataset, levels: Iterable[str]) -> pd.DataFrame:
-    """Edit traces alone, within each level that has both labels. ``other``: from another seed."""
+    """Probe edit traces alone, within each level that has both labels.
+
+    ``other`` is the same set drawn with another seed. Columns: policy, control, and what
+    ``linear_probe`` returns.
+    """
     traces, other_traces = edit_traces(dataset), edit_traces(other)
     rows = []
     for level in levels:
         labels, other_labels = store.labels(dataset, level), store.labels(other, level)
         if len(set(labels)) == 2:
-            found = probe(traces, labels, other_traces, other_labels, dataset["pair"])
-            rows.append({"policy": level, "control": "edit traces", **found})
+            score = linear_probe(traces, labels, other_traces, other_labels, dataset["pair"])
+            rows.append({"policy": level, "control": "edit traces", **score})
     return pd.DataFrame(rows)
 
 
 def of_policies(dataset: Dataset, other: Dataset) -> pd.DataFrame:
-    """Controls of a set whose rows each have their own policy. ``other``: from another seed."""
-    labels, other_labels = store.labels(dataset), store.labels(other)
-    own, others = store.policies(dataset), store.policies(other)
-    halves = {
-        "edit traces": (edit_traces(dataset), edit_traces(other)),
-        "picture, no policy": (picture(dataset), picture(other)),
-        "policy, no picture": (policy_words(own), policy_words(others)),
-        "form of the policy": (policy_form(own), policy_form(others)),
+    """Probe each half of a set whose rows have policies of their own.
+
+    ``other`` is the same set drawn with another seed. Columns: control, and what ``linear_probe``
+    returns.
+    """
+    sets = (dataset, other)
+    labels, other_labels = map(store.labels, sets)
+    policies = [store.policies(rows) for rows in sets]
+    controls = {
+        "edit traces": map(edit_traces, sets),
+        "picture, no policy": map(scene_tags, sets),
+        "policy, no picture": map(policy_words, policies),
+        "form of the policy": map(policy_form, policies),
     }
-    return pd.DataFrame(
-        {"control": name, **probe(half, labels, other_half, other_labels, dataset["pair"])}
-        for name, (half, other_half) in halves.items()
-    )
+    rows = []
+    for control, (features, other_features) in controls.items():
+        score = linear_probe(features, labels, other_features, other_labels, dataset["pair"])
+        rows.append({"control": control, **score})
+    return pd.DataFrame(rows)
 
 
 def jointly(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Controls of several sets in one table, with intervals that hold for all of them together.
+    """Join the controls of several sets, with simultaneous 95 % intervals (Bonferroni).
 
-    k intervals of 95 % each miss somewhere far more often than 5 %. Bonferroni: each is widened by
-    the ratio of the normal quantiles at 1 - 0.05 / (2 k) and at 0.975; ``at_chance`` reads those.
+    Among k intervals of 95 % each, some miss the true value far more often than in 5 % of cases.
+    Each is therefore widened by the ratio of the normal quantiles at 1 - 0.05 / (2 k) and at 0.975,
+    and ``at_chance`` follows from the wider one.
+
+    Parameters
+    ----------
+    tables : what ``of_levels`` or ``of_policies`` returned for each set
     """
     from scipy.special import ndtri
 
@@ -132,9 +167,10 @@ def jointly(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 class BlankPolicy(Policy):
-    """A policy without a word: what is left of a prompt when the policy is taken out."""
+    """A policy without text: its prompt holds the instructions alone."""
 
     def render(self, form="full") -> str:
+        """Return "" in every form."""
         return ""
 
 
@@ -143,48 +179,68 @@ BLANK_SAMPLE = Sample("blank", Image.new("RGB", (224, 224), (128, 128, 128)))
 
 
 def blind_answers(ask: Ask, samples: Sequence[Sample], cases: Cases) -> pd.DataFrame:
-    """Ask a judge with half of the input: a grey picture, and a blank policy.
+    """Ask a judge about a grey picture under each policy, and about each picture without a policy.
+
+    Parameters
+    ----------
+    ask : sends cases to the judge
+    samples : the pictures of ``cases``
 
     Returns
     -------
-    DataFrame
-        The table of ``cases`` with the verdicts ``no_picture`` and ``no_policy``.
+    pandas.DataFrame
+        The table of ``cases`` with the verdicts ``no_picture`` and ``no_policy``; None where
+        another worker asked.
     """
     policies = cases.distinct()
-    grey = ask([(BLANK_SAMPLE, policy) for policy in policies])  # all or none, by the picture
-    of_grey = {policy.digest: row["verdict"] for policy, row in zip(policies, grey, strict=False)}
-    of_blank = {row["id"]: row["verdict"] for row in ask([(s, BLANK_POLICY) for s in samples])}
+    # One picture belongs to one worker, so there is an answer for every policy or for none.
+    answers = ask([(BLANK_SAMPLE, policy) for policy in policies])
+    by_policy = {p.digest: row["verdict"] for p, row in zip(policies, answers, strict=False)}
+    by_picture = {row["id"]: row["verdict"] for row in ask([(s, BLANK_POLICY) for s in samples])}
     return cases.table.assign(
-        no_picture=[of_grey.get(policy.digest) for policy in cases.policies],
-        no_policy=cases.table["id"].map(of_blank),
+        no_picture=[by_policy.get(policy.digest) for policy in cases.policies],
+        no_policy=cases.table["id"].map(by_picture),
     )
 
 
 def blind_scores(answers: pd.DataFrame) -> pd.DataFrame:
-    """Score judges with half of the input, within each policy that has both labels.
+    """Score judges on half of the input, within each policy that has both labels.
 
-    ``answers`` is what ``blind_answers`` returned, with a column judge.
+    Parameters
+    ----------
+    answers : what ``blind_answers`` returned, with a column judge
+
+    Returns
+    -------
+    pandas.DataFrame
+        judge, policy, control, n, value, low, high (balanced accuracy in percent), at_chance.
     """
-    halves = {"policy, no picture": "no_picture", "picture, no policy": "no_policy"}
+    verdicts = {"policy, no picture": "no_picture", "picture, no policy": "no_policy"}
     rows = [
         {"judge": judge, "policy": policy, "control": control}
-        | _reached(own["label"], own[column], own["pair"])
+        | _score(own["label"], own[column], own["pair"])
         for (judge, policy), own in answers.groupby(["judge", "policy"], sort=False)
         if own["label"].nunique() == 2
-        for control, column in halves.items()
+        for control, column in verdicts.items()
     ]
-    return pd.DataFrame(rows, columns=["judge", "policy", "control", *REACHED])
+    return pd.DataFrame(rows, columns=["judge", "policy", "control", *SCORE])
 
 
 def follow_scores(answers: pd.DataFrame) -> pd.DataFrame:
-    """Score how well judges follow the policies of a policy-following set.
+    """Score judges on a policy-following set.
 
-    ``answers`` is a judgement frame. Columns: judge, n, value, low, high (balanced accuracy in
-    percent), at_chance, unparseable (percent).
+    Parameters
+    ----------
+    answers : a judgement frame
+
+    Returns
+    -------
+    pandas.DataFrame
+        judge, n, value, low, high (balanced accuracy in percent), at_chance, unparseable (percent).
     """
     rows = []
     for judge, own in answers.groupby("judge", sort=False):
         unparseable = 100 * float((own["verdict"] == UNPARSEABLE).mean())
-        scores = _reached(own["label"], own["verdict"], own["pair"])
-        rows.append({"judge": judge, **scores, "unparseable": unparseable})
-    return pd.DataFrame(rows, columns=["judge", *REACHED, "unparseable"])
+        score = _score(own["label"], own["verdict"], own["pair"])
+        rows.append({"judge": judge, **score, "unparseable": unparseable})
+    return pd.DataFrame(rows, columns=["judge", *SCORE, "unparseable"])

@@ -1,7 +1,7 @@
-"""Turn the policy round: does the verdict turn?
+"""The inversion test: verdicts under a policy and under its inverse.
 
-A judge that reads its policy must answer the other way when everything prohibited is permitted and
-everything permitted prohibited. A judge that goes by the picture answers as before.
+The inverse permits everything that the policy prohibits, and prohibits everything that it permits.
+A judge that reads the policy changes its verdict; one that looks at the picture alone does not.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from sgvl.data import Sample
 from sgvl.experiments.ability import Ask
 from sgvl.policies.policy import OPPOSITE, Policy
 from sgvl.scores import intervals
-from sgvl.scores.metrics import counts, of_right
+from sgvl.scores.metrics import counts, of_right, resample_pairs
 from sgvl.text.verdict import UNPARSEABLE
 
 SUFFIX = "-inverted"
 
 
 def invert(policy: Policy) -> Policy:
-    """The policy that permits whatever this one prohibits, and prohibits whatever it permits.
+    """Return the inverse of a policy: what was prohibited is permitted, and the reverse.
 
-    Exceptions stay where they are, so that the status turns there too. The readable text is written
-    anew from the rules; turning twice gives the same rules in the same plain words, and no wording
-    tells a policy from its inversion.
+    Rules keep their exceptions, where the status is inverted too. The readable text is rewritten
+    from the rules, so that its wording does not reveal which of the two a policy is. Inverting
+    twice gives the original rules in this plain wording.
 
     >>> from sgvl.policies.policy import load
     >>> invert(load("L3")).item("pill", "clinic").status
@@ -33,8 +33,8 @@ def invert(policy: Policy) -> Policy:
     rules = []
     for rule in policy.rules:
         key = "permit" if rule.status == "prohibited" else "prohibit"
-        turned = rule.model_copy(update={"prohibit": [], "permit": [], key: rule.tags})
-        text = "; ".join(turned.clause(tag) for tag in turned.tags)
+        inverse = rule.model_copy(update={"prohibit": [], "permit": [], key: rule.tags})
+        text = "; ".join(inverse.clause(tag) for tag in inverse.tags)
         rules.append({key: rule.tags, "except": rule.places, "text": f"{text}."})
     default = OPPOSITE[policy.default]
     name = policy.name
@@ -50,34 +50,39 @@ def invert(policy: Policy) -> Policy:
 
 
 def ask_both_ways(ask: Ask, samples: Sequence[Sample], policies: Sequence[Policy]) -> pd.DataFrame:
-    """Ask about drawn scenes under each policy and under its inversion.
+    """Ask about drawn scenes under each policy and under its inverse.
 
-    Only where the exact label turns: always for a single thing, for several if the policy treats
-    them alike (a mixture of permitted and prohibited things is unsafe both ways).
+    Cases whose exact label is the same under both are left out: a scene with a permitted and a
+    prohibited thing is unsafe under both. A scene of one thing always has opposite labels.
+
+    Parameters
+    ----------
+    ask : sends cases to the judge
 
     Returns
     -------
-    DataFrame
-        id, policy, label, verdict, inverted_label, inverted_verdict.
+    pandas.DataFrame
+        id, policy, label, inverted_label, verdict, inverted_verdict; verdicts are None where
+        another worker asked.
 
     Raises
     ------
     InputError
-        For pictures without tags, and if no label turns.
+        For pictures without tags, and if no case is left.
     """
     if without := [sample.id for sample in samples if not sample.tags]:
         raise InputError(f"inversion needs exact labels; without tags: {', '.join(without[:5])}")
-    # Both in the same plain words, whoever wrote the policy.
+    # Inverted twice, a policy has the same plain wording as its inverse.
     both = {policy.name: (invert(invert(policy)), invert(policy)) for policy in policies}
     rows, cases = [], []
     for sample in samples:
         for name, (policy, inverse) in both.items():
-            label, turned = (p.label(sample.tags).label for p in (policy, inverse))
-            if label != turned:
-                rows.append((sample.id, name, label, turned))
+            label, inverted_label = (p.label(sample.tags).label for p in (policy, inverse))
+            if label != inverted_label:
+                rows.append((sample.id, name, label, inverted_label))
                 cases += [(sample, policy), (sample, inverse)]
     if not rows:
-        raise InputError("no label turns with its policy; take scenes of a single thing")
+        raise InputError("no label turns with its policy; choose scenes of a single thing")
     verdicts = {(row["id"], row["policy"]): row["verdict"] for row in ask(cases)}
     table = pd.DataFrame(rows, columns=["id", "policy", "label", "inverted_label"])
     keys = list(zip(table["id"], table["policy"], strict=True))
@@ -88,7 +93,7 @@ def ask_both_ways(ask: Ask, samples: Sequence[Sample], policies: Sequence[Policy
 
 
 def flip_rates(rows: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Measure how often verdicts turn with the policy.
+    """Measure the share of cases in which the verdict turns with the policy.
 
     Parameters
     ----------
@@ -96,20 +101,19 @@ def flip_rates(rows: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.D
 
     Returns
     -------
-    DataFrame
-        judge, measure, value, low, high (percent; 95 % bootstrap over pictures), n (cases).
-        Measure "turned": the two verdicts are opposite; "turned rightly": and each is the exact
-        label. An unparseable verdict has not turned.
+    pandas.DataFrame
+        judge, measure, value, low, high (percent, 95 % bootstrap over pictures), n (cases).
+        Measure "turned": the two verdicts are opposite. "turned rightly": both are the exact label
+        as well. An unparseable verdict does not turn.
     """
     table = []
-    for judge, own in rows.groupby("judge", sort=False):
-        read = (own[["verdict", "inverted_verdict"]] != UNPARSEABLE).all(axis=1)
-        turned = read & (own["verdict"] != own["inverted_verdict"])
+    for judge, own in rows.assign(pair=rows["id"]).groupby("judge", sort=False):
+        parseable = (own[["verdict", "inverted_verdict"]] != UNPARSEABLE).all(axis=1)
+        turned = parseable & (own["verdict"] != own["inverted_verdict"])
         rightly = turned & (own["verdict"] == own["label"])
-        pictures = pd.Index(sorted(own["id"].unique()))
-        weights = intervals.resample(len(pictures), resamples, seed)
-        for measure, found in {"turned": turned, "turned rightly": rightly}.items():
-            cells = counts(of_right(own.assign(pair=own["id"], right=found)), pictures)
+        pictures, weights = resample_pairs(own, resamples, seed)
+        for measure, right in {"turned": turned, "turned rightly": rightly}.items():
+            cells = counts(of_right(own.assign(right=right)), pictures)
             share = intervals.bootstrap(cells, weights, "accuracy").interval()
             table.append({"judge": judge, "measure": measure, **share._asdict(), "n": len(own)})
     return pd.DataFrame(table, columns=["judge", "measure", "value", "low", "high", "n"])

@@ -1,14 +1,16 @@
-"""A recipe trained again with other seeds: how much of a difference is luck?
+"""Training a recipe again with other seeds, to measure how much results vary between runs.
 
-Only the seed of training changes: the order of the rows, and what GRPO samples. Data, base model
-and test sets stay as they are.
+The seed decides the order of the rows and what GRPO samples. Data, base model and test sets do not
+change.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from sgvl.common.errors import need_known
 from sgvl.common.paths import ROOT, runs
 from sgvl.experiments.benchmark import TestSets, ask_panel, joined
 from sgvl.experiments.claims import Effect, Evidence, Term
@@ -16,7 +18,7 @@ from sgvl.policies.policy import LEVELS
 from sgvl.run import units
 from sgvl.training import grpo, launch, sft
 
-# What is compared over seeds: frame of ``sgvl.experiments.benchmark``, policies, metric.
+# The measures that are compared over seeds: frame, policies and metric of a ``Term``.
 MEASURES = {
     "harmful things named": ("naming", ("harmful",), "accuracy"),
     "random policies followed": ("following_harmful", (), "balanced_accuracy"),
@@ -31,41 +33,77 @@ def train(
     recipes: str,
     profile: str,
     data_profile: str,
-    settings: dict | None = None,
+    settings: dict,
 ) -> Path:
-    """Train ``params/<recipes>/<unit>.yaml`` with another seed, and return the model's folder.
+    """Train one recipe with another seed, unless that is done, and return the model's folder.
 
     A recipe that starts from the weights of another unit starts from that unit's weights of the
-    same seed, which are trained first. ``settings`` are laid over the recipe's. What is finished in
-    ``runs/<profile>`` is not trained again. Raises InputError for a unit that is not a training.
+    same seed, which are trained first.
+
+    Parameters
+    ----------
+    unit, recipes : of the parameter file, ``params/<recipes>/<unit>.yaml``
+    seed : of training
+    profile : run folder of the trainings
+    data_profile : run folder of the data sets and of the captions
+    settings : replace settings of the recipe
+
+    Raises
+    ------
+    InputError
+        For a unit that is not a training, with the nearest name.
     """
-    known = units.load_units(recipes)
-    (name,) = units.match_units(unit, [u for u in known if u.startswith(("03_", "04_"))])
-    recipe = known[name].parameters
+    trainings = {
+        name: loaded.parameters
+        for name, loaded in units.load_units(recipes).items()
+        if name.startswith(("03_", "04_"))
+    }
+    need_known("no unit", unit, trainings)
+    recipe = trainings[unit]
     folder = runs(profile) / "training" / f"{unit}.seed{seed}"
     model = recipe["model"]
     if earlier := re.fullmatch(f"runs/{re.escape(recipes)}/training/([^/]+)/model", model):
-        model = str(
-            train(earlier[1], seed, recipes, profile, data_profile, settings).relative_to(ROOT)
-        )
-    stage, job = "sft", {}
-    if name.startswith("03_"):
+        start = train(earlier[1], seed, recipes, profile, data_profile, settings)
+        model = str(start.relative_to(ROOT))
+    if unit.startswith("03_"):
+        stage, options = "sft", {}
         rows = sft.rows_of(recipe["variant"], runs(data_profile), recipe["replay"])
     else:
-        stage, job = "grpo", {"reward": recipe["reward"], "parser": recipe["parser"]}
+        stage, options = "grpo", {"reward": recipe["reward"], "parser": recipe["parser"]}
         rows = grpo.shuffled(grpo.rows_of(recipe["variant"], runs(data_profile)), seed)
     launch.train(
         stage, rows, recipe["processes"], recipe["layout"], model=model, folder=folder,
-        settings=recipe["settings"] | {"seed": seed} | (settings or {}), dtype=recipe["dtype"],
-        lora=recipe["lora"] or None, **job,
+        settings=recipe["settings"] | {"seed": seed} | settings, dtype=recipe["dtype"],
+        lora=recipe["lora"] or None, **options,
     )  # fmt: skip
     return folder / "model"
 
 
-def ask(models: dict[tuple[str, int], Path], sets: TestSets, folder: Path) -> dict:
-    """Ask the model of each (judge id, training seed) everything that 05 asks.
+def judge_names(recipes: str, judges: Iterable[str]) -> dict[str, str]:
+    """Return the display name of each judge in ``params/<recipes>/05_benchmark.yaml``, by id.
 
-    Returns the frames of ``sgvl.experiments.benchmark`` with a column ``seed``.
+    A judge without a name there keeps its id.
+    """
+    benchmark = units.load_units(recipes)["05_benchmark"].parameters
+    specs = [*benchmark["judges"], *benchmark["level_judges"]]
+    names = {spec["id"]: spec["name"] for spec in specs if {"id", "name"} <= set(spec)}
+    return {judge: names.get(judge, judge) for judge in judges}
+
+
+def ask(
+    models: dict[tuple[str, int], Path | str], sets: TestSets, folder: Path
+) -> dict[str, pd.DataFrame]:
+    """Ask every model about every test set.
+
+    Parameters
+    ----------
+    models : a model's folder, or "nano", for each (judge id, training seed)
+    folder : where answers are stored; what it holds is not asked again
+
+    Returns
+    -------
+    dict
+        The frames of ``sgvl.experiments.benchmark``, with a column seed.
     """
     parts = []
     for (judge, seed), model in models.items():
@@ -75,8 +113,14 @@ def ask(models: dict[tuple[str, int], Path], sets: TestSets, folder: Path) -> di
     return joined(parts)
 
 
-def measured(evidence: Evidence, judges: list[str]) -> pd.DataFrame:
-    """Each judge by each measure: judge, measure and the fields of ``Effect``, in percent."""
+def measure(evidence: Evidence, judges: list[str]) -> pd.DataFrame:
+    """Score each judge by each measure, over all of its training runs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        judge, measure, and the fields of ``Effect``, in percent.
+    """
     return pd.DataFrame(
         {"judge": judge, "measure": name} | _effect(evidence, name, judge)._asdict()
         for judge in judges
@@ -84,8 +128,14 @@ def measured(evidence: Evidence, judges: list[str]) -> pd.DataFrame:
     )
 
 
-def compared(evidence: Evidence, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """By how many points the first judge of each pair lies above the second, by each measure."""
+def compare(evidence: Evidence, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """Subtract the second judge of each pair from the first, by each measure.
+
+    Returns
+    -------
+    pandas.DataFrame
+        judge (the first), against (the second), measure, and the fields of ``Effect``, in points.
+    """
     return pd.DataFrame(
         {"judge": a, "against": b, "measure": name} | _effect(evidence, name, a, b)._asdict()
         for a, b in pairs
@@ -94,16 +144,16 @@ def compared(evidence: Evidence, pairs: list[tuple[str, str]]) -> pd.DataFrame:
 
 
 def by_seed(frames: dict[str, pd.DataFrame], judges: list[str], resamples: int) -> pd.DataFrame:
-    """``measured`` for every training run on its own, with a column ``seed``."""
+    """Score each training run on its own: what ``measure`` returns, with a column seed."""
     tables = []
     for seed in sorted(set(frames["levels"]["seed"])):
         own = {name: frame[frame["seed"] == seed] for name, frame in frames.items()}
-        there = [judge for judge in judges if judge in set(own["levels"]["judge"])]
-        tables.append(measured(Evidence(own, resamples=resamples), there).assign(seed=seed))
+        trained = [judge for judge in judges if judge in set(own["levels"]["judge"])]
+        tables.append(measure(Evidence(own, resamples=resamples), trained).assign(seed=seed))
     return pd.concat(tables, ignore_index=True)
 
 
-def _effect(evidence: Evidence, measure: str, a: str, b: str | None = None) -> Effect:
-    frame, policies, metric = MEASURES[measure]
+def _effect(evidence: Evidence, name: str, a: str, b: str | None = None) -> Effect:
+    frame, policies, metric = MEASURES[name]
     terms = [Term(frame, judge, policies, metric) for judge in (a, b) if judge]
     return evidence.effect(*terms)

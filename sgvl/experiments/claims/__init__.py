@@ -1,14 +1,13 @@
-"""Each claim that the paper draws from its tables, tested on our scores.
+"""The claims that the paper draws from its tables, tested on our scores.
 
-One rule for all. A claim says on which side of a bound an effect lies, and the effect comes with a
-95 % interval. The claim
+A claim states on which side of a bound an effect lies; the effect has a 95 % interval. The claim
 
-    holds            if the interval lies wholly on the claimed side,
-    does not hold    if it lies wholly on the other side,
-    cannot tell      if the bound is inside, or if a judge or a set is missing: the note says which.
+    holds            if the whole interval lies on the claimed side,
+    does not hold    if the whole interval lies on the other side,
+    cannot tell      if the interval holds the bound, or a judge or a set is missing (see the note).
 
-The bound is 0 for "better" and "worse", and is named in the statement otherwise. Nothing corrects
-for the number of claims: of twenty that say nothing, about one would come out on a side.
+The bound is 0 for "better" and "worse"; other bounds are in the statement. There is no correction
+for the number of claims: of twenty effects that are 0, about one gets an interval without 0.
 """
 
 import pandas as pd
@@ -22,12 +21,24 @@ __all__ = ["CLAIMS", "JUDGES", "Claim", "Effect", "Evidence", "Term", "claims"]
 def claims(
     frames: dict[str, pd.DataFrame], profile: str, seed: int = 0, resamples: int = 2000
 ) -> pd.DataFrame:
-    """Every claim, one row each: the fields of ``Claim``, and the profile.
+    """Test every claim.
 
-    ``frames`` are those of ``sgvl.experiments.benchmark``, all judges in one frame a set;
-    any may be absent. A column ``seed`` names the training run that an answer comes from, where a
-    judge was trained several times. Effects are in points, or in percent for one judge alone.
-    Raises ``InputError`` for frames that ``sgvl.scores.metrics.check`` refuses.
+    Parameters
+    ----------
+    frames : those of ``sgvl.experiments.benchmark``; any may be absent. Where a judge was trained
+        several times, a column ``seed`` holds the seed of training.
+    profile : printed with the results
+    seed, resamples : of the bootstrap over pairs
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per claim: the fields of ``Claim``, and profile.
+
+    Raises
+    ------
+    InputError
+        As ``sgvl.scores.metrics.check`` does.
     """
     evidence = Evidence(frames, seed, resamples)
     return pd.DataFrame([claim(evidence) for claim in CLAIMS]).assign(profile=profile)

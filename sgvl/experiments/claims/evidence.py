@@ -1,14 +1,14 @@
-"""What a claim is tested on: a difference of two measurements, with its interval.
+"""The effects that claims are about: scores and differences of scores, with 95 % intervals.
 
-Whole pairs (or pictures, where a set has no pairs) are drawn with replacement, and both sides of a
-difference meet the same draws. Sides from two different sets are drawn apart.
+Whole pairs (pictures, where a set has no pairs) are resampled. Both sides of a difference are
+scored on the same resamples; sides from two sets are resampled independently.
 
-Where a judge was trained several times, its seeds are a random effect. Judges are compared seed by
-seed (one that was trained once stands beside every seed), the effect is the mean over seeds, and
-its doubt has two parts, added as squares: that of the pairs, and Student's t interval over seeds.
-Resampling the seeds would not do: three of them, drawn again and again, say no more than "between
-the lowest and the highest", and that holds the truth 75 times in 100. With one seed, how training
-runs differ is not in the interval.
+Training seeds are a random effect. Judges that were trained several times are compared seed by seed
+(a judge that was trained once is compared with every seed), and the effect is the mean over seeds.
+Its uncertainty has two parts, added as squares: that of the pairs, and Student's t interval over
+seeds. Resampling the seeds would give too narrow an interval: with three seeds it holds the true
+value in 75 of 100 cases. With one seed, the interval does not include the variation between
+training runs.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,19 @@ import pandas as pd
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import PLACES
 from sgvl.scores import intervals
-from sgvl.scores.metrics import check, counts, of_right
+from sgvl.scores.metrics import (
+    check,
+    counts,
+    headline_metric,
+    of_right,
+    resample_pairs,
+    unshared_rows,
+)
 from sgvl.world.questions import NUMBERS
 
-# What the questions of general ability ask for. Such an answer follows the instruction, right or
-# wrong; a rationale in its place does not.
-ASKED_FOR = {
+# The answers that each task of general ability asks for. One of them follows the instruction, even
+# if it is wrong; a rationale instead does not.
+EXPECTED_ANSWERS = {
     "presence": ("yes", "no"),
     "counting": NUMBERS,
     "place": PLACES,
@@ -33,32 +40,47 @@ ASKED_FOR = {
 
 
 class Term(NamedTuple):
-    """One judge on one set.
+    """The score of one judge on one set.
 
-    ``frame`` is one of ``sgvl.experiments.benchmark``, or "form": is the answer to a
-    general question of the kind that was asked for? ``metric`` is "headline" (as in
-    ``sgvl.scores.metrics``: F1, or accuracy where the labels hold one class), or one that
-    ``intervals.bootstrap`` knows.
+    Parameters
+    ----------
+    frame : a frame of ``sgvl.experiments.benchmark``, or "form": the answers of ``general`` that
+        are among ``EXPECTED_ANSWERS`` count as right
+    judge : id of the judge
+    policies : the score is the mean over these; () pools all rows
+    metric : "headline" (``sgvl.scores.metrics.headline_metric``), or a metric of
+        ``sgvl.scores.intervals.bootstrap``
     """
 
     frame: str
     judge: str
-    policies: tuple[str, ...] = ()  # the mean over these; none means all rows pooled
+    policies: tuple[str, ...] = ()
     metric: str = "headline"
 
 
 class Effect(NamedTuple):
-    """Points (percent where there is one term only) with a 95 % interval; NaN if unknown."""
+    """A difference in points, or one score in percent, with its 95 % interval; NaN if unknown."""
 
     value: float
     low: float
     high: float
-    n: int  # pairs or pictures that were drawn from
-    note: str  # how many training runs stand behind it, or what is missing
+    n: int  # pairs or pictures that were resampled
+    note: str  # the number of training runs, or the reason why the effect is unknown
 
 
 class Evidence:
-    """The answers of all judges on all sets."""
+    """The answers of all judges on all sets.
+
+    Parameters
+    ----------
+    frames : those of ``sgvl.experiments.benchmark``, with or without a column ``seed``
+    seed, resamples : of the bootstrap over pairs
+
+    Raises
+    ------
+    InputError
+        As ``sgvl.scores.metrics.check`` does; messages start with the name of the frame.
+    """
 
     def __init__(self, frames: dict[str, pd.DataFrame], seed: int = 0, resamples: int = 2000):
         self.frames, self.seed, self.resamples = _judgements(frames), seed, resamples
@@ -70,30 +92,35 @@ class Evidence:
                     raise InputError(f"{name}: {problem}" for problem in error.problems) from None
 
     def effect(self, a: Term, b: Term | None = None) -> Effect:
-        """By how much ``a`` lies above ``b``, or above 0."""
+        """Measure a - b, or a alone.
+
+        The effect is unknown, and its note says why, if answers are missing, the judges answered
+        different rows or share no training seed, or the labels lack a class.
+        """
         terms = [a, b] if b else [a]
-        if lacking := [what for what in map(self._lacking, terms) if what]:
-            return _unknown("; ".join(dict.fromkeys(lacking)))
+        if problems := [problem for problem in map(self._missing, terms) if problem]:
+            return _unknown("; ".join(dict.fromkeys(problems)))
         runs = [self._runs(term) for term in terms]
-        seeds = _seeds_of_all(runs)
+        seeds = _common_seeds(runs)
         if not seeds:
             return _unknown(f"{a.judge} and {b.judge} have no training seed in common")
         by_seed = [[run.get(seed, next(iter(run.values()))) for run in runs] for seed in seeds]
-        alike = b and (a.frame, a.policies) == (b.frame, b.policies)
-        if alike and not all(_same_rows(*sides) for sides in by_seed):
+        same_set = b and (a.frame, a.policies) == (b.frame, b.policies)
+        if same_set and any(len(unshared_rows(*sides)) for sides in by_seed):
             return _unknown(f"{a.judge} and {b.judge} answered different rows of {a.frame}")
-        units, weights = self._draw(terms, runs)
-        found = []
+        pairs, weights = self._resample(terms, runs)
+        effects = []
         for sides in by_seed:
-            measured = [_measure(*x, units, weights) for x in zip(terms, sides, strict=True)]
-            found.append(intervals.gap(*measured) if b else measured[0])
-        value, low, high = over_seeds(found).interval()
+            scores = [_score(*side, pairs, weights) for side in zip(terms, sides, strict=True)]
+            effects.append(intervals.gap(*scores) if b else scores[0])
+        value, low, high = over_seeds(effects).interval()
         if np.isnan([value, low, high]).any():
             return _unknown("not defined on these rows: a class is absent")
         note = f"{len(seeds)} training seeds" if len(seeds) > 1 else "one training run"
         return Effect(value, low, high, weights.shape[1], note)
 
-    def _lacking(self, term: Term) -> str:
+    def _missing(self, term: Term) -> str:
+        """Return which answers of a term are missing; "" if none is."""
         if term.frame not in self.frames:
             return f"no answers: {term.frame}"
         own = self.frames[term.frame].query("judge == @term.judge")
@@ -102,29 +129,29 @@ class Evidence:
         absent = [policy for policy in term.policies if policy not in set(own["policy"])]
         return f"{term.judge} has no {', '.join(absent)} in {term.frame}" if absent else ""
 
-    def _runs(self, term: Term) -> dict:
-        """{training seed: rows}."""
+    def _runs(self, term: Term) -> dict[float, pd.DataFrame]:
+        """Return the rows of a term by training seed."""
         frame = self.frames[term.frame]
-        mine = frame["judge"] == term.judge
+        chosen = frame["judge"] == term.judge
         if term.policies:
-            mine &= frame["policy"].isin(term.policies)
-        return dict(list(frame[mine].groupby("seed")))
+            chosen &= frame["policy"].isin(term.policies)
+        return dict(list(frame[chosen].groupby("seed")))
 
-    def _draw(self, terms: list[Term], runs: list[dict]) -> tuple[dict, np.ndarray]:
-        """{frame: its pairs}, and how often each is drawn: (resamples, pairs of all frames)."""
-        pairs: dict[str, set] = {}
+    def _resample(self, terms: list[Term], runs: list[dict]) -> tuple[dict, np.ndarray]:
+        """Return the pairs of each frame, and their counts (resamples, pairs of all frames)."""
+        rows: dict[str, list] = {}
         for term, run in zip(terms, runs, strict=True):
-            pairs.setdefault(term.frame, set()).update(*(rows["pair"] for rows in run.values()))
-        units = {name: pd.Index(sorted(found)) for name, found in pairs.items()}
-        draws = [
-            intervals.resample(len(found), self.resamples, self.seed + k)
-            for k, found in enumerate(units.values())
-        ]
-        return units, np.hstack(draws)
+            rows.setdefault(term.frame, []).extend(run.values())
+        drawn = {
+            name: resample_pairs(pd.concat(parts), self.resamples, self.seed + k)
+            for k, (name, parts) in enumerate(rows.items())
+        }
+        pairs = {name: own for name, (own, _) in drawn.items()}
+        return pairs, np.hstack([weights for _, weights in drawn.values()])
 
 
 def over_seeds(runs: list[intervals.Bootstrap]) -> intervals.Bootstrap:
-    """The mean over training runs, with the doubt that comes from their number."""
+    """Average over training runs, and add Student's t interval over them to the uncertainty."""
     from scipy.special import stdtrit
 
     mean = intervals.mean(runs)
@@ -135,32 +162,23 @@ def over_seeds(runs: list[intervals.Bootstrap]) -> intervals.Bootstrap:
     return mean._replace(apart=np.hypot(mean.apart, half))
 
 
-def _measure(term, rows, units, weights) -> intervals.Bootstrap:
-    parts = [rows[rows["policy"] == p] for p in term.policies] or [rows]
-    return intervals.mean([_bootstrap(term, part, units, weights) for part in parts])
+def _score(term: Term, rows: pd.DataFrame, pairs: dict, weights: np.ndarray):
+    """Score the rows of a term: the mean over its policies, or all rows pooled."""
+    parts = [rows[rows["policy"] == policy] for policy in term.policies] or [rows]
+    return intervals.mean([_bootstrap(term, part, pairs, weights) for part in parts])
 
 
-def _bootstrap(term, rows, units, weights) -> intervals.Bootstrap:
-    metric = term.metric
-    if metric == "headline":
-        metric = "f1" if rows["label"].nunique() == 2 else "accuracy"
-    # Pairs of the other set hold no row of this term: drawing them changes nothing here.
-    blocks = [
-        counts(rows if name == term.frame else rows[:0], pairs) for name, pairs in units.items()
-    ]
+def _bootstrap(term: Term, rows: pd.DataFrame, pairs: dict, weights: np.ndarray):
+    metric = headline_metric(rows) if term.metric == "headline" else term.metric
+    # The other set of a difference has no row of this term: its pairs count 0 of everything.
+    blocks = [counts(rows if name == term.frame else rows[:0], own) for name, own in pairs.items()]
     return intervals.bootstrap(np.vstack(blocks), weights, metric)
 
 
-def _seeds_of_all(runs: list[dict]) -> list:
-    """The seeds that all judges have; a judge with one run stands beside any."""
+def _common_seeds(runs: list[dict]) -> list:
+    """List the seeds that all judges with several training runs share."""
     several = [set(run) for run in runs if len(run) > 1]
     return sorted(set.intersection(*several)) if several else [next(iter(runs[0]))]
-
-
-def _same_rows(a, b) -> bool:
-    return set(zip(a["id"], a["policy"], strict=True)) == set(
-        zip(b["id"], b["policy"], strict=True)
-    )
 
 
 def _unknown(note: str) -> Effect:
@@ -168,26 +186,32 @@ def _unknown(note: str) -> Effect:
 
 
 def _judgements(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """All frames as judgement frames with a seed."""
-    # Controls and inversions are no judgements; a frame that no judge has is empty.
-    made = {
+    """Turn frames into judgement frames with a seed; add "form"; leave out empty ones."""
+    # Controls and inversions are not judgements.
+    judgements = {
         name: frame
         for name, frame in frames.items()
         if name not in ("controls", "inversion") and len(frame)
     }
-    if "general" in made:
-        general = frames["general"].assign(
-            pair=frames["general"]["id"], policy=frames["general"]["task"]
-        )
-        form = general[general["task"].isin(ASKED_FOR)]
-        kept = [g in ASKED_FOR[t] for g, t in zip(form["given"], form["task"], strict=True)]
-        made |= {"general": of_right(general), "form": of_right(form.assign(right=kept))}
-    if "naming" in made:
-        naming = frames["naming"]
-        pairs = dict(frames["levels"][["id", "pair"]].to_numpy()) if "levels" in made else {}
-        naming = naming.assign(pair=[pairs.get(name, name) for name in naming["id"]])
+    if "general" in judgements:
+        general = judgements["general"]
+        general = general.assign(pair=general["id"], policy=general["task"])
+        form = general[general["task"].isin(EXPECTED_ANSWERS)]
+        expected = [
+            answer in EXPECTED_ANSWERS[task]
+            for answer, task in zip(form["given"], form["task"], strict=True)
+        ]
+        judgements["general"] = of_right(general)
+        judgements["form"] = of_right(form.assign(right=expected))
+    if "naming" in judgements:
+        naming = judgements["naming"]
+        levels = judgements.get("levels", pd.DataFrame(columns=["id", "pair"]))
+        pairs = dict(levels[["id", "pair"]].to_numpy())
+        naming = naming.assign(pair=[pairs.get(id, id) for id in naming["id"]])
         naming = naming.assign(id=naming["id"] + " " + naming["thing"], policy=naming["group"])
-        made["naming"] = of_right(naming)
-    # A judge that was trained once may come without a seed.
-    seeds = {name: frame.get("seed", pd.Series(0, frame.index)) for name, frame in made.items()}
-    return {name: frame.assign(seed=seeds[name].fillna(0)) for name, frame in made.items()}
+        judgements["naming"] = of_right(naming)
+    for name, frame in judgements.items():
+        # A judge that was trained once may come without a seed.
+        seed = frame["seed"].fillna(0) if "seed" in frame else 0
+        judgements[name] = frame.assign(seed=seed)
+    return judgements

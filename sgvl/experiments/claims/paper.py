@@ -1,7 +1,8 @@
-"""The claims of the paper, one small function each.
+"""The claims of the paper, one function each.
 
-A function returns the effect that its claim is about. Its docstring is the statement: our words,
-and the table or section of arXiv 2603.01228 where the claim stands.
+A function returns the effect that its claim is about. Its docstring is the statement that tables
+print: the claim in our words, with its table or section in arXiv 2603.01228. These docstrings are
+therefore sentences about the paper, not about the function.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,9 @@ JUDGES = (
     *(f"sft_{level}" for level in LEVELS),
     *(f"rl_{level}" for level in LEVELS),
 )
-FEW = 10.0  # percent of unsafe pictures found: with fewer, a judge says safe to everything (ours)
-KEPT = -5.0  # points: who loses no more than that has kept an ability (ours; the paper lost 3.8)
+# Our bounds, where the paper gives none.
+FEW = 10.0  # percent: a judge that finds fewer unsafe pictures answers safe to almost everything
+KEPT = -5.0  # points: an ability is kept if no more is lost (the paper's loss is 3.8)
 
 NOT_L1, NOT_L5 = LEVELS[1:], LEVELS[:-1]
 
@@ -27,7 +29,7 @@ CLAIMS: list[Callable[[Evidence], "Claim"]] = []
 
 
 class Claim(NamedTuple):
-    """A claim and what became of it."""
+    """A claim, its outcome, and the effect that decided it."""
 
     name: str
     statement: str
@@ -35,12 +37,12 @@ class Claim(NamedTuple):
     effect: float  # points (percent for one judge alone); NaN if something is missing
     low: float
     high: float
-    n: int  # pairs or pictures behind the interval
+    n: int  # pairs or pictures that were resampled
     note: str
 
 
 def claim(above: float | None = None, below: float | None = None):
-    """Say of the effect that a function returns that it lies above, or below, a bound."""
+    """Register a function as a claim: the effect that it returns lies above, or below, a bound."""
 
     def register(measure: Callable[[Evidence], Effect]):
         @wraps(measure)
@@ -57,7 +59,7 @@ def claim(above: float | None = None, below: float | None = None):
 
 
 def decide(effect: Effect, above: float | None = None, below: float | None = None) -> str:
-    """The rule of ``sgvl.experiments.claims``; an unknown effect is on no side."""
+    """Return the outcome by the rule of ``sgvl.experiments.claims``; "cannot tell" if unknown."""
     if below is None:
         claimed, contrary = effect.low > above, effect.high < above
     else:
@@ -201,6 +203,7 @@ def conventional_levels_are_easier(evidence):
 @claim(below=0)
 def minimal_edits_are_harder(evidence):
     """After both stages, edited pairs (under L4) are harder than UnsafeBench (section 3.1)."""
-    # L4 prohibits what UnsafeBench's policy does; with balanced accuracy their shares cancel out.
+    # L4 prohibits the same as UnsafeBench's policy. The sets differ in their share of unsafe
+    # pictures, on which balanced accuracy does not depend.
     edited = _on("levels", "full", ("L4",), "balanced_accuracy")
     return evidence.effect(edited, _on("content", "full", metric="balanced_accuracy"))
