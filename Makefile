@@ -50,7 +50,7 @@ test-slow: env  ## run the tests that train a model
 	$(BIN)/python -m pytest -m slow
 
 # Drives a Chromium of the system, so no browser is downloaded.
-test-browser: env  ## run the classroom in JupyterLab, Voila and as a file, in Chromium
+test-browser: env  ## run the classroom in JupyterLab, Voila and as a file, and measure the report, in Chromium
 	$(BIN)/pip install -qq --disable-pip-version-check -c $(LOCK) -e ".[browser]"
 	$(BIN)/python -m pytest -m browser
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -165,6 +166,39 @@ def test_a_judges_name_is_never_wrapped_and_an_interval_stands_beneath(folder, t
     assert (
         '<table class="judges">' in text and ".judges td:first-child { white-space: nowrap" in text
     )
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM, reason="needs a Chromium")
+def test_the_widest_table_fits_1280_pixels_and_the_first_screen_is_one(folder, table5, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    judges = [f"Ours (RL+SafeEdit) {k}" for k in range(11)]
+    head = "{} (F1) n=200, 100 unsafe"
+    columns = [head.format(name) for name in ("Illegal activity", *"BCDEFGHIJK")]
+    wide = pd.DataFrame("100.0 [85.1, 100.0]", pd.Index(judges, name="judge"), columns)
+    write_table(wide, folder, "table2", "Nine categories", "n = 200")
+    Image.new("RGB", (1200, 900), "blue").save(folder / "table6_heatmap.png")
+    claims = pd.concat([CLAIMS] * 7, ignore_index=True)
+    _, document = page.write(folder, a_run(table5, claims=claims))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab.goto(document.as_uri())
+        tables_that_scroll = tab.locator(".wide").evaluate_all(
+            "divs => divs.filter(d => d.scrollWidth > d.clientWidth).map(d => d.innerText)"
+        )
+        assert tables_that_scroll == []
+        lines_of_names = tab.locator(".judges td:first-child").evaluate_all(
+            "cells => cells.map(cell => { const text = document.createRange();"
+            " text.selectNodeContents(cell); return text.getClientRects().length; })"
+        )
+        assert len(lines_of_names) > 50 and set(lines_of_names) == {1}
+        assert tab.locator(".first").bounding_box()["height"] < 800
+        browser.close()
 
 
 def test_the_seeds_of_another_run_are_shown(folder, table5, tmp_path):

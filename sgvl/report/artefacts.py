@@ -79,6 +79,7 @@ class Comparison(NamedTuple):
 
     @property
     def agrees(self) -> bool:
+        """Return False if the artefact is missing or has cells outside."""
         return self.outcome not in (OUTSIDE, MISSING)
 
 

@@ -12,7 +12,7 @@ from sgvl.world.scenes import Scene, render
 
 
 def matched_pairs(bench: Dataset, edits: Mapping[str, str]) -> list[dict]:
-    """Take the first pair of each category that was edited in the given way, for Figure 2.
+    """Take the first pair of each category and edit, to show in Figure 2.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class Status(StrEnum):
 
     @property
     def done(self) -> bool:
-        """True for the statuses in which a unit need not run."""
+        """Return True for the statuses in which a unit need not run."""
         return self in (Status.OK, Status.OLD_CODE)
 
 

@@ -141,8 +141,8 @@ def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list
     run = PurePosixPath("runs", profile)
     texts = [text for text in _parts(parameters) if isinstance(text, str)]
     paths = [path for path in map(PurePosixPath, texts) if run in path.parents]
-    given = {run / give: name for name, unit in units.items() for give in unit.gives}
-    return [name for give, name in given.items() if any(map(give.is_relative_to, paths))]
+    writers = {run / file: name for name, unit in units.items() for file in unit.gives}
+    return [name for file, name in writers.items() if any(map(file.is_relative_to, paths))]
 
 
 def _digests(globs: list[str], parameters: dict) -> dict[str, str]:

@@ -162,8 +162,8 @@ def repeats(cells: pd.DataFrame, alias: dict[str, str]) -> list[Finding]:
         first, *others = own.itertuples()
         for other in others:
             compared += 1
-            places = min(first.decimals, other.decimals)
-            if not arithmetic.same(first.value, other.value, places):
+            digits = min(first.decimals, other.decimals)
+            if not arithmetic.same(first.value, other.value, digits):
                 where = f"{first.table} and {other.table}, {row}, {name}"
                 printed = f"{first.printed} and {other.printed}"
                 certainty = given("decimals", "same rows", "one model")

@@ -182,8 +182,8 @@ def check_cells(claim: Claim, cells: pd.DataFrame) -> Finding:
         return claim.finding(follows, agrees(len(chosen) == claim.value), "reading")
     extreme = {"minimum": chosen["value"].min(), "maximum": chosen["value"].max()}
     chosen = chosen[chosen["value"] == extreme.get(claim.kind, chosen["value"])]
-    places = np.minimum(chosen["decimals"], claim.decimals)
-    fits = same(chosen["value"], claim.value, places)
+    digits = np.minimum(chosen["decimals"], claim.decimals)
+    fits = same(chosen["value"], claim.value, digits)
     names = " and ".join(f"{cell.row} {cell.column} {cell.printed}" for cell in chosen.itertuples())
     return claim.finding(f"{chosen['table'].iloc[0]} has {names}", agrees(fits.all()))
 
