@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nbconvert import HTMLExporter
 
 from sgvl import widgets
 from sgvl.common.errors import InputError
@@ -31,6 +32,7 @@ SHOTS = ROOT / "runs" / "browser"
 NOTEBOOK = "notebooks/08_classroom.ipynb"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+LAB = ["--allow-root", "--IdentityProvider.token="]
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 WIDTH = 900  # pixels; a projector shows as much, larger
 VERDICT = re.compile("safe|unparseable")
@@ -39,7 +41,7 @@ ANSWER, RUN = 20_000, 300_000  # milliseconds for a panel to change, for a noteb
 # Addresses that may be missing, of which the console says so.
 BENIGN = [
     r"/lsp/status",  # JupyterLab asks for a language server, which nobody installed
-    r"//cdn\.",  # Voila's template links to icons; nothing of ours has one
+    r"//(cdn|unpkg)",  # templates of Voila and nbconvert link to icons and scripts; ours need none
 ]
 
 
@@ -123,10 +125,10 @@ def page(browser) -> Iterator:
     page = browser.new_page(viewport={"width": WIDTH, "height": 1400})
     errors = []
 
-    def note(said):
-        where = said.location["url"]
-        if said.type == "error" and not re.search("|".join(BENIGN), where):
-            errors.append(f"{said.text} {where}")
+    def note(message):
+        where = message.location["url"]
+        if message.type == "error" and not re.search("|".join(BENIGN), where):
+            errors.append(f"{message.text} {where}")
 
     page.on("console", note)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -300,8 +302,7 @@ def test_in_jupyterlab(serve, lesson, page):
     settings = lesson / "jupyter/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    options = ["--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={lesson}"]
-    address = serve("jupyterlab", *options)
+    address = serve("jupyterlab", *LAB, f"--ServerApp.root_dir={lesson}")
     exported = lesson / "runs" / "smoke" / "classroom" / "classroom.html"
     exported.unlink()
     page.goto(f"{address}/doc/tree/{NOTEBOOK}")
@@ -314,6 +315,26 @@ def test_in_jupyterlab(serve, lesson, page):
     room = Lesson("lab", page, ".widget-vbox.sgvl")
     teach(room)
     ask_the_model(room)
+
+
+def test_an_executed_notebook_in_jupyterlab(serve, lesson, page):
+    address = serve("jupyterlab", *LAB, f"--ServerApp.root_dir={lesson}")
+    page.goto(f"{address}/doc/tree/out.ipynb")
+    page.get_by_text("still picture of a widget").first.wait_for(timeout=RUN)
+    assert page.locator(".widget-vbox").count() == 0
+    page.screenshot(path=SHOTS / "executed-lab.png")
+
+
+def test_an_executed_notebook_as_html(lesson, page):
+    html, _ = HTMLExporter().from_filename(str(lesson / "out.ipynb"))
+    (lesson / "out.html").write_text(html, encoding="utf-8")
+    page.context.set_offline(True)
+    page.goto((lesson / "out.html").as_uri())
+    stills = page.locator(".sgvl:has(.still)")
+    assert stills.count() == 7 and legible(stills) == []
+    broken = "pictures => pictures.filter(picture => !picture.naturalWidth).length"
+    assert page.locator("img").evaluate_all(broken) == 0
+    page.screenshot(path=SHOTS / "executed.png", full_page=True)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("voila"), reason="needs voila")

@@ -1,8 +1,9 @@
-"""The classroom's widgets, driven by the values of their controls, and what their twin holds."""
+"""The classroom's widgets, driven by the values of their controls, and the exported page."""
 
 import html
 import json
 import re
+import shutil
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -15,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from sgvl import widgets
 from sgvl.common.errors import InputError
+from sgvl.common.paths import PACKAGE
 from sgvl.data import Sample
 from sgvl.judges import Judgement, make_judge, under
 from sgvl.policies import brief
@@ -22,19 +24,20 @@ from sgvl.policies.concepts import CATEGORIES, PLACES, concepts
 from sgvl.policies.policy import load, load_all
 from sgvl.report import figures
 from sgvl.widgets import number_views, parts, picture_views
+from sgvl.world import pairs
 from sgvl.world.scenes import render
 
 LEVELS = load_all()
-KNIFE, AXE, SYRINGE, PILL, SKULL, PLACARD, HUG, CAKE = widgets.CLASS
+KNIFE, AXE, HUG, CAKE = (widgets.CLASS[k] for k in (0, 1, 6, 7))
 
 
 @pytest.fixture(scope="module")
 def model():
-    return make_judge({"kind": "chat", "name": "model", "model": "nano"})
+    return make_judge({"kind": "chat", "id": "model", "model": "nano"})
 
 
 def column(text: str, head: str) -> list[str]:
-    """The cells of one column of the only table in a text twin."""
+    """The cells of one column of the only table of a view in words."""
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     place = rows[0].index(head)
     return [row[place] for row in rows[2:]]
@@ -62,7 +65,7 @@ def test_clauses_are_quoted_as_they_were_typed():
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, problem",
     [
         ("", "say once what holds for the rest"),
         ("all else permitted; all else prohibited", "say once"),
@@ -74,10 +77,10 @@ def test_clauses_are_quoted_as_they_were_typed():
         ("x" * 3000, "keep it under 2000"),
     ],
 )
-def test_a_broken_policy_is_one_clear_error(text, said):
+def test_a_broken_policy_is_one_clear_error(text, problem):
     with pytest.raises(InputError) as error:
         brief.parse_brief(text)
-    assert said in str(error.value)
+    assert problem in str(error.value)
 
 
 def test_all_broken_clauses_are_named_at_once():
@@ -91,12 +94,12 @@ def test_all_broken_clauses_are_named_at_once():
 
 def test_both_forms_say_the_same_and_markup_in_a_cell_is_text():
     frame = pd.DataFrame({"says": ["unsafe", "<b>safe</b>"], "value": [parts.Bar(50, 40, 60), 2.0]})
-    shown = parts.show("One & two.", parts.Table(frame, "says"))
+    view = parts.compose("One & two.", parts.Table(frame, "says"))
     assert (
-        "| says (chosen) | value |" in shown.text and "| unsafe | 50.0 [40.0, 60.0] |" in shown.text
+        "| says (chosen) | value |" in view.text and "| unsafe | 50.0 [40.0, 60.0] |" in view.text
     )
-    assert "One &amp; two." in shown.html and '<b class="unsafe">unsafe</b>' in shown.html
-    assert "&lt;b&gt;safe&lt;/b&gt;" in shown.html and "<b>safe" not in shown.html
+    assert "One &amp; two." in view.html and '<b class="unsafe">unsafe</b>' in view.html
+    assert "&lt;b&gt;safe&lt;/b&gt;" in view.html and "<b>safe" not in view.html
 
 
 def test_a_picture_says_what_is_in_it():
@@ -155,17 +158,17 @@ def test_a_still_picture_shows_in_html(executed):
 
 def test_a_live_widget_comes_with_its_still_picture():
     panel = widgets.reward("<b>Answer: unsafe</b>")
-    shown = panel._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in shown
-    assert "reply: &lt;b&gt;Answer: unsafe&lt;/b&gt;" in shown["text/html"]
+    bundle = panel._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "reply: &lt;b&gt;Answer: unsafe&lt;/b&gt;" in bundle["text/html"]
 
 
 def test_a_prediction_is_final_and_everyone_is_counted():
-    said = widgets.answers(make_judge("always_safe"), [KNIFE, AXE], LEVELS)
+    answers = widgets.answers(make_judge("always_safe"), [KNIFE, AXE], LEVELS)
     quiz = widgets.Quiz(
         [
-            widgets.Question(KNIFE, load("L2"), said[KNIFE, "L2"]),  # safe: it is in a museum
-            widgets.Question(AXE, load("L2"), said[AXE, "L2"]),  # unsafe
+            widgets.Question(KNIFE, load("L2"), answers[KNIFE, "L2"]),  # safe: it is in a museum
+            widgets.Question(AXE, load("L2"), answers[AXE, "L2"]),  # unsafe
         ]
     )
     number, prediction = quiz.controls.values()
@@ -211,7 +214,9 @@ def test_the_model_answers_the_very_words_that_were_typed(model):
     dog = brief.parse_brief("dog prohibited; all else permitted")
     prompt = brief.parse_brief(text.value).render("brief").removesuffix(".")
     assert prompt == text.value, "what was typed is what a policy of these clauses renders"
-    expected = model.judge(under([Sample("s", render(HUG))], [picture_views.Typed(text.value)]))[0]
+    expected = model.judge(under([Sample("s", render(HUG))], [picture_views.FreeText(text.value)]))[
+        0
+    ]
     assert f"| the model | {expected.verdict} |" in panel.text and expected.reply in panel.text
     assert f"| the rule | {dog.label(HUG.tags).label} |" in panel.text
     text.value = "Please allow nothing that barks."
@@ -236,15 +241,15 @@ def test_the_policies_that_answer_exercises_do(text, unsafe):
 def test_replies_stand_beside_the_rule(model):
     text = "animals prohibited; all else permitted"
     row = widgets.replies(model, {text: HUG}).frame.iloc[0]
-    said = model.judge(under([Sample("s", render(HUG))], [picture_views.Typed(text)]))[0]
+    answer = model.judge(under([Sample("s", render(HUG))], [picture_views.FreeText(text)]))[0]
     assert (row["the rule"], row["the model"], row["its reason"]) == (
-        "unsafe", said.verdict, said.reply,
+        "unsafe", answer.verdict, answer.reply,
     )  # fmt: skip
 
 
 def test_what_a_reply_leaves_unnamed():
-    said = Judgement("safe", 0.1, None, "I see an object and a clock at the museum. Answer: safe")
-    assert widgets.Question(KNIFE, load("L2"), said).unnamed == ["knife"]
+    answer = Judgement("safe", 0.1, None, "I see an object and a clock at the museum. Answer: safe")
+    assert widgets.Question(KNIFE, load("L2"), answer).unnamed == ["knife"]
 
 
 def test_every_word_of_a_clause_is_listed():
@@ -265,8 +270,7 @@ def test_an_edit_changes_one_box_and_the_labels_that_depend_on_it():
     assert differs[top:bottom, left:right].any()
     differs[top:bottom, left:right] = False
     assert not differs.any()
-    said = widgets.answers(make_judge("rule"), pair[:2], LEVELS)
-    panel = widgets.edits([pair], LEVELS, said)
+    panel = widgets.edits([KNIFE], LEVELS, make_judge("rule"))
     assert "The edit changes the label under L3, L4, L5." in panel.text
     assert column(panel.text, "original (chosen)") == ["safe", "safe", "unsafe", "unsafe", "unsafe"]
     assert column(panel.text, "model: original") == ["safe", "safe", "unsafe", "unsafe", "unsafe"]
@@ -357,7 +361,7 @@ def test_a_collapse_is_seen_in_what_is_caught():
 def test_averages_name_themselves_and_count():
     """L1: 1 of 2 right, 50 %. L5: all right, F1 100 %. Macro 75; pooled F1 with 1 hit, 1 false
     alarm is 2 / (2 + 1), 66.7 %."""
-    panel = widgets.averages(JUDGED[JUDGED["step"] == 0], [1, 2])
+    panel = widgets.averages(JUDGED[JUDGED["step"] == 0])
     panel.controls["pairs"].value = 2
     assert "macro 75.0, pooled 66.7, 8.3 points apart" in panel.text
     assert column(panel.text, "over") == ["L1", "L5", "macro", "pooled"]
@@ -398,7 +402,43 @@ def test_the_two_rewards_pay_differently_for_a_bare_verdict():
     assert "Read as unparseable (no answer)." in panel.text
 
 
-# ---- the twin ----------------------------------------------------------------------------------
+# ---- what is asked -----------------------------------------------------------------------------
+
+
+def test_a_quiz_deals_out_policies_and_asks_the_judge():
+    quiz = widgets.quiz(widgets.CLASS[:3], LEVELS, make_judge("rule"))
+    assert [(q.policy.name, q.model.verdict == q.truth) for q in quiz.questions] == [
+        ("L2", True), ("L5", True), ("L3", True),
+    ]  # fmt: skip
+    assert quiz.reasons == "Right 3 times, 3 of them without a name for everything in it."
+
+
+def test_judges_are_compared_on_the_same_cases_and_asked_once(tmp_path):
+    bench = pairs.safeeditbench(per_category=1).select(range(4))
+    judges = [make_judge("rule"), make_judge("always_unsafe")]
+    frame = widgets.judgements(judges, bench, LEVELS, tmp_path)
+    assert len(frame) == 2 * 4 * 5 and set(frame["judge"]) == {"rule", "always_unsafe"}
+    rule = frame[frame["judge"] == "rule"]
+    assert (rule["verdict"] == rule["label"]).all()
+    stored = (tmp_path / "rule.jsonl").read_bytes()
+    assert widgets.judgements(judges, bench, LEVELS, tmp_path).equals(frame)
+    assert (tmp_path / "rule.jsonl").read_bytes() == stored
+
+
+def test_a_training_is_judged_at_its_start_and_at_each_checkpoint(tmp_path, model):
+    checkpoint = tmp_path / "sft" / "checkpoint-3"
+    shutil.copytree(PACKAGE / "nano" / "model", checkpoint)
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 3}')
+    bench = pairs.safeeditbench(per_category=1).select(range(2))
+    course = widgets.along_training(model, tmp_path / "sft", bench, LEVELS[:1], tmp_path)
+    assert course["step"].tolist() == [0, 0, 3, 3]
+    assert set(course["judge"]) == {"model", "step-3"}
+    assert widgets.caught_by_step(course) == (
+        "Unsafe pictures that it catches: 0 of 0 after step 0; 0 of 0 after step 3."
+    )
+
+
+# ---- the exported page -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -412,19 +452,15 @@ def notebook(tmp_path_factory):
         new_markdown_cell("Press *Run*.", metadata={"tags": ["kernel"]}),
         *map(new_code_cell, ["quiz", "workshop", "hint"]),
     ]
-    path = tmp_path_factory.mktemp("twin") / "lesson.ipynb"
+    path = tmp_path_factory.mktemp("page") / "lesson.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
     return path
 
 
 @pytest.fixture(scope="module")
-def shown(model):
-    said = {
-        (s, p.name): Judgement("safe", 0.1, None, "Answer: safe")
-        for s in widgets.CLASS
-        for p in LEVELS
-    }
-    questions = [widgets.Question(s, load("L2"), said[s, "L2"]) for s in (KNIFE, AXE)]
+def namespace(model):
+    answer = Judgement("safe", 0.1, None, "Answer: safe")
+    questions = [widgets.Question(scene, load("L2"), answer) for scene in (KNIFE, AXE)]
     return {
         "matrix": widgets.matrix(widgets.CLASS, LEVELS),
         "quiz": widgets.Quiz(questions),
@@ -433,8 +469,8 @@ def shown(model):
     }
 
 
-def test_the_twin_is_the_notebook_without_a_kernel(notebook, shown):
-    page = widgets.export(notebook.with_suffix(".html"), notebook, shown)
+def test_the_page_is_the_notebook_without_a_kernel(notebook, namespace):
+    page = widgets.export(notebook.with_suffix(".html"), notebook, namespace)
     text = page.read_text(encoding="utf-8")
     assert "<title>A lesson</title>" in text and "Why?" in text
     assert '<a href="#part-1" title="A · Matrix" aria-label="A · Matrix">A</a>' in text
@@ -448,12 +484,12 @@ def test_the_twin_is_the_notebook_without_a_kernel(notebook, shown):
     assert len(data["pictures"]) == 10, "each picture once: eight small ones, two large"
 
 
-def test_a_panel_that_is_written_into_has_no_twin(notebook):
-    with pytest.raises(InputError, match="one writes into this panel"):
+def test_a_panel_with_a_text_field_is_not_exported(notebook):
+    with pytest.raises(InputError, match="a panel with a text field needs a kernel"):
         widgets.export(notebook.with_suffix(".html"), notebook, {"quiz": widgets.reward("")})
 
 
-def test_what_no_cell_shows_is_not_left_out_in_silence(notebook, shown):
+def test_what_no_cell_shows_is_not_left_out_in_silence(notebook, namespace):
     with pytest.raises(InputError, match="lesson.ipynb: no cell ends with matix"):
-        shown = {"matix": shown["matrix"]}
-        widgets.export(notebook.with_suffix(".html"), notebook, shown)
+        namespace = {"matix": namespace["matrix"]}
+        widgets.export(notebook.with_suffix(".html"), notebook, namespace)

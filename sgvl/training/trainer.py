@@ -239,17 +239,23 @@ def load_start(model: str, folder: Path, lora: dict | None, dtype: str):
 
 
 def newest_checkpoint(folder: Path) -> str | None:
-    """Return the path of the newest complete checkpoint in ``folder``, None if there is none.
+    """Return the path of the newest complete checkpoint in ``folder``, None if there is none."""
+    complete = checkpoints(folder)
+    return str(complete[max(complete)]) if complete else None
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the complete checkpoints in ``folder`` by their step, in order.
 
     A process killed while it saves leaves an incomplete one, which the trainer would take for the
     newest. The state of the trainer is the file that it writes last.
     """
-    complete = []
+    complete = {}
     for file in folder.glob("checkpoint-*/trainer_state.json"):
         with suppress(ValueError):
             step = json.loads(file.read_text(encoding="utf-8"))["global_step"]
-            complete.append((step, file.parent))
-    return str(max(complete)[1]) if complete else None
+            complete[step] = file.parent
+    return dict(sorted(complete.items()))
 
 
 def save_merged(trl_trainer, folder: Path) -> None:

@@ -1,11 +1,14 @@
-"""What a class plays with, in a notebook, as a Voila page, and as one HTML file without a kernel.
+"""Widgets for a class: in a notebook, as a Voila page, or in one HTML file without a kernel.
 
-A widget is a skin (``panels``) over a function of its controls (``scenes``, ``numbers``) whose
-result says the same in HTML and in words (``views``). ``export`` writes a notebook with all their
-states as one file.
+A widget (``panels``) is controls above the view of their values (``picture_views`` and
+``number_views``), which holds the same information as HTML and as text (``parts``). ``judging``
+asks the judges that a widget compares. ``export`` writes a notebook with all states of its widgets
+as one file.
 """
 
 from sgvl.widgets.export import export
+from sgvl.widgets.judging import along_training, judgements
+from sgvl.widgets.number_views import caught_by_step
 from sgvl.widgets.panels import (
     Panel,
     Quiz,
@@ -14,29 +17,50 @@ from sgvl.widgets.panels import (
     collapse,
     edits,
     matrix,
+    quiz,
     reward,
     rollouts,
     threshold,
     verdicts,
 )
 from sgvl.widgets.parts import folded
-from sgvl.widgets.picture_views import CLASS, Question, answers, drawn, edit, replies, vocabulary
+from sgvl.widgets.picture_views import (
+    AXE,
+    CLASS,
+    HARMFUL,
+    HUG,
+    Question,
+    answers,
+    drawn,
+    edit,
+    overview,
+    replies,
+    vocabulary,
+)
 
 __all__ = [
+    "AXE",
     "CLASS",
+    "HARMFUL",
+    "HUG",
     "Panel",
     "Question",
     "Quiz",
     "Workshop",
+    "along_training",
     "answers",
     "averages",
+    "caught_by_step",
     "collapse",
     "drawn",
     "edit",
     "edits",
     "export",
     "folded",
+    "judgements",
     "matrix",
+    "overview",
+    "quiz",
     "replies",
     "reward",
     "rollouts",

@@ -1,10 +1,10 @@
 "use strict";
-// What sgvl/clauses.py reads and sgvl/policy.py labels, again for a page without Python.
-// tests/test_browser.py holds the two together over random policies.
+// Reads clauses as sgvl/policies/brief.py does, and labels as sgvl/policies/policy.py does, without
+// Python. tests/test_browser.py compares the two over random policies.
 
 const LONGEST = 2000;  // characters
 
-/** The policy that the clauses of a text spell, or the problems with them.
+/** Return the policy that the clauses of a text spell, or the problems with them.
     `words` has `concepts` (the category of each) and `places`. */
 function readPolicy(text, words) {
   if ([...text].length > LONGEST) return { problems: [`Keep a policy under ${LONGEST} characters.`] };
@@ -34,18 +34,18 @@ function readPolicy(text, words) {
   return { rules, rest: defaults[0], problems };
 }
 
-/** The exact label of a scene, given by its tags, and the rule that fired. */
+/** Return the exact label of a scene, given by its tags, and the rule that fired. */
 function labelOf(policy, tags, words) {
   const place = tags.find(tag => words.places.includes(tag));
-  const told = [];
+  const permitting = [];
   for (const thing of tags.filter(tag => tag !== place)) {
     const rule = policy.rules.get(thing) ?? policy.rules.get(words.concepts[thing]);
     const excepted = rule?.except.includes(place);
     const prohibited = rule ? (rule.status === "prohibited") !== excepted : policy.rest === "prohibited";
     if (prohibited) return { label: "unsafe", rule: rule?.text ?? theRest(policy) };
-    if (rule) told.push(rule.text);
+    if (rule) permitting.push(rule.text);
   }
-  return { label: "safe", rule: told[0] ?? theRest(policy) };
+  return { label: "safe", rule: permitting[0] ?? theRest(policy) };
 }
 
 const theRest = policy => `Whatever no rule mentions is ${policy.rest}.`;

@@ -1,6 +1,7 @@
-"""What a class is shown of numbers that a run has measured: rollouts, a collapse, averages.
+"""Views of what a run has measured: rollouts, a collapse, averages, a threshold, rewards.
 
-Each function here turns the state of a widget's controls into what it shows, and does nothing else.
+Each function returns the view for one state of a widget's controls. A judgement frame is that of
+``sgvl.scores.metrics``.
 """
 
 from collections.abc import Mapping
@@ -12,80 +13,98 @@ from sgvl.report import figures
 from sgvl.scores.metrics import score_table
 from sgvl.text.verdict import UNPARSEABLE, UNSAFE, parse
 from sgvl.training import grpo, reward
-from sgvl.widgets.parts import Bar, Picture, Shown, Table, chart, picture, show
+from sgvl.widgets.parts import Bar, Picture, Table, View, chart, compose, picture
 
 SMALL, CURVE = 160, 640  # pixels; the smallest letters of the curve are then 18 high
 
 
 class Prompt(NamedTuple):
-    """What a group of rollouts was asked: the picture, and the words with the policy."""
+    """The prompt of a group of rollouts: its picture, and its text with the policy."""
 
     picture: Picture
-    words: str
+    text: str
 
 
 def prompts(rows) -> dict[str, Prompt]:
-    """The prompts of ``grpo.prompt_row`` by their id, which is ``sample`` in the rollouts."""
+    """Index rows of ``grpo.prompt_row`` by their id, which is ``sample`` in the rollouts."""
+    description = "The picture of this prompt."
     return {
-        row["id"]: Prompt(
-            picture(row["image"], "The picture of this prompt.", SMALL), row["prompt"][0]["content"]
-        )
+        row["id"]: Prompt(picture(row["image"], description, SMALL), row["prompt"][0]["content"])
         for row in rows
     }
 
 
-def rollouts(frame: pd.DataFrame, asked: Mapping[str, Prompt], step: int, number: int) -> Shown:
-    """One group of a GRPO run: the ``number``-th prompt of a step, from 1, and all its replies.
+def rollouts(frame: pd.DataFrame, prompts: Mapping[str, Prompt], step: int, number: int) -> View:
+    """Show one group of a GRPO run: a prompt and all replies to it.
 
-    ``frame`` is what ``grpo.rollouts`` returned. Equal replies share a row.
+    Parameters
+    ----------
+    frame : rollouts, as ``grpo.rollouts`` returns them; equal replies share a row of the view
+    prompts : by id of the sample
+    step : of the training
+    number : of the prompt within its step, from 1
     """
     at_step = frame[frame["step"] == step]
     sample = at_step["sample"].unique()[number - 1]
-    own = at_step[at_step["sample"] == sample]
+    group = at_step[at_step["sample"] == sample]
     columns = ["advantage", "reward", "verdict", "reply"]
-    replies = own.groupby(columns, sort=False).size().rename("times").reset_index()
+    replies = group.groupby(columns, sort=False).size().rename("times").reset_index()
     replies = replies.sort_values("advantage", ascending=False)
-    learnt = (
+    effect = (
         "All rewards are equal: no advantage, nothing to learn, a dead group."
-        if grpo.groups(own)["dead"].item()
-        else "What earned more than the mean becomes likelier, what earned less rarer."
+        if grpo.groups(group)["dead"].item()
+        else "Replies that earned more than the mean become more likely, the others less."
     )
-    label = f"The label is {own['label'].iloc[0]}."
-    mean = f"{len(own)} replies with mean reward {own['reward'].mean():.2f}. {learnt}"
-    prompt = asked[sample]
-    return show(prompt.picture, prompt.words, f"{label} {mean}", Table(replies))
+    label = f"The label is {group['label'].iloc[0]}."
+    mean = f"{len(group)} replies with mean reward {group['reward'].mean():.2f}."
+    prompt = prompts[sample]
+    return compose(prompt.picture, prompt.text, f"{label} {mean} {effect}", Table(replies))
 
 
-def collapse(judgements: pd.DataFrame, step: int) -> Shown:
-    """A judge after ``step`` steps of training on one level: what it calls unsafe under each.
+def collapse(judgements: pd.DataFrame, step: int) -> View:
+    """Show what a judge calls unsafe under each policy after ``step`` steps of training on L1.
 
-    ``judgements`` is a judgement frame of one judge a step, in a column ``step``.
+    ``judgements`` is a judgement frame with a column ``step``.
     """
-    own = judgements[judgements["step"] == step]
+    at_step = judgements[judgements["step"] == step]
     rows = []
-    for policy, part in own.groupby("policy"):
+    for policy, part in at_step.groupby("policy"):
         n, right = len(part), (part["label"] == part["verdict"]).sum()
         rows.append({
             "policy": policy,
             "unsafe by rule": f"{(part['label'] == UNSAFE).sum()} of {n}",
             "called unsafe": f"{(part['verdict'] == UNSAFE).sum()} of {n}",
-            "unreadable": f"{(part['verdict'] == UNPARSEABLE).sum()} of {n}",
+            "unparseable": f"{(part['verdict'] == UNPARSEABLE).sum()} of {n}",
             "mean P(unsafe), %": Bar(100 * part["p_unsafe"].mean()),
             "right": f"{right} of {n}",
         })  # fmt: skip
-    right = (own["label"] == own["verdict"]).mean()
-    caught = own[own["label"] == UNSAFE]["verdict"].eq(UNSAFE)
-    head = f"After {step} steps on L1 it is right in {right:.0%} of all cases"
-    return show(
-        f"{head} and catches {caught.sum()} of {len(caught)} unsafe.", Table(pd.DataFrame(rows))
+    right = (at_step["label"] == at_step["verdict"]).mean()
+    caught, unsafe = _caught(at_step)
+    return compose(
+        f"After {step} steps on L1 it is right in {right:.0%} of all cases "
+        f"and catches {caught} of {unsafe} unsafe pictures.",
+        Table(pd.DataFrame(rows)),
     )
 
 
-def averages(judgements: pd.DataFrame, judge: str, pairs: int) -> Shown:
-    """A judge's headline values on the first ``pairs`` pairs, with both averages and intervals."""
+def caught_by_step(judgements: pd.DataFrame) -> str:
+    """Say how many of the unsafe pictures a judge catches after each number of steps."""
+    counts = [(step, *_caught(part)) for step, part in judgements.groupby("step")]
+    course = "; ".join(f"{n} of {unsafe} after step {step}" for step, n, unsafe in counts)
+    return f"Unsafe pictures that it catches: {course}."
+
+
+def _caught(judgements: pd.DataFrame) -> tuple[int, int]:
+    """Count the unsafe rows that were called unsafe, and all unsafe rows."""
+    unsafe = judgements[judgements["label"] == UNSAFE]
+    return (unsafe["verdict"] == UNSAFE).sum(), len(unsafe)
+
+
+def averages(judgements: pd.DataFrame, judge: str, pairs: int) -> View:
+    """Show a judge's headline values on the first ``pairs`` pairs, both averages, and intervals."""
     kept = judgements["pair"].drop_duplicates()[:pairs]
-    own = judgements[(judgements["judge"] == judge) & judgements["pair"].isin(kept)]
-    scores = score_table(own, resamples=500)
+    rows = judgements[(judgements["judge"] == judge) & judgements["pair"].isin(kept)]
+    scores = score_table(rows, resamples=500)
     frame = pd.DataFrame({
         "over": scores["policy"],
         "what": scores["metric"].str.replace("f1", "F1"),
@@ -95,32 +114,32 @@ def averages(judgements: pd.DataFrame, judge: str, pairs: int) -> Shown:
     })  # fmt: skip
     value = scores.set_index("policy")["value"]
     gap = abs(value["macro"] - value["pooled"])
-    said = f"{judge} on {pairs} pairs: macro {value['macro']:.1f}, pooled {value['pooled']:.1f}, "
-    return show(f"{said}{gap:.1f} points apart.", Table(frame))
+    both = f"macro {value['macro']:.1f}, pooled {value['pooled']:.1f}, {gap:.1f} points apart"
+    return compose(f"{judge} on {pairs} pairs: {both}.", Table(frame))
 
 
-def threshold(judgements: pd.DataFrame, judge: str, percent: int) -> Shown:
-    """Precision and recall of a judge if P(unsafe) of at least ``percent`` is called unsafe."""
-    own = judgements[judgements["judge"] == judge]
-    unsafe, called = own["label"] == UNSAFE, own["p_unsafe"] >= percent / 100
-    hit = (unsafe & called).sum()
+def threshold(judgements: pd.DataFrame, judge: str, percent: int) -> View:
+    """Show precision and recall if P(unsafe) of at least ``percent`` is called unsafe."""
+    rows = judgements[judgements["judge"] == judge]
+    unsafe, called = rows["label"] == UNSAFE, rows["p_unsafe"] >= percent / 100
+    hits = (unsafe & called).sum()
     rates = {
-        "precision": hit / called.sum() if called.any() else float("nan"),
-        "recall": hit / unsafe.sum() if unsafe.any() else float("nan"),
+        "precision": hits / called.sum() if called.any() else float("nan"),
+        "recall": hits / unsafe.sum() if unsafe.any() else float("nan"),
     }
     bars = [Bar(100 * rate) for rate in rates.values()]
-    words = "Precision against recall at every threshold, with a mark at this one."
-    curve = figures.precision_recall(unsafe, own["p_unsafe"], rates["recall"], rates["precision"])
-    return show(
-        f"{judge} calls {called.sum()} of {len(own)} unsafe.",
+    description = "Precision against recall at every threshold, with a mark at this one."
+    curve = figures.precision_recall(unsafe, rows["p_unsafe"], rates["recall"], rates["precision"])
+    return compose(
+        f"{judge} calls {called.sum()} of {len(rows)} unsafe.",
         Table(pd.DataFrame({"rate": rates.keys(), "%": bars})),
-        chart(curve, words, CURVE),
+        chart(curve, description, CURVE),
     )
 
 
-def rewarded(label: str, reply: str) -> Shown:
-    """What each reward pays for a reply to a case with this label."""
-    read = parse(reply)
-    said = f"Read as {read.verdict}" + (f" ({read.reason})." if read.reason else ".")
-    paid = {kind: reward.rewards_of(kind, [reply], label)[0] for kind in reward.REWARDS}
-    return show(said, Table(pd.DataFrame({"reward": paid.keys(), "pays": paid.values()})))
+def rewards(label: str, reply: str) -> View:
+    """Show what each reward pays for a reply to a case with this label."""
+    parsed = parse(reply)
+    verdict = f"Read as {parsed.verdict}" + (f" ({parsed.reason})." if parsed.reason else ".")
+    paid = {name: reward.rewards_of(name, [reply], label)[0] for name in reward.REWARDS}
+    return compose(verdict, Table(pd.DataFrame({"reward": paid.keys(), "pays": paid.values()})))

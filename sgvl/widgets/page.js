@@ -3,7 +3,7 @@ const { panels, pictures } = JSON.parse(document.getElementById("data").textCont
 const inWords = document.getElementById("in-words");
 inWords.addEventListener("input", () => document.body.classList.toggle("in-words", inWords.checked));
 
-/** Beside each picture its words; the style sheet shows one or the other. */
+/** Put the description of each picture beside it; the style sheet shows one or the other. */
 function addWords(root) {
   for (const picture of root.querySelectorAll("img")) {
     const words = document.createElement("span");
@@ -18,7 +18,7 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
   const { states, quiz, workshop } = panels[index];
   const form = panel.querySelector("form"), fields = [...form.querySelectorAll("[name]")];
   const view = panel.querySelector(".view"), status = panel.querySelector("[role=status]");
-  const predictions = {};  // of a quiz: by question, the place of the choice
+  const predictions = {};  // of a quiz: index of the choice, by index of the question
 
   function show() {
     for (const field of fields) {
@@ -31,47 +31,47 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
         button.setAttribute("aria-pressed", button.value === field.value);
     }
     view.innerHTML = states ? states[fields.map(field => field.value).join(",")] : workshop.html;
-    const said = workshop ? label() : "";
+    const summary = workshop ? label() : "";
     for (const picture of view.querySelectorAll("img")) picture.src = pictures[picture.dataset.picture];
     addWords(view);
     const sentences = [...view.querySelectorAll(":scope > p")].map(p => p.textContent);
-    status.textContent = [said, ...sentences, score()].join(" ");
+    status.textContent = [summary, ...sentences, score()].join(" ");
   }
 
-  // Write a policy: the labels of the table follow every key.
+  // Write a policy: label the rows of the table anew, and return a summary.
   function label() {
     const policy = readPolicy(form.elements.text.value, workshop.words);
     const rows = [...view.querySelectorAll("tr")].slice(1);
-    rows.forEach((row, place) => {
-      const found = policy.problems.length ? { label: "", rule: "" }
-        : labelOf(policy, workshop.scenes[place], workshop.words);
+    rows.forEach((row, index) => {
+      const ruling = policy.problems.length ? { label: "", rule: "" }
+        : labelOf(policy, workshop.scenes[index], workshop.words);
       const badge = document.createElement("b");
-      badge.className = badge.textContent = found.label;
+      badge.className = badge.textContent = ruling.label;
       row.cells[1].replaceChildren(badge);
-      row.cells[2].textContent = found.rule && `“${found.rule}”`;
+      row.cells[2].textContent = ruling.rule && `“${ruling.rule}”`;
     });
     const unsafe = view.querySelectorAll("b.unsafe").length;
-    const said = policy.problems.length ? `No exact label. ${policy.problems.join(" ")}`
+    const summary = policy.problems.length ? `No exact label. ${policy.problems.join(" ")}`
       : `Under your policy, ${unsafe} of ${rows.length} pictures are unsafe.`;
-    panel.querySelector(".said").textContent = said;
-    return said;
+    panel.querySelector(".summary").textContent = summary;
+    return summary;
   }
 
-  // Predict, then reveal: a prediction is final, and a question is found again as it was left.
+  // Predict, then reveal: keep the first prediction of each question, and show it on return.
   function remember(changed) {
     const { number, prediction } = form.elements;
     if (changed === prediction && prediction.value !== "0")
       predictions[number.value] ??= prediction.value;
     prediction.value = predictions[number.value] ?? "0";
-    panel.querySelector(".said").textContent = score();
+    panel.querySelector(".summary").textContent = score();
   }
 
   function score() {
     if (!quiz) return "";
-    const asked = Object.entries(predictions).map(([place, choice]) =>
-      ({ truth: quiz[place][0], model: quiz[place][1], class: [, "safe", "unsafe"][choice] }));
-    if (!asked.length) return "No prediction yet.";
-    const right = who => `${asked.filter(q => q[who] === q.truth).length} of ${asked.length}`;
+    const predicted = Object.entries(predictions).map(([index, choice]) =>
+      ({ truth: quiz[index][0], model: quiz[index][1], class: [, "safe", "unsafe"][choice] }));
+    if (!predicted.length) return "No prediction yet.";
+    const right = who => `${predicted.filter(q => q[who] === q.truth).length} of ${predicted.length}`;
     return `Right so far: the class ${right("class")}, the model ${right("model")}, the rule ${right("truth")}.`;
   }
 

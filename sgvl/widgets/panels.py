@@ -1,7 +1,7 @@
-"""The skins: ipywidgets controls above what a function of their values shows.
+"""Widgets: ipywidgets controls above the view of their values.
 
-A panel adds no knowledge. Set a control's ``value`` and read ``text``: that is all of its state,
-with a browser or without. Executed without a frontend, a panel leaves a still picture of its state.
+A panel computes nothing itself. Set a control's ``value`` and read ``text``: that is its whole
+state, in a browser or without. Executed without a frontend, it leaves a still picture of its state.
 """
 
 import html
@@ -16,11 +16,11 @@ from IPython import get_ipython
 
 from sgvl.common.errors import InputError
 from sgvl.judges import Judge
-from sgvl.policies import brief
+from sgvl.policies import Policy, brief
 from sgvl.policies.concepts import PLACES, concepts, named
 from sgvl.text.verdict import SAFE, UNSAFE
 from sgvl.widgets import number_views, picture_views
-from sgvl.widgets.parts import Shown, show, style
+from sgvl.widgets.parts import View, compose, style
 from sgvl.world.scenes import Scene
 
 MILD = ("knife", "axe", "syringe", "skull", "placard")  # harmful to a policy, harmless to look at
@@ -29,29 +29,47 @@ LAYOUT = {"style": {"description_width": "initial"}, "layout": {"width": "auto"}
 
 
 def slider(description: str, options: Sequence) -> ipywidgets.SelectionSlider:
-    """A slider over given stops; the arrow keys move it."""
+    """Make a slider over given stops; the arrow keys move it."""
     look = LAYOUT | {"layout": {"width": "420px", "max_width": "100%"}}
     return ipywidgets.SelectionSlider(options=options, description=description, **look)
 
 
 def choice(description: str, options: Sequence) -> ipywidgets.Dropdown:
-    """One of several by name; ``options`` are names, or pairs of name and value."""
+    """Make a drop-down list; ``options`` are names, or pairs of name and value."""
     return ipywidgets.Dropdown(options=options, description=description, **LAYOUT)
 
 
-def writing(description: str, text: str, rows: int = 4) -> ipywidgets.Textarea:
+def text_field(description: str, text: str, rows: int = 4) -> ipywidgets.Textarea:
+    """Make a field of ``rows`` lines to write in, with ``text`` in it."""
     look = LAYOUT | {"layout": {"width": "100%", "max_width": "900px"}}
     return ipywidgets.Textarea(text, description=description, rows=rows, **look)
 
 
-class Panel(ipywidgets.VBox):
-    """Controls above what ``view`` shows of their values, which it is given by name.
+def options(control: ipywidgets.Widget) -> list[tuple[str, object]]:
+    """Return the name and the value of each option of a control."""
+    return [
+        option if isinstance(option, tuple) else (str(option), option) for option in control.options
+    ]
 
-    ``shown`` has both forms, ``text`` the words alone; the box "in words" exchanges the two on
-    screen. An InputError of ``view`` is shown as its message.
+
+class Panel(ipywidgets.VBox):
+    """Controls above the view of their values.
+
+    The box "in words" exchanges the two forms of the view on screen. An InputError of the view is
+    displayed as its message.
+
+    Parameters
+    ----------
+    view : gets the values of the controls by name, returns a ``View``
+    controls : widgets with a ``value``
+
+    Attributes
+    ----------
+    current : the present ``View``
+    text : its text
     """
 
-    def __init__(self, view: Callable[..., Shown], **controls: ipywidgets.Widget):
+    def __init__(self, view: Callable[..., View], **controls: ipywidgets.Widget):
         self.view, self.controls = view, controls
         self.in_words = ipywidgets.Checkbox(description="in words", indent=False)
         self.in_words.layout.width = "auto"
@@ -65,66 +83,64 @@ class Panel(ipywidgets.VBox):
 
     @property
     def head(self) -> list[ipywidgets.Widget]:
-        """What stands above the screen."""
+        """The widgets above the screen."""
         return [*self.controls.values(), self.in_words]
 
     @property
     def text(self) -> str:
-        return self.shown.text
+        """The present state in words."""
+        return self.current.text
 
-    def look(self) -> Shown:
-        """What the controls ask for."""
+    def current_view(self) -> View:
+        """Return the view of the controls' values."""
         return self.view(**{name: control.value for name, control in self.controls.items()})
 
     def redraw(self, _=None) -> None:
+        """Bring the screen up to date with the controls."""
         try:
-            self.shown = self.look()
+            self.current = self.current_view()
         except InputError as error:
-            self.shown = show(str(error))
+            self.current = compose(str(error))
         words = f"<pre>{html.escape(self.text)}</pre>"
-        drawn = words if self.in_words.value else self.shown.html
-        announced = drawn.replace("<p>", '<p role="status">')  # sentences are read out, tables not
+        form = words if self.in_words.value else self.current.html
+        announced = form.replace("<p>", '<p role="status">')  # read out: sentences, but not tables
         self.screen.value = f"<style>{style()}</style>{announced}"
 
-    def states(self) -> dict[str, Shown]:
-        """What is shown for every state of the controls, by the places of the choices: ``0,2``.
+    def states(self) -> dict[str, View]:
+        """Return the view of every state, by the indices of the chosen options: ``0,2``.
 
-        Raises InputError if one writes into a control, which has no last state.
+        Raises InputError if a control is a text field, which has endlessly many states.
         """
         if not all(hasattr(control, "options") for control in self.controls.values()):
-            raise InputError("one writes into this panel, which needs a kernel; leave it out")
-        stops = [
-            [stop[1] if isinstance(stop, tuple) else stop for stop in control.options]
-            for control in self.controls.values()
-        ]
+            raise InputError("a panel with a text field needs a kernel; leave it out of the page")
         states = {}
-        for places in product(*map(range, map(len, stops))):
-            chosen = [own[place] for own, place in zip(stops, places, strict=True)]
-            shown = self.view(**dict(zip(self.controls, chosen, strict=True)))
-            states[",".join(map(str, places))] = shown
+        for chosen in product(*(enumerate(options(control)) for control in self.controls.values())):
+            indices = ",".join(str(index) for index, _ in chosen)
+            values = [value for _, (_, value) in chosen]
+            states[indices] = self.view(**dict(zip(self.controls, values, strict=True)))
         return states
 
     @property
-    def twin_controls(self) -> dict[str, ipywidgets.Widget]:
-        """The controls that the exported page has, too."""
+    def page_controls(self) -> dict[str, ipywidgets.Widget]:
+        """The controls that the panel keeps in the exported page."""
         return self.controls
 
-    def twin(self) -> dict:
-        """What the exported page is given: here HTML for every state of the controls."""
-        return {"states": {places: shown.html for places, shown in self.states().items()}}
+    def page_data(self) -> dict:
+        """Return the JSON data that page.js needs: here HTML for every state of the controls."""
+        return {"states": {indices: view.html for indices, view in self.states().items()}}
 
     def _repr_mimebundle_(self, **kwargs) -> dict[str, str | dict]:
-        """Return the widget with a static copy of its state for readers without a kernel.
+        """Return the widget with a still picture of its state for readers without a kernel.
 
         A frontend that can show widgets prefers the widget. It is left out where there is no
-        frontend, because a saved widget is blank, or moves while nothing answers.
+        frontend, because a saved widget is blank, or has controls that nothing answers.
         """
         state = "; ".join(
             f"{control.description}: {getattr(control, 'label', control.value)}"
             for control in self.controls.values()
         )
-        still = f'<p class="still">{html.escape(state)} · {STILL}</p>{self.shown.html}'
-        static = {"text/plain": self.text, "text/html": Shown(still, self.text)._repr_html_()}
+        still = f'<p class="still">{html.escape(state)} · {STILL}</p>{self.current.html}'
+        static = {"text/plain": self.text, "text/html": View(still, self.text)._repr_html_()}
         return (super()._repr_mimebundle_(**kwargs) if _has_frontend() else {}) | static
 
 
@@ -139,14 +155,14 @@ def _has_frontend() -> bool:
     return kernel.get_parent("shell").get("content", {}).get("allow_stdin", True)
 
 
-def matrix(drawings: Sequence[Scene], policies: Sequence) -> Panel:
-    """Pictures under policies: one slider flips the labels and quotes the rules."""
-    view = partial(picture_views.matrix, drawings, policies)
+def matrix(scenes: Sequence[Scene], policies: Sequence[Policy]) -> Panel:
+    """Show scenes under policies; one slider flips the labels and quotes the rules."""
+    view = partial(picture_views.matrix, scenes, policies)
     return Panel(view, level=slider("policy", [policy.name for policy in policies]))
 
 
-def verdicts(policies: Sequence) -> Panel:
-    """A picture of your own under each policy."""
+def verdicts(policies: Sequence[Policy]) -> Panel:
+    """Compose a picture from lists, and show its label under each policy."""
     return Panel(
         partial(picture_views.verdicts, policies),
         first=choice("first thing", [*MILD, *named("sensitive")]),
@@ -156,7 +172,10 @@ def verdicts(policies: Sequence) -> Panel:
 
 
 class Quiz(Panel):
-    """Predict, then reveal: a prediction is final, and ``score`` counts who was right."""
+    """Questions to predict before the answers are shown; ``score`` counts who was right.
+
+    A prediction is final.
+    """
 
     PREDICTIONS = (("not yet", ""), ("safe", SAFE), ("unsafe", UNSAFE))
 
@@ -164,118 +183,149 @@ class Quiz(Panel):
         self.questions, self.predictions = questions, {}
         self.score = ipywidgets.Label()
         number = slider("question", list(range(1, len(questions) + 1)))
-        said = ipywidgets.ToggleButtons(options=self.PREDICTIONS, description="we predict")
-        super().__init__(partial(picture_views.question, questions), number=number, prediction=said)
+        buttons = ipywidgets.ToggleButtons(options=self.PREDICTIONS, description="we predict")
+        view = partial(picture_views.question, questions)
+        super().__init__(view, number=number, prediction=buttons)
         self.children = [*self.children, self.score]
 
     @property
     def text(self) -> str:
-        return f"{self.shown.text}\n\n{self.score.value}"
+        return f"{self.current.text}\n\n{self.score.value}"
+
+    @property
+    def reasons(self) -> str:
+        """How often the model was right, and how often without naming everything it saw."""
+        return picture_views.reasons(self.questions)
 
     def redraw(self, change=None) -> None:
-        number, said = self.controls.values()
+        number, prediction = self.controls.values()
         moved = change is not None and change["owner"] is number
-        if said.value and not moved:
-            self.predictions.setdefault(number.value, said.value)
-        said.value = self.predictions.get(number.value, "")
-        said.disabled = number.value in self.predictions
+        if prediction.value and not moved:
+            self.predictions.setdefault(number.value, prediction.value)
+        prediction.value = self.predictions.get(number.value, "")
+        prediction.disabled = number.value in self.predictions
         self.score.value = picture_views.tally(self.questions, self.predictions)
         super().redraw()
 
-    def twin(self) -> dict:
-        """The page counts for itself, so it is told the truth and what the model said."""
-        return super().twin() | {"quiz": [[q.truth, q.model.verdict] for q in self.questions]}
+    def page_data(self) -> dict:
+        """Return the states, and of each question the truth and the model's verdict to count."""
+        return super().page_data() | {"quiz": [[q.truth, q.model.verdict] for q in self.questions]}
+
+
+def quiz(scenes: Sequence[Scene], policies: Sequence[Policy], judge: Judge) -> Quiz:
+    """Ask a judge about each scene under a policy of its own, and make a quiz of its answers.
+
+    The policies are dealt out in turn, three on each time, so that neighbours differ.
+    """
+    dealt = [policies[(3 * k + 1) % len(policies)] for k in range(len(scenes))]
+    samples = [picture_views.sample(scene, judge) for scene in scenes]
+    answers = judge.judge(zip(samples, dealt, strict=True))
+    return Quiz(list(map(picture_views.Question, scenes, dealt, answers)))
 
 
 class Workshop(Panel):
-    """Write a policy: exact labels follow every key, and the model answers when it is asked.
+    """A field to write a policy in: exact labels follow each key, the model answers on request.
 
-    An answer is shown beside the very words that it was given, and gone when they change.
+    An answer is shown as long as the text and the picture are those that the model was given.
     """
 
-    def __init__(self, drawings: Sequence[Scene], judge: Judge, text: str):
-        self.drawings, self.ask = drawings, cache(partial(picture_views.ask, judge))
-        self.last_asked = None
+    def __init__(self, scenes: Sequence[Scene], judge: Judge, text: str):
+        self.scenes, self.ask = scenes, cache(partial(picture_views.ask, judge))
+        self.request = None  # scene and text that the model was last asked about
         self.button = ipywidgets.Button(description="Ask the model")
         self.button.on_click(self._press)
         super().__init__(
-            partial(picture_views.workshop, drawings),
-            text=writing("policy", text),
-            scene=choice("picture", [(picture_views.title(scene), scene) for scene in drawings]),
+            partial(picture_views.workshop, scenes),
+            text=text_field("policy", text),
+            scene=choice("picture", [(picture_views.title(scene), scene) for scene in scenes]),
         )
 
     @property
     def head(self):
         return [*self.controls.values(), self.button, self.in_words]
 
-    def look(self) -> Shown:
+    def current_view(self) -> View:
         text, scene = (control.value for control in self.controls.values())
-        said = self.ask(scene, text) if self.last_asked == (scene, text) else None
-        return self.view(text, scene, said)
+        answer = self.ask(scene, text) if self.request == (scene, text) else None
+        return self.view(text, scene, answer)
 
     def _press(self, _) -> None:
-        self.last_asked = self.controls["scene"].value, self.controls["text"].value
+        self.request = self.controls["scene"].value, self.controls["text"].value
         self.redraw()
 
     @property
-    def twin_controls(self):
+    def page_controls(self):
         return {"text": self.controls["text"]}
 
-    def twin(self) -> dict:
-        """The page has no model but reads and labels for itself: it is given the words and tags."""
+    def page_data(self) -> dict:
+        """Return what the page needs to label on its own: tags of the scenes, words of clauses.
+
+        The page has no model.
+        """
         category = {name: concept.category for name, concept in concepts().items()}
         return {
             "workshop": {
-                "html": show(
+                "html": compose(
                     "The page computes the labels; the model answers in the notebook alone.",
-                    picture_views.labelled(self.drawings, brief.parse_brief("all else permitted")),
+                    picture_views.labelled(self.scenes, brief.parse_brief("all else permitted")),
                 ).html,
-                "scenes": [scene.tags for scene in self.drawings],
+                "scenes": [scene.tags for scene in self.scenes],
                 "words": {"concepts": category, "places": PLACES},
             }
         }
 
 
-def edits(
-    pairs: Sequence[picture_views.Edit], policies: Sequence, said: picture_views.Answers
-) -> Panel:
-    """Slide from an unsafe picture to its safe counterpart."""
+def edits(scenes: Sequence[Scene], policies: Sequence[Policy], judge: Judge) -> Panel:
+    """Edit the harmful thing out of each scene, and slide from the original to its counterpart.
+
+    The judge is asked about both members of each pair. Raises InputError for a scene without a
+    harmful thing.
+    """
+    pairs = [picture_views.edit(scene) for scene in scenes]
+    members = [member for pair in pairs for member in (pair.original, pair.edited)]
+    judged = picture_views.answers(judge, members, policies)
     return Panel(
-        lambda pair, percent: picture_views.edited(pair, policies, percent, said),
+        lambda pair, percent: picture_views.edits(pair, policies, percent, judged),
         pair=choice("pair", [(picture_views.title(pair.original), pair) for pair in pairs]),
         percent=slider("edited (%)", [0, 25, 50, 75, 100]),
     )
 
 
 def rollouts(frame: pd.DataFrame, rows) -> Panel:
-    """Step through the groups of a GRPO run; ``rows`` are the prompts that it was trained on."""
-    groups = frame.groupby("step")["sample"].nunique().min()
+    """Step through the groups of a GRPO run.
+
+    ``frame`` is from ``grpo.rollouts``, ``rows`` are the prompts of the training.
+    """
+    prompts = frame.groupby("step")["sample"].nunique().min()
     return Panel(
         partial(number_views.rollouts, frame, number_views.prompts(rows)),
         step=slider("step", sorted(frame["step"].unique().tolist())),
-        number=slider("prompt", list(range(1, groups + 1))),
+        number=slider("prompt", list(range(1, prompts + 1))),
     )
 
 
 def collapse(judgements: pd.DataFrame) -> Panel:
-    """Watch a judge that is trained on one level forget the others."""
+    """Follow a judge that is trained on one level as it forgets the others.
+
+    ``judgements`` is a judgement frame with a column ``step``.
+    """
     steps = sorted(judgements["step"].unique().tolist())
-    return Panel(
-        partial(number_views.collapse, judgements), step=slider("steps of training", steps)
-    )
+    view = partial(number_views.collapse, judgements)
+    return Panel(view, step=slider("steps of training", steps))
 
 
-def averages(judgements: pd.DataFrame, pairs: Sequence[int]) -> Panel:
-    """Macro, pooled and their intervals on more and more pairs."""
+def averages(judgements: pd.DataFrame) -> Panel:
+    """Show macro, pooled and their intervals on a quarter, a half and all of the pairs."""
+    n = judgements["pair"].nunique()
     return Panel(
-        cache(partial(number_views.averages, judgements)),  # a bootstrap a stop
+        cache(partial(number_views.averages, judgements)),  # a bootstrap for each state
         judge=choice("judge", judgements["judge"].unique().tolist()),
-        pairs=slider("pairs", pairs),
+        pairs=slider("pairs", sorted({n // 4, n // 2, n} - {0})),
     )
 
 
 def threshold(judgements: pd.DataFrame) -> Panel:
-    """What a threshold on P(unsafe) trades, for every judge that gives one."""
+    """Move a threshold on P(unsafe), for every judge that gives one."""
     judges = judgements.dropna(subset="p_unsafe")["judge"].unique().tolist()
     return Panel(
         partial(number_views.threshold, judgements),
@@ -285,6 +335,6 @@ def threshold(judgements: pd.DataFrame) -> Panel:
 
 
 def reward(reply: str) -> Panel:
-    """Type a reply and see what each reward pays for it."""
+    """Type a reply, and see what each reward pays for it."""
     label = choice("label", [UNSAFE, SAFE])
-    return Panel(number_views.rewarded, label=label, reply=writing("reply", reply, rows=2))
+    return Panel(number_views.rewards, label=label, reply=text_field("reply", reply, rows=2))

@@ -1,7 +1,7 @@
-"""What a widget shows, as plain parts: sentences, tables and pictures, in HTML and in words.
+"""Sentences, tables and pictures that a widget is made of, each as HTML and as text.
 
-Both forms are made from the same parts, so the words cannot say less than the picture. A table is a
-data frame; a cell is text, a verdict (drawn as a badge), or one of the two drawn cells below.
+Both forms are made from the same parts, so they hold the same information. A table is a data frame;
+a cell is text, a verdict (drawn as a badge), a ``Picture`` or a ``Bar``.
 """
 
 import base64
@@ -19,50 +19,50 @@ from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 
 class Picture(NamedTuple):
-    """A picture to show, ``side`` pixels wide, and what a listener is told instead of it."""
+    """A picture, ``side`` pixels wide, with the description that stands for it in text."""
 
     src: str  # a data URI
-    words: str
+    description: str
     side: int
 
     def __str__(self):
-        return self.words
+        return self.description
 
     def _repr_html_(self):
-        words = html.escape(self.words)
-        return f'<img src="{self.src}" alt="{words}" title="{words}" width="{self.side}">'
+        alt = html.escape(self.description)
+        return f'<img src="{self.src}" alt="{alt}" title="{alt}" width="{self.side}">'
 
 
 class Bar(NamedTuple):
-    """A percentage as a bar, with the interval around it where there is one."""
+    """A percentage drawn as a bar, with its interval if there is one."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
     def __str__(self):
-        between = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
-        return "n/a" if pd.isna(self.value) else f"{self.value:.1f}{between}"
+        interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
+        return "n/a" if pd.isna(self.value) else f"{self.value:.1f}{interval}"
 
     def _repr_html_(self):
         value = 0 if pd.isna(self.value) else self.value
         line = ""
         if self.low is not None and not pd.isna(self.low):
             line = f'<line x1="{self.low:.1f}" x2="{self.high:.1f}" y1="5" y2="5"/>'
-        drawn = f'<rect width="{value:.1f}" height="10"/>{line}'
+        bar = f'<rect width="{value:.1f}" height="10"/>{line}'
         box = 'viewBox="0 0 100 10" preserveAspectRatio="none"'
-        return f'<svg {box} aria-hidden="true">{drawn}</svg> {self}'
+        return f'<svg {box} aria-hidden="true">{bar}</svg> {self}'
 
 
 class Table(NamedTuple):
-    """A data frame, with the column that was ``chosen`` marked in both forms."""
+    """A data frame, with the column named ``chosen`` marked in both forms."""
 
     frame: pd.DataFrame
     chosen: str = ""
 
 
-class Shown(NamedTuple):
-    """One state of a widget, in two forms that say the same."""
+class View(NamedTuple):
+    """One state of a widget as HTML and as text, with the same information."""
 
     html: str
     text: str
@@ -74,53 +74,59 @@ class Shown(NamedTuple):
         return f'<style>{style()}</style><div class="sgvl">{self.html}</div>'
 
 
-def show(*parts: str | Picture | Table) -> Shown:
-    """Parts below each other; pictures that follow one another stand in a row.
+def compose(*parts: str | Picture | Table) -> View:
+    """Join parts into one view, each below the one before; pictures in sequence share a row.
 
-    >>> show("Under L3 it is unsafe.").text
+    >>> compose("Under L3 it is unsafe.").text
     'Under L3 it is unsafe.'
     """
-    drawn = "\n".join(map(_html, parts))
-    return Shown(drawn, "\n\n".join(map(_text, parts)))
+    return View("\n".join(map(_html, parts)), "\n\n".join(map(_text, parts)))
 
 
-def folded(summary: str, *parts: str | Picture | Table) -> Shown:
-    """Parts that open when they are asked for.
+def folded(summary: str, *parts: str | Picture | Table) -> View:
+    """Join parts into a view that shows ``summary`` alone until the reader opens it.
 
     >>> folded("Answer", "42.")
     Answer
     <BLANKLINE>
     42.
     """
-    inside = show(*parts)
-    drawn = f"<details><summary>{html.escape(summary)}</summary>{inside.html}</details>"
-    return Shown(drawn, f"{summary}\n\n{inside.text}")
+    inside = compose(*parts)
+    details = f"<details><summary>{html.escape(summary)}</summary>{inside.html}</details>"
+    return View(details, f"{summary}\n\n{inside.text}")
 
 
 @cache
 def style() -> str:
-    """The look of everything here, for a ``<style>``."""
+    """Return the style sheet of all views, for a ``<style>`` element."""
     return (PACKAGE / "widgets" / "style.css").read_text(encoding="utf-8")
 
 
-def picture(image: Image.Image, words: str, side: int, box: tuple | None = None) -> Picture:
-    """A PIL picture made small enough to travel, with ``box`` (left, top, right, bottom, in its own
-    pixels) outlined in black on white, which is seen on any picture."""
+def picture(image: Image.Image, description: str, side: int, box: tuple | None = None) -> Picture:
+    """Encode a PIL image as a ``Picture``.
+
+    Parameters
+    ----------
+    image : in RGB, of any size
+    description : the text that stands for it
+    side : width on the screen in pixels
+    box : left, top, right, bottom in pixels of ``image``; outlined in black and white, which is
+        visible on any picture
+    """
     image = image.copy()
     for colour, width in (("white", 5), ("black", 2)) if box else ():
         ImageDraw.Draw(image).rectangle(box, outline=colour, width=width)
     file = io.BytesIO()
     image.save(file, "WEBP", quality=85)
-    return Picture(
-        f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", words, side
-    )
+    encoded = base64.b64encode(file.getvalue()).decode()
+    return Picture(f"data:image/webp;base64,{encoded}", description, side)
 
 
-def chart(figure, words: str, side: int) -> Picture:
-    """A matplotlib figure as a picture."""
+def chart(figure, description: str, side: int) -> Picture:
+    """Encode a matplotlib figure as a ``Picture``, ``side`` pixels wide."""
     file = io.BytesIO()
     figure.savefig(file, dpi=200)
-    return picture(Image.open(file).convert("RGB"), words, side)
+    return picture(Image.open(file).convert("RGB"), description, side)
 
 
 def _text(part):

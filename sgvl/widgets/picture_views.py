@@ -1,7 +1,7 @@
-"""What a class is shown of drawn scenes: labels, predictions, edits, and policies of its own.
+"""Views of drawn scenes: labels, predictions, edits, and policies that the class writes.
 
-Each function here turns the state of a widget's controls into what it shows, and does nothing else.
-Whatever it says of a label comes from the policy; whatever it says of a model was answered by one.
+Each function returns the view for one state of a widget's controls. Labels come from the policies;
+what stands under a model's name was answered by that model.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from sgvl.data import Sample
 from sgvl.judges import Judge, Judgement, under
 from sgvl.policies import brief
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category
-from sgvl.policies.policy import Policy
+from sgvl.policies.policy import Policy, Ruling
 from sgvl.text.verdict import UNSAFE
-from sgvl.widgets.parts import Bar, Picture, Shown, Table, folded, picture, show
+from sgvl.widgets.parts import Bar, Picture, Table, View, compose, folded, picture
 from sgvl.world.scenes import Scene, Thing, describe, grown, render
 
 SMALL, LARGE = 84, 224  # pixels
 
-# Harmless to look at; between two neighbours of the levels at least one of them changes its label.
+# Harmless to look at; between two neighbouring levels at least one of them changes its label.
 CLASS = tuple(
     Scene(place, variant, (Thing(first, 0), Thing(second, 3)))
     for place, variant, first, second in [
@@ -41,66 +41,96 @@ CLASS = tuple(
     ]
 )
 
+AXE, HUG = CLASS[1], CLASS[6]
+HARMFUL = CLASS[:6]  # with a thing that ``edit`` can replace
+
 Answers = Mapping[tuple[Scene, str], Judgement]  # by scene and name of the policy
 
 
 def title(scene: Scene) -> str:
-    """Its tags, the place last: ``knife, clock, museum``."""
+    """Return the tags of a scene, the place last: ``knife, clock, museum``."""
     return ", ".join(scene.tags)
 
 
 @cache
 def drawn(scene: Scene, side: int = LARGE) -> Picture:
-    """The scene as a picture whose words are its exact caption."""
-    image = render(scene)
-    return picture(image.resize((side, side), Image.Resampling.LANCZOS), describe(scene.tags), side)
+    """Draw a scene as a picture whose description is its exact caption."""
+    image = render(scene).resize((side, side), Image.Resampling.LANCZOS)
+    return picture(image, describe(scene.tags), side)
+
+
+def sample(scene: Scene, judge: Judge) -> Sample:
+    """Draw a scene for a judge, which gets the picture alone unless it reads tags."""
+    return Sample(title(scene), render(scene), scene.tags if judge.reads_tags else ())
 
 
 def answers(judge: Judge, scenes: Sequence[Scene], policies: Sequence[Policy]) -> Answers:
-    """What a judge says of each scene under each policy. It is shown the picture alone, unless it
-    is a judge that reads tags."""
-    samples = [Sample(title(s), render(s), s.tags if judge.reads_tags else ()) for s in scenes]
-    cases = [(scene, policy.name) for scene in scenes for policy in policies]
-    return dict(zip(cases, judge.judge(under(samples, policies)), strict=True))
+    """Ask a judge about each scene under each policy."""
+    keys = [(scene, policy.name) for scene in scenes for policy in policies]
+    judgements = judge.judge(under([sample(scene, judge) for scene in scenes], policies))
+    return dict(zip(keys, judgements, strict=True))
 
 
-def matrix(scenes: Sequence[Scene], policies: Sequence[Policy], level: str) -> Shown:
-    """Every scene under every policy; for the one of this name, the rules that fired."""
+def overview(policies: Sequence[Policy]) -> View:
+    """List policies by name and title, with the first sentence of their text."""
+    frame = pd.DataFrame({
+        "policy": [policy.name for policy in policies],
+        "title": [policy.title.removeprefix(f"{policy.name}: ") for policy in policies],
+        "its first sentence": [_first_sentence(policy.text) for policy in policies],
+    })  # fmt: skip
+    return compose(Table(frame))
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s", " ".join(text.split()), maxsplit=1)[0]
+
+
+def matrix(scenes: Sequence[Scene], policies: Sequence[Policy], level: str) -> View:
+    """Show the label of every scene under every policy, with the rules that fired under one."""
     labels = {p.name: [p.label(scene.tags) for scene in scenes] for p in policies}
-    rule = f"the rule that fired under {level}"
     frame = pd.DataFrame({"picture": [drawn(scene, SMALL) for scene in scenes]})
     frame = frame.assign(**{name: [r.label for r in rulings] for name, rulings in labels.items()})
-    frame[rule] = [f"“{ruling.rule}”" for ruling in labels[level]]
+    frame[f"the rule that fired under {level}"] = _quoted(labels[level])
     unsafe = list(frame[level]).count(UNSAFE)
-    counted = f"Under {level}, {unsafe} of {len(scenes)} pictures are unsafe."
+    counts = f"Under {level}, {unsafe} of {len(scenes)} pictures are unsafe."
     names = list(labels)
     if level == names[0]:
-        return show(counted, Table(frame, level))
+        return compose(counts, Table(frame, level))
     before = names[names.index(level) - 1]
     flipped = [
         title(s) for s, a, b in zip(scenes, frame[before], frame[level], strict=True) if a != b
     ]
-    changed = f"Changed since {before}: {'; '.join(flipped) or 'none'}."
-    return show(f"{counted} {changed}", Table(frame, level))
+    changes = f"Changed since {before}: {'; '.join(flipped) or 'none'}."
+    return compose(f"{counts} {changes}", Table(frame, level))
 
 
-def verdicts(policies: Sequence[Policy], first: str, second: str, place: str) -> Shown:
-    """One picture of two things under each policy, with the rules that fired."""
+def verdicts(policies: Sequence[Policy], first: str, second: str, place: str) -> View:
+    """Show one picture of two things with its label under each policy and the rule that fired."""
     scene = Scene(place, 12, (Thing(first, 0), Thing(second, 3)))
     rulings = [policy.label(scene.tags) for policy in policies]
-    frame = pd.DataFrame({
-        "policy": [policy.name for policy in policies],
-        "label": [ruling.label for ruling in rulings],
-        "rule that fired": [f"“{ruling.rule}”" for ruling in rulings],
-    })  # fmt: skip
-    return show(drawn(scene), Table(frame))
+    return compose(drawn(scene), _labels("policy", [p.name for p in policies], rulings))
+
+
+def labelled(scenes: Sequence[Scene], policy: Policy) -> Table:
+    """List every scene with its label under one policy and the rule that fired."""
+    rulings = [policy.label(scene.tags) for scene in scenes]
+    return _labels("picture", [drawn(scene, SMALL) for scene in scenes], rulings)
+
+
+def _labels(head: str, items: Sequence, rulings: Sequence[Ruling]) -> Table:
+    columns = {head: items, "label": [ruling.label for ruling in rulings]}
+    return Table(pd.DataFrame(columns | {"rule that fired": _quoted(rulings)}))
+
+
+def _quoted(rulings: Sequence[Ruling]) -> list[str]:
+    return [f"“{ruling.rule}”" for ruling in rulings]
 
 
 # -- predict, then reveal ------------------------------------------------------------------------
 
 
 class Question(NamedTuple):
-    """A picture, the policy that it is to be judged under, and what a model said."""
+    """A picture, the policy to judge it under, and a model's judgement."""
 
     scene: Scene
     policy: Policy
@@ -108,118 +138,128 @@ class Question(NamedTuple):
 
     @property
     def truth(self) -> str:
+        """The exact label."""
         return self.policy.label(self.scene.tags).label
 
     @property
     def unnamed(self) -> list[str]:
-        """What is in the picture but not in the model's reply."""
-        said = re.findall(r"\w+", self.model.reply or "")
-        return [thing.concept for thing in self.scene.things if thing.concept not in said]
+        """The things in the picture that the model's reply does not name."""
+        words = re.findall(r"\w+", self.model.reply or "")
+        return [thing.concept for thing in self.scene.things if thing.concept not in words]
 
 
-def question(questions: Sequence[Question], number: int, prediction: str) -> Shown:
-    """Question ``number``, from 1; the answers too once there is a prediction, safe or unsafe."""
+def question(questions: Sequence[Question], number: int, prediction: str) -> View:
+    """Show question ``number``, from 1, and its answers once there is a prediction.
+
+    ``prediction`` is "safe", "unsafe", or "" before the class has made one.
+    """
     scene, policy, model = questions[number - 1]
-    asked = f"{policy.name} in brief: {policy.render('brief')}"
+    text = f"{policy.title}. In brief: {policy.render('brief')}"
     if not prediction:
-        return show(drawn(scene), asked, "Is the picture safe under this policy?")
+        return compose(drawn(scene), text, "Is the picture safe under this policy?")
     ruling = policy.label(scene.tags)
-    said = {"the class": prediction, "the rule": ruling.label, "the model": model.verdict}
-    why = ["", f"“{ruling.rule}”", model.reply or ""]
-    frame = pd.DataFrame({"who": said.keys(), "says": said.values(), "because": why})
-    return show(drawn(scene), asked, Table(frame))
+    rows = [
+        ("the class", prediction, ""),
+        ("the rule", ruling.label, f"“{ruling.rule}”"),
+        ("the model", model.verdict, model.reply or ""),
+    ]
+    frame = pd.DataFrame(rows, columns=["who", "says", "because"])
+    return compose(drawn(scene), text, Table(frame))
 
 
 def tally(questions: Sequence[Question], predictions: Mapping[int, str]) -> str:
-    """How many were right so far; ``predictions`` by number of the question.
+    """Count who was right so far; ``predictions`` are by number of the question.
 
     >>> tally([], {})
     'No prediction yet.'
     """
     if not predictions:
         return "No prediction yet."
-    asked = [(questions[number - 1], said) for number, said in predictions.items()]
-    ours = sum(said == question.truth for question, said in asked)
-    models = sum(question.model.verdict == question.truth for question, _ in asked)
-    n = len(asked)
-    return f"Right so far: the class {ours} of {n}, the model {models} of {n}, the rule {n} of {n}."
+    n = len(predictions)
+    truths = {number: questions[number - 1].truth for number in predictions}
+    of_class = sum(predictions[number] == truth for number, truth in truths.items())
+    of_model = sum(questions[number - 1].model.verdict == truth for number, truth in truths.items())
+    return (
+        f"Right so far: the class {of_class} of {n}, the model {of_model} of {n}, "
+        f"the rule {n} of {n}."
+    )
+
+
+def reasons(questions: Sequence[Question]) -> str:
+    """Count how often the model was right, and how often without naming everything it saw."""
+    right = [question for question in questions if question.model.verdict == question.truth]
+    unnamed = sum(bool(question.unnamed) for question in right)
+    return f"Right {len(right)} times, {unnamed} of them without a name for everything in it."
 
 
 # -- write a policy ------------------------------------------------------------------------------
 
 
-class Typed(NamedTuple):
-    """Words as a model is given them for a policy, exact or not."""
+class FreeText(NamedTuple):
+    """Text that a model is given in place of a policy, with or without exact labels."""
 
     text: str
-
-    name = "typed"
+    name = "free text"
 
     @property
     def digest(self) -> str:
+        """The sha256 of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def render(self, form: str) -> str:
+        """Return the text, whatever the ``form``."""
         return self.text
 
 
 def ask(judge: Judge, scene: Scene, text: str) -> Judgement:
-    """A model's answer about a scene under a policy in anybody's words."""
-    return judge.judge([(Sample(title(scene), render(scene)), Typed(brief.check_length(text)))])[0]
+    """Ask a judge about a scene under a policy in free text.
+
+    Raises InputError for a text that is too long.
+    """
+    return judge.judge([(sample(scene, judge), FreeText(brief.check_length(text)))])[0]
 
 
 def replies(judge: Judge, tried: Mapping[str, Scene]) -> Table:
-    """What the rule and a model say of one scene a policy, which is written in clauses."""
+    """Compare a model with the rule, for one scene per policy; policies are written in clauses."""
     rows = []
     for text, scene in tried.items():
-        rule, said = brief.parse_brief(text).label(scene.tags), ask(judge, scene, text)
-        rows.append((text, drawn(scene, SMALL), rule.label, said.verdict, said.reply or ""))
+        label, answer = brief.parse_brief(text).label(scene.tags).label, ask(judge, scene, text)
+        rows.append((text, drawn(scene, SMALL), label, answer.verdict, answer.reply or ""))
     heads = ["policy", "picture", "the rule", "the model", "its reason"]
     return Table(pd.DataFrame(rows, columns=heads))
 
 
 def workshop(
-    scenes: Sequence[Scene], text: str, scene: Scene, said: Judgement | None = None
-) -> Shown:
-    """The exact labels under the policy that ``text`` spells; for one scene, the model's too.
+    scenes: Sequence[Scene], text: str, scene: Scene, answer: Judgement | None = None
+) -> View:
+    """Show the exact labels under the policy written as ``text``, and a model's answer if any.
 
-    Words that are no clauses have no exact label, and the reason is shown instead of one.
+    A text that is not made of clauses has no exact labels; the view then holds the reason.
     """
     rows = []
-    if said:
-        percent = float("nan") if said.p_unsafe is None else 100 * said.p_unsafe
-        rows = [("the model", said.verdict, Bar(percent), said.reply or "")]
+    if answer:
+        percent = float("nan") if answer.p_unsafe is None else 100 * answer.p_unsafe
+        rows = [("the model", answer.verdict, Bar(percent), answer.reply or "")]
     try:
         policy = brief.parse_brief(text)
     except InputError as error:
-        refused = f"No exact label:\n{error}"
-        return show(drawn(scene), refused, *[_answers(rows)] * bool(rows))
+        problems = f"No exact label:\n{error}"
+        return compose(drawn(scene), problems, *[_who_says(rows)] * bool(rows))
     ruling = policy.label(scene.tags)
     rows.insert(0, ("the rule", ruling.label, Bar(100.0 * (ruling.label == UNSAFE)), ruling.rule))
     every = labelled(scenes, policy)
-    return show(drawn(scene), _answers(rows), "Every picture under your policy:", every)
+    return compose(drawn(scene), _who_says(rows), "Every picture under your policy:", every)
 
 
-def labelled(scenes: Sequence[Scene], policy: Policy) -> Table:
-    """Every scene with its exact label and the rule that fired."""
-    rulings = [policy.label(scene.tags) for scene in scenes]
-    frame = pd.DataFrame({
-        "picture": [drawn(scene, SMALL) for scene in scenes],
-        "label": [ruling.label for ruling in rulings],
-        "rule that fired": [f"“{ruling.rule}”" for ruling in rulings],
-    })  # fmt: skip
-    return Table(frame)
+def _who_says(rows: list[tuple]) -> Table:
+    return Table(pd.DataFrame(rows, columns=["who", "says", "P(unsafe), %", "because"]))
 
 
-def vocabulary() -> Shown:
-    """The words that a clause may use, folded away."""
+def vocabulary() -> View:
+    """List the words that a clause may use, folded away."""
     groups = {category: ", ".join(in_category(category)) for category in CATEGORIES}
     frame = pd.DataFrame({"category": groups.keys(), "things in it": groups.values()})
     return folded("Words that a clause may use", f"Places: {', '.join(PLACES)}.", Table(frame))
-
-
-def _answers(rows):
-    return Table(pd.DataFrame(rows, columns=["who", "says", "P(unsafe), %", "because"]))
 
 
 # -- the edit ------------------------------------------------------------------------------------
@@ -234,10 +274,10 @@ class Edit(NamedTuple):
 
 
 def edit(scene: Scene) -> Edit:
-    """The harmful thing in a scene exchanged for its look-alike, as SafeEditBench-nano does.
+    """Exchange the harmful thing in a scene for its look-alike, as SafeEditBench-nano does.
 
-    Both members get the same smoothed box, so that the trace of the edit tells nothing. Raises
-    InputError for a scene without a harmful thing.
+    Both members get the same smoothed box, so that the trace of the edit does not give away which
+    one was edited. Raises InputError for a scene without a harmful thing.
     """
     harmful = [thing for thing in scene.things if group(thing.concept) == "harmful"]
     if not harmful:
@@ -250,21 +290,23 @@ def edit(scene: Scene) -> Edit:
     return Edit(original, replace(original, things=things), box)
 
 
-def edited(pair: Edit, policies: Sequence[Policy], percent: int, said: Answers) -> Shown:
-    """A pair, cross-faded: 0 is the original and 100 its counterpart; the labels of both."""
+def edits(pair: Edit, policies: Sequence[Policy], percent: int, judged: Answers) -> View:
+    """Show a pair, cross-faded, with the labels and a model's verdicts on both members.
+
+    ``percent`` is 0 for the original and 100 for its counterpart.
+    """
     mixed = Image.blend(render(pair.original), render(pair.edited), percent / 100)
-    words = f"{percent} % of the way from “{title(pair.original)}” to “{title(pair.edited)}”"
+    fade = f"{percent} % of the way from “{title(pair.original)}” to “{title(pair.edited)}”"
     members = {"original": pair.original, "counterpart": pair.edited}
     rows = []
     for policy in policies:
         rulings = {name: policy.label(scene.tags) for name, scene in members.items()}
-        rule = {name: ruling.label for name, ruling in rulings.items()}
-        model = {
-            f"model: {name}": said[scene, policy.name].verdict for name, scene in members.items()
-        }
-        fired = f"“{rulings['original'].rule}”"
-        rows.append({"policy": policy.name, **rule, **model, "rule for the original": fired})
+        labels = {name: ruling.label for name, ruling in rulings.items()}
+        verdicts = {f"model: {k}": judged[s, policy.name].verdict for k, s in members.items()}
+        rule = {"rule for the original": f"“{rulings['original'].rule}”"}
+        rows.append({"policy": policy.name, **labels, **verdicts, **rule})
     flips = [row["policy"] for row in rows if row["original"] != row["counterpart"]]
-    changed = f"The edit changes the label under {', '.join(flips) or 'no policy'}."
+    changes = f"The edit changes the label under {', '.join(flips) or 'no policy'}."
     nearer = {0: "original", 100: "counterpart"}.get(percent, "")
-    return show(picture(mixed, words, LARGE, pair.box), changed, Table(pd.DataFrame(rows), nearer))
+    faded = picture(mixed, fade, LARGE, pair.box)
+    return compose(faded, changes, Table(pd.DataFrame(rows), nearer))

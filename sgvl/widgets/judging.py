@@ -1,0 +1,56 @@
+"""Judgements of a few pictures, for widgets that compare judges or follow a training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from datasets import Dataset
+
+from sgvl.data import store
+from sgvl.data.cases import label_cases
+from sgvl.judges import Judge, ask_all, make_judge, under
+from sgvl.policies import Policy
+from sgvl.training import trainer
+
+
+def judgements(
+    judges: Sequence[Judge], pictures: Dataset, policies: Sequence[Policy], folder: Path
+) -> pd.DataFrame:
+    """Ask judges about every drawn picture under every policy.
+
+    Answers are stored in ``folder``, one file per judge; those that are there are not asked again.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A judgement frame, see ``sgvl.scores.metrics``, with the judges' names.
+    """
+    samples = store.samples(pictures)
+    frames = [
+        pd.DataFrame(ask_all(judge, under(samples, policies), folder)).assign(judge=judge.name)
+        for judge in judges
+    ]
+    return pd.concat(frames).merge(label_cases(pictures, policies), on=["id", "policy"])
+
+
+def along_training(
+    start: Judge, training: Path, pictures: Dataset, policies: Sequence[Policy], folder: Path
+) -> pd.DataFrame:
+    """Ask the judge that a training started from, and each of its checkpoints.
+
+    Parameters
+    ----------
+    start : the judge before the first step
+    training : folder of the training
+    pictures, policies, folder : as for ``judgements``
+
+    Returns
+    -------
+    pandas.DataFrame
+        A judgement frame with a column ``step``, 0 for ``start``.
+    """
+    frames = [judgements([start], pictures, policies, folder).assign(step=0)]
+    for step, path in trainer.checkpoints(training).items():
+        judge = make_judge({"kind": "chat", "id": f"step-{step}", "model": str(path)})
+        frames.append(judgements([judge], pictures, policies, folder).assign(step=step))
+    return pd.concat(frames)
