@@ -320,7 +320,9 @@ def test_in_jupyterlab(serve, lesson, page):
 def test_an_executed_notebook_in_jupyterlab(serve, lesson, page):
     address = serve("jupyterlab", *LAB, f"--ServerApp.root_dir={lesson}")
     page.goto(f"{address}/doc/tree/out.ipynb")
-    page.get_by_text("still picture of a widget").first.wait_for(timeout=RUN)
+    still = page.get_by_text("still picture of a widget").first
+    still.wait_for(timeout=RUN)
+    still.scroll_into_view_if_needed()
     assert page.locator(".widget-vbox").count() == 0
     page.screenshot(path=SHOTS / "executed-lab.png")
 

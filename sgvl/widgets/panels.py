@@ -83,12 +83,12 @@ class Panel(ipywidgets.VBox):
 
     @property
     def head(self) -> list[ipywidgets.Widget]:
-        """The widgets above the screen."""
+        """Return the widgets above the screen."""
         return [*self.controls.values(), self.in_words]
 
     @property
     def text(self) -> str:
-        """The present state in words."""
+        """Return the present state in words."""
         return self.current.text
 
     def current_view(self) -> View:
@@ -122,7 +122,7 @@ class Panel(ipywidgets.VBox):
 
     @property
     def page_controls(self) -> dict[str, ipywidgets.Widget]:
-        """The controls that the panel keeps in the exported page."""
+        """Return the controls that the panel keeps in the exported page."""
         return self.controls
 
     def page_data(self) -> dict:
@@ -147,7 +147,7 @@ class Panel(ipywidgets.VBox):
 def _has_frontend() -> bool:
     """Return False in a notebook that papermill or nbconvert executes.
 
-    They alone, and Voila, tell the kernel that nobody can type an answer to ``input()``.
+    Both tell the kernel that nobody can answer ``input()``. So does Voila, but it shows widgets.
     """
     kernel = getattr(get_ipython(), "kernel", None)
     if kernel is None or "VOILA_BASE_URL" in os.environ:
@@ -194,7 +194,7 @@ class Quiz(Panel):
 
     @property
     def reasons(self) -> str:
-        """How often the model was right, and how often without naming everything it saw."""
+        """Count how often the model was right, and how often without naming everything it saw."""
         return picture_views.reasons(self.questions)
 
     def redraw(self, change=None) -> None:
@@ -208,7 +208,7 @@ class Quiz(Panel):
         super().redraw()
 
     def page_data(self) -> dict:
-        """Return the states, and of each question the truth and the model's verdict to count."""
+        """Return the states, with the label and the model's verdict of each question to count."""
         return super().page_data() | {"quiz": [[q.truth, q.model.verdict] for q in self.questions]}
 
 

@@ -138,12 +138,12 @@ class Question(NamedTuple):
 
     @property
     def truth(self) -> str:
-        """The exact label."""
+        """Return the exact label."""
         return self.policy.label(self.scene.tags).label
 
     @property
     def unnamed(self) -> list[str]:
-        """The things in the picture that the model's reply does not name."""
+        """List the things in the picture that the model's reply does not name."""
         words = re.findall(r"\w+", self.model.reply or "")
         return [thing.concept for thing in self.scene.things if thing.concept not in words]
 
@@ -203,7 +203,7 @@ class FreeText(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The sha256 of the text."""
+        """Return the sha256 of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def render(self, form: str) -> str:
