@@ -185,6 +185,7 @@ def _first_screen(folder, run):
         '<div class="first">\n<div>\n',
         *_outcomes(run.claims),
         "</div>\n<div>\n",
+        "Table 6: every judge under each policy, in percent.\n",
         *_figure(folder, MAIN_FIGURE),
         *_what_was_run(run),
         "</div>\n</div>\n",
@@ -200,7 +201,8 @@ def _what_was_run(run):
     counts = sets.groupby("set", sort=False)["n"].agg(span).rename("n").reset_index()
     counts["source"] = counts["set"].map(lambda name: run.sources.get(name, "n/a"))
     rows = counts.groupby("source", sort=False)[["set", "n"]].agg(", ".join).reset_index()
-    return [line, page_markdown(rows[["set", "source", "n"]])]
+    rows = rows.rename(columns={"n": "answers per judge"})
+    return [line, page_markdown(rows[["set", "source", "answers per judge"]])]
 
 
 def _outcomes(claims):
