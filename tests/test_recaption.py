@@ -19,8 +19,9 @@ from sgvl.common import progress
 from sgvl.common.errors import InputError
 from sgvl.data.images import image_digest
 from sgvl.judges.ask import PATIENCE
+from sgvl.models.reply import Reply
 from sgvl.policies.concepts import group, named
-from sgvl.recaption import Item, Reply, caption_all, departure, make_captioner, read
+from sgvl.recaption import Item, caption_all, departure, make_captioner, parse_caption
 from sgvl.recaption.exact import minimal_edit, rewrite
 from sgvl.text.prompts import RECAPTION, caption_prompt
 from sgvl.world.scenes import describe, sample_names
@@ -120,13 +121,13 @@ def test_departures_by_hand(before, after, expected):
 
 def test_changes_hold_every_word_once():
     before, after = "I see a dog and an object.", "I see a knife, close by."
-    found = recaption.changes(before, after)
+    changes = recaption.changes(before, after)
     for text, other in ((before, "added"), (after, "removed")):
-        assert [word for word, change in found if change != other] == text.split()
-    assert [word for word, change in found if change == "kept"] == ["I", "see", "a"]
+        assert [word for word, change in changes if change != other] == text.split()
+    assert [word for word, change in changes if change == "kept"] == ["I", "see", "a"]
 
 
-# ---- reading a reply -----------------------------------------------------------------------------
+# ---- parsing a reply -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,21 +146,27 @@ def test_changes_hold_every_word_once():
     ],
 )  # fmt: skip
 def test_replies_are_read(status, replies):
-    assert {reply: read(Reply(reply)).status for reply in replies} == dict.fromkeys(replies, status)
+    assert {reply: parse_caption(Reply(reply)).status for reply in replies} == dict.fromkeys(
+        replies, status
+    )
 
 
 def test_how_a_reply_ended_counts():
-    assert read(Reply("A man with a kn", "length")).status == "cut"
-    assert read(Reply("A man", "content_filter")).status == "refusal"
-    assert read(Reply("", "length")).status == "cut"  # a thinking model that never came to speak
-    assert read(Reply("", error="HTTP 500")) == ("failed", "", "HTTP 500")
-    assert read(Reply(" “A man.” ")).text == read(Reply("Caption: A man.")).text == "A man."
+    assert parse_caption(Reply("A man with a kn", "length")).status == "cut"
+    assert parse_caption(Reply("A man", "content_filter")).status == "refusal"
+    assert parse_caption(Reply("", "length")).status == "cut"  # a model that only thought
+    assert parse_caption(Reply("", error="HTTP 500")) == ("failed", "", "HTTP 500")
+    assert (
+        parse_caption(Reply(" “A man.” ")).text
+        == parse_caption(Reply("Caption: A man.")).text
+        == "A man."
+    )
 
 
 def test_reading_takes_linear_time():
     for text in ("ab" * 50_000, "<|" * 50_000, "a b c " * 20_000, "I am " * 20_000, "x" * 100_000):
         begun = time.perf_counter()
-        read(Reply(text))
+        parse_caption(Reply(text))
         assert time.perf_counter() - begun < 2
 
 
@@ -201,13 +208,13 @@ def test_a_request_is_as_documented(server, path):
     (line,) = map(json.loads, path.read_text().splitlines())
     assert list(line) == ["key", "id", "prompt", "reply", "finish"]
     request = server.asked[0]
-    shown, text = request["messages"][0].pop("content")
+    picture_part, text = request["messages"][0].pop("content")
     assert request == {
         "model": "gemma", "messages": [{"role": "user"}],
         "temperature": 0.7, "max_tokens": 50, "seed": 3,
     }  # fmt: skip
     assert text["text"] == RECAPTION["minimal_edit"].format(caption="caption 0")
-    head, _, data = shown["image_url"]["url"].partition(",")
+    head, _, data = picture_part["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
     sent = Image.open(io.BytesIO(base64.b64decode(data)))
     assert image_digest(sent) == some(1)[0].digest
@@ -409,9 +416,9 @@ def test_a_dry_run_asks_nothing_and_shows_what_is_stored(server, path):
 def test_an_estimate_by_hand(server, path):
     caption_all(endpoint(server, max_tokens=100), some(1), path)
     captioner = endpoint(server, max_tokens=100, image_tokens=256)
-    found = recaption.estimate(captioner, some(3), path, price_in=1e4, price_out=1e5)
+    estimate = recaption.estimate(captioner, some(3), path, price_in=1e4, price_out=1e5)
     question = math.ceil(len(caption_prompt("minimal_edit", "caption 1")) / 4)
-    assert found == {
+    assert estimate == {
         "captioner": "gemma", "prompt": "minimal_edit", "calls": 2, "stored": 1,
         "prompt_tokens": 2 * (question + 256),
         "completion_tokens": 2 * 4,  # "caption 1" is 3 tokens, times 1.25
@@ -478,20 +485,20 @@ def pictures():
 
 
 def test_two_steps_in_the_small_world(pictures, tmp_path):
-    found = recaption.items(pictures)
-    assert [item.digest for item in found] == [image_digest(row["image"]) for row in pictures]
+    items = recaption.items(pictures)
+    assert [item.digest for item in items] == [image_digest(row["image"]) for row in pictures]
     step1 = make_captioner({"kind": "chat", "max_tokens": 60, "batch_size": 5})
-    first = caption_all(step1, found, tmp_path / "caption.jsonl")
-    told = recaption.with_captions(found, first)
-    assert len(told) == 12 and all(item.caption.startswith("I see a") for item in told)
+    first = caption_all(step1, items, tmp_path / "caption.jsonl")
+    captioned = recaption.with_captions(items, first)
+    assert len(captioned) == 12 and all(item.caption.startswith("I see a") for item in captioned)
 
     answers, edited = [], {}
     for prompt in RECAPTION:
         step2 = make_captioner({"kind": "exact", "prompt": prompt})
-        rows = caption_all(step2, told, tmp_path / f"{prompt}.jsonl")
+        rows = caption_all(step2, captioned, tmp_path / f"{prompt}.jsonl")
         answers.append((step2, rows))
-        edited[prompt] = recaption.measure(told, rows, named("harmful"))
-    for item, row in zip(told, answers[0][1], strict=True):
+        edited[prompt] = recaption.measure(captioned, rows, named("harmful"))
+    for item, row in zip(captioned, answers[0][1], strict=True):
         assert set(tag for tag in item.tags if tag in named("harmful")) <= set(
             row["text"].replace(",", "").split()
         )
@@ -499,19 +506,23 @@ def test_two_steps_in_the_small_world(pictures, tmp_path):
     assert edited["rewrite"]["kept"].mean() < 1
     assert (edited["minimal_edit"]["added"] == edited["rewrite"]["added"]).all()
 
-    saved = recaption.to_dataset(pictures, told, answers)
+    saved = recaption.to_dataset(pictures, captioned, answers)
     assert saved.column_names == [
         "id", "image", "tags", "caption", "recaption", "recaptioner", "prompt",
     ]  # fmt: skip
     assert len(saved) == 24 and saved.unique("prompt") == list(RECAPTION)
-    assert image_digest(saved[13]["image"]) == found[1].digest and saved[13]["id"] == found[1].id
-    shown = recaption.examples(saved, 3)
-    assert len(shown) == 3 and all(set(example["after"]) == set(RECAPTION) for example in shown)
-    drawn = recaption.figure_words(shown)
-    assert list(drawn) == ["id", "prompt", "position", "word", "change"]
-    part = drawn[(drawn["id"] == shown[0]["id"]) & (drawn["prompt"] == "minimal_edit")]
-    assert " ".join(part[part["change"] != "added"]["word"]) == shown[0]["before"]
-    assert " ".join(part[part["change"] != "removed"]["word"]) == shown[0]["after"]["minimal_edit"]
+    assert image_digest(saved[13]["image"]) == items[1].digest and saved[13]["id"] == items[1].id
+    examples = recaption.examples(saved, 3)
+    assert len(examples) == 3 and all(
+        set(example["after"]) == set(RECAPTION) for example in examples
+    )
+    words = recaption.figure_words(examples)
+    assert list(words) == ["id", "prompt", "position", "word", "change"]
+    part = words[(words["id"] == examples[0]["id"]) & (words["prompt"] == "minimal_edit")]
+    assert " ".join(part[part["change"] != "added"]["word"]) == examples[0]["before"]
+    assert (
+        " ".join(part[part["change"] != "removed"]["word"]) == examples[0]["after"]["minimal_edit"]
+    )
 
 
 def test_a_local_reply_at_its_limit_is_cut(pictures, tmp_path):
@@ -522,15 +533,15 @@ def test_a_local_reply_at_its_limit_is_cut(pictures, tmp_path):
 
 def test_real_pictures_have_no_tags(pictures, server, tmp_path):
     real = pictures.remove_columns("tags").select(range(3))
-    told = [item._replace(caption="A street.") for item in recaption.items(real)]
+    captioned = [item._replace(caption="A street.") for item in recaption.items(real)]
     captioner = endpoint(server)
-    rows = caption_all(captioner, told, tmp_path / "real.jsonl")
-    saved = recaption.to_dataset(real, told, [(captioner, rows)])
+    rows = caption_all(captioner, captioned, tmp_path / "real.jsonl")
+    saved = recaption.to_dataset(real, captioned, [(captioner, rows)])
     assert "tags" not in saved.column_names and saved.unique("recaptioner") == ["gemma"]
 
 
 def test_nothing_sound_is_nothing_to_save(pictures):
-    told = [item._replace(caption="x") for item in recaption.items(pictures.select([0]))]
-    row = {"id": told[0].id, **read(Reply(""))._asdict(), "reply": ""}
-    with pytest.raises(InputError, match="no recaption is sound"):
-        recaption.to_dataset(pictures, told, [(make_captioner("exact"), [row])])
+    captioned = [item._replace(caption="x") for item in recaption.items(pictures.select([0]))]
+    row = {"id": captioned[0].id, **parse_caption(Reply(""))._asdict(), "reply": ""}
+    with pytest.raises(InputError, match="no recaption is usable"):
+        recaption.to_dataset(pictures, captioned, [(make_captioner("exact"), [row])])

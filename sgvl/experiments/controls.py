@@ -46,12 +46,12 @@ def edit_traces(dataset: Dataset) -> list[dict]:
 
 
 def scene_tags(dataset: Dataset) -> list[dict]:
-    """Extract the tags of each picture: all that it can say without a policy."""
+    """Extract the tags of each picture: its exact content, without a policy."""
     return [dict.fromkeys(tags, 1) for tags in dataset["tags"]]
 
 
 def policy_words(policies: Iterable[Policy]) -> list[dict]:
-    """Extract the clauses of each policy: all that it can say without a picture."""
+    """Extract the clauses of each policy, without a picture."""
     return [dict.fromkeys(policy.render("brief").split("; "), 1) for policy in policies]
 
 

@@ -1,26 +1,27 @@
-"""Captions in two steps: a base model describes, a recaptioner restores what was suppressed.
+"""Captions in two steps: a base model describes a picture, a recaptioner adds what it suppressed.
 
     step1 = make_captioner({"kind": "chat", "model": "nano"})
     step2 = make_captioner({"kind": "exact", "prompt": "minimal_edit"})
-    first = caption_all(step1, pictures := items(dataset), "caption.jsonl")
-    second = caption_all(step2, with_captions(pictures, first), "minimal_edit.jsonl")
+    pictures = items(dataset)
+    captions = caption_all(step1, pictures, "caption.jsonl")
+    recaptions = caption_all(step2, with_captions(pictures, captions), "minimal_edit.jsonl")
 
-Both steps are captioners behind one interface, so both are kept, resumed and priced alike. What a
-recaptioner refused, cut short or garbled is counted and left out; ``departure`` measures the rest.
+Both steps use one interface, ``Captioner``: ``caption_all`` stores every reply and resumes, and
+``estimate`` returns the cost in advance. Refusals, cut replies and garbage are counted and left
+out; ``departure`` measures how far a recaption is from its caption.
 """
 
 from sgvl.common.registry import make
-from sgvl.models.reply import Reply
-from sgvl.recaption.base import Captioner, Item, items, read, with_captions
+from sgvl.recaption.base import Captioner, Item, ParsedCaption, items, parse_caption, with_captions
 from sgvl.recaption.batch import caption_all, counts, estimate, left_out
 from sgvl.recaption.dataset import examples, figure_words, to_dataset
 from sgvl.recaption.departure import changes, departure, measure, measure_all
 
 __all__ = [
-    "KINDS",
+    "CAPTIONERS",
     "Captioner",
     "Item",
-    "Reply",
+    "ParsedCaption",
     "caption_all",
     "changes",
     "counts",
@@ -33,13 +34,13 @@ __all__ = [
     "make_captioner",
     "measure",
     "measure_all",
-    "read",
+    "parse_caption",
     "to_dataset",
     "with_captions",
 ]
 
-# Named by string, as judges are: a model's libraries load when such a captioner is made.
-KINDS = {
+# Named by string: a model's libraries are imported when such a captioner is made, not before.
+CAPTIONERS = {
     "served": "sgvl.recaption.served:ServedCaptioner",
     "exact": "sgvl.recaption.exact:ExactCaptioner",
     "chat": "sgvl.recaption.chat:ChatCaptioner",
@@ -49,6 +50,7 @@ KINDS = {
 def make_captioner(spec: str | dict) -> Captioner:
     """Build a captioner from a parameter file: its kind, or its kind with options.
 
-    Raises InputError with the nearest valid name for an unknown kind, option or prompt.
+    Raises InputError for an unknown kind, option or prompt, with the nearest valid name, and for a
+    missing option.
     """
-    return make("captioner", KINDS, spec)
+    return make("captioner", CAPTIONERS, spec)

@@ -1,4 +1,4 @@
-"""What every captioner is, what it is given, and how its reply is read."""
+"""The interface of a captioner, the items that it captions, and the parser of its replies."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -16,14 +16,22 @@ OK, REFUSAL, GARBAGE, CUT, FAILED = STATUSES = ("ok", "refusal", "garbage", "cut
 
 
 class Item(NamedTuple):
-    """One picture to caption. ``open`` decodes it, and is called only where it is looked at: a
-    hundred thousand real pictures do not fit in memory, their digests do."""
+    """One picture to caption.
+
+    Parameters
+    ----------
+    id : names the picture in tables and messages
+    digest : of its pixels, as ``image_digest`` returns it
+    open : decodes the picture when it is sent: a hundred thousand pictures do not fit in memory
+    caption : from step 1; "" before
+    tags : what is in a drawn scene; empty for real pictures
+    """
 
     id: str
-    digest: str  # of its pixels, as ``image_digest`` gives it
+    digest: str
     open: "Callable[[], Image]"
-    caption: str = ""  # of step 1; empty before it
-    tags: tuple[str, ...] = ()  # what is in a drawn scene; real pictures have none
+    caption: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class Captioner:
@@ -35,26 +43,35 @@ class Captioner:
     name: str
     prompt: str
     reads_tags: bool = False  # whether it is given the exact content of a drawn scene
-    image_tokens: int = 0  # a picture's share of the request, for estimates
+    image_tokens: int = 0  # tokens of a picture in a request, for estimates
     max_tokens: int = 0  # length limit of a reply
 
     def identity(self) -> dict:
-        """Return everything that decides a reply, as plain JSON values, as for judges."""
+        """Return everything that decides a reply, as plain JSON values (see ``Judge.identity``)."""
         raise NotImplementedError
 
     def request(self, item: Item) -> str:
-        """Return the text that a model is sent about an item; "" where no model is asked."""
+        """Return the text sent to a model with an item's picture; "" if there is no model."""
         return ""
 
     def results(self, items: Sequence[Item]) -> Results:
-        """Yield the replies as they come, in any order: lists of (index, Reply, error)."""
+        """Yield replies as they come, in any order: lists of (index, Reply, error or "")."""
         raise NotImplementedError
 
 
 def items(dataset) -> list[Item]:
-    """The pictures of a data set (columns id, image and, for drawn scenes, tags), undecoded.
+    """List the pictures of a data set as items, without keeping them in memory.
 
-    Each is decoded once for its digest. Raises ``ImageError``, naming it, for one that cannot be.
+    Each picture is decoded once, for its digest.
+
+    Parameters
+    ----------
+    dataset : with the columns id, image and, for drawn scenes, tags
+
+    Raises
+    ------
+    ImageError
+        For a picture that cannot be decoded; the message names it.
     """
     from sgvl.data import store
 
@@ -66,13 +83,16 @@ def items(dataset) -> list[Item]:
         return load_image(record["image"]["bytes"], name=record["id"])
 
     return [
-        Item(id_, image_digest(picture(row)), partial(picture, row), tags=tuple(seen))
-        for row, (id_, seen) in enumerate(zip(dataset["id"], tags, strict=True))
+        Item(id_, image_digest(picture(row)), partial(picture, row), tags=tuple(own))
+        for row, (id_, own) in enumerate(zip(dataset["id"], tags, strict=True))
     ]
 
 
 def with_captions(items: Iterable[Item], rows: Iterable[dict]) -> list[Item]:
-    """The items with the captions that step 1 gave them; those without a sound one are left out."""
+    """Return the items with their captions of step 1, without the items whose caption is unusable.
+
+    ``rows`` are what ``caption_all`` returned for ``items``.
+    """
     return [
         item._replace(caption=row["text"])
         for item, row in zip(items, rows, strict=True)
@@ -80,10 +100,10 @@ def with_captions(items: Iterable[Item], rows: Iterable[dict]) -> list[Item]:
     ]
 
 
-# -- reading a reply -------------------------------------------------------------------------------
+# -- parsing a reply -------------------------------------------------------------------------------
 
-# How replies open that decline instead of describing. Matched at the start only: in the middle of a
-# caption the same words can be somebody's speech.
+# Openings of replies that decline to describe. Matched at the start only: later, the same words may
+# be speech that the caption quotes.
 _REFUSAL = re.compile(
     r"(?:i am|i'm|we are|we're) (?:\w+ )?(?:sorry|unable|not able|afraid|not comfortable)\b"
     r"|(?:\w+, )?(?:sorry|i apologi[sz]e|my apologies)\b"
@@ -91,7 +111,8 @@ _REFUSAL = re.compile(
     r"|as an ai\b|this (?:image|picture|request|content) (?:violates|goes against)\b",
     re.IGNORECASE,
 )
-# Talk about the task. Cutting it off would be a guess at where the caption begins.
+# Openings about the task ("Sure, here is the caption:"). They are not cut off: where the caption
+# begins would be a guess.
 _PREAMBLE = re.compile(
     r"(?:sure|certainly|of course|okay|ok|absolutely)[,!.:]"
     r"|here(?:'s| is| are) [^\n:]{0,80}:"
@@ -99,55 +120,62 @@ _PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 # Control tokens of common chat templates, whole or in part: in a training caption they would end a
-# turn or ask for a picture. Then characters that no caption holds, among them halves of others.
+# turn or ask for a picture.
 _CONTROL = re.compile(
     r"<[|｜][^<>\n]{1,40}[|｜]>|</?(?:start|end)_of_(?:turn|image)>|<image_soft_token>"
     r"|</?(?:s|bos|eos|pad|unk|image|think)>|\[/?INST\]"
 )
+# Control characters, unpaired surrogates and the replacement character.
 _BROKEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
-_LOOP = re.compile(r"(\S.{0,59}?)\1{9,}", re.DOTALL)
+_LOOP = re.compile(r"(\S.{0,59}?)\1{9,}", re.DOTALL)  # up to 60 characters, ten times in a row
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-class Reading(NamedTuple):
-    """What a reply holds: its status, its caption if that is "ok", and else the reason."""
+class ParsedCaption(NamedTuple):
+    """A caption parsed from a reply.
+
+    Parameters
+    ----------
+    status : "ok", "refusal" (declined or empty), "garbage" (control tokens, loops, talk about the
+        task, no words), "cut" (at the length limit) or "failed" (no reply)
+    text : the caption; "" unless the status is "ok"
+    reason : why there is no caption; "" if the status is "ok"
+    """
 
     status: str
     text: str = ""
     reason: str = ""
 
 
-def read(reply: Reply) -> Reading:
-    """Read the caption out of a reply, or say why there is none to be kept.
+def parse_caption(reply: Reply) -> ParsedCaption:
+    """Extract the caption from a reply, or return the reason why it holds none.
 
-    >>> read(Reply("Caption: I see a knife at the beach."))
-    Reading(status='ok', text='I see a knife at the beach.', reason='')
-    >>> read(Reply("I'm sorry, but I can't describe this.")).status
+    Stored replies are parsed again on every run, so a better parser needs no new request.
+
+    >>> parse_caption(Reply("Caption: I see a knife at the beach."))
+    ParsedCaption(status='ok', text='I see a knife at the beach.', reason='')
+    >>> parse_caption(Reply("I'm sorry, but I can't describe this.")).status
     'refusal'
-
-    Status "ok", "refusal" (declined or empty), "garbage" (control tokens, loops, talk about the
-    task, no words), "cut" (at the length limit) or "failed" (no reply). Stored answers are read
-    anew each time, so a better reading needs no call.
     """
     if reply.error:
-        return Reading(FAILED, reason=reply.error)
-    text = reply.text.strip().removeprefix("Caption:").strip()  # our own label, echoed
+        return ParsedCaption(FAILED, reason=reply.error)
+    text = reply.text.strip().removeprefix("Caption:").strip()  # the label in our prompt, repeated
     if len(text) > 1 and text[0] + text[-1] in ('""', "“”", "''"):
         text = text[1:-1].strip()
     opening = text[:200].replace("’", "'").lstrip("*_\"'“ ")
     if reply.finish in ("refusal", "content_filter") or _REFUSAL.match(opening):
-        return Reading(REFUSAL, reason="declined")
+        return ParsedCaption(REFUSAL, reason="declined")
     if reply.finish == "length":
-        return Reading(CUT, reason="longer than the limit")
+        return ParsedCaption(CUT, reason="longer than the limit")
     if not text:
-        return Reading(REFUSAL, reason="empty")
-    for found, reason in (
+        return ParsedCaption(REFUSAL, reason="empty")
+    for fault, reason in (
         (_CONTROL.search(text), "control tokens"),
         (_BROKEN.search(text), "broken characters"),
         (_LOOP.search(text), "goes in circles"),
         (_PREAMBLE.match(opening), "talks about the task"),
         (not _WORD.search(text), "no words"),
     ):
-        if found:
-            return Reading(GARBAGE, reason=reason)
-    return Reading(OK, text)
+        if fault:
+            return ParsedCaption(GARBAGE, reason=reason)
+    return ParsedCaption(OK, text)

@@ -1,4 +1,4 @@
-"""Captioning many pictures: resumed, counted, and priced before the first call."""
+"""Captioning many pictures: an estimate before the first request, resuming, counts by status."""
 
 import hashlib
 import json
@@ -12,13 +12,15 @@ from sgvl.common.errors import InputError
 from sgvl.judges.ask import REPLY, Request, ask_missing, every_request_fails
 from sgvl.judges.records import Records
 from sgvl.models.reply import Reply
-from sgvl.recaption.base import FAILED, STATUSES, Captioner, Item, read
+from sgvl.recaption.base import FAILED, OK, STATUSES, Captioner, Item, parse_caption
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LETTERS = 4  # a token, as a rule of thumb for English
-GROWTH = 1.25  # of a caption that gets its details back (ours: an edit keeps its draft)
+# For estimates; the last two are our assumptions.
+LETTERS_PER_TOKEN = 4  # a rule of thumb for English
+CAPTION_TOKENS = 200  # of a caption that is not written yet
+GROWTH = 1.25  # length of a recaption over that of its caption
 
 
 def caption_all(
@@ -28,26 +30,28 @@ def caption_all(
     progress: Callable[[int, int], object] | None = None,
     dry_run: bool = False,
 ) -> list[dict]:
-    """Caption every item, asking only for what ``path`` does not hold yet.
+    """Caption every item; request only what ``path`` does not hold yet.
 
     Parameters
     ----------
-    path : JSONL file in which replies are stored as they come, found again by the picture's pixels,
-        the caption to be changed and the captioner's identity (model, prompt, settings)
-    progress : called with how many are settled, and of how many
-    dry_run : ask nothing
+    path : JSONL file in which every reply is stored as it comes. A reply is found again by the
+        picture's pixels, the caption of step 1 and the captioner's identity (model, prompt,
+        settings).
+    progress : called with the number of finished requests, and of all
+    dry_run : send no request
 
     Returns
     -------
     list of dict
-        One per item, in order: id, status, text, reason, reply (see ``read``). What failed (a
-        time-out, an HTTP error after its retries) is not stored, so the next run asks again.
+        One per item, in order: id, the fields of ``ParsedCaption``, and reply (the raw text).
+        Failed requests (a time-out, an HTTP error after its retries) are not stored, so the next
+        run sends them again.
 
     Raises
     ------
     InputError
-        If the server is down or refuses the key, and if 20 requests in a row fail, or all there
-        are; finished replies are on disk by then.
+        If the server is down or refuses the key, if 20 requests in a row fail, or if all of them
+        do. Finished replies are on disk by then.
     """
     with Records(path, captioner.identity(), REPLY) as records:
         requests = [_request(captioner, item) for item in items]
@@ -66,71 +70,75 @@ def estimate(
     path: str | Path,
     price_in: float = 0.0,
     price_out: float = 0.0,
-    caption_tokens: int = 200,
 ) -> dict:
-    """Estimate what ``caption_all`` would still ask for and what that would cost; ask nothing.
+    """Estimate the requests that ``caption_all`` would still send, and their cost; send none.
 
     Parameters
     ----------
-    price_in, price_out : per million tokens of requests and of replies
-    caption_tokens : length of a caption that is not written yet
+    price_in, price_out : for a million tokens of requests, and of replies
 
     Returns
     -------
     dict
-        captioner, prompt, calls, stored, prompt_tokens, completion_tokens, cost, and cost_at_most,
-        for replies that all end at their limit. Tokens are estimated at four letters each.
+        captioner, prompt, calls (requests to send), stored (items whose reply is stored),
+        prompt_tokens, completion_tokens, cost, and cost_at_most (every reply ends at its limit).
+        Tokens are estimated from the number of letters.
     """
     with Records(path, captioner.identity(), REPLY) as records:
         requests = {r.key: r.content for r in (_request(captioner, item) for item in items)}
         missing = [item for key, item in requests.items() if records.get(*key) is None]
     texts = [(item, text) for item in missing if (text := captioner.request(item))]
-    before = after = 0
+    first = captioner.prompt == "caption"
+    prompt_tokens = completion_tokens = 0
     for item, text in texts:
-        first = captioner.prompt == "caption"
-        known = _tokens(item.caption) if item.caption else caption_tokens
-        before += _tokens(text) + captioner.image_tokens
-        before += 0 if first or item.caption else caption_tokens
-        after += min(captioner.max_tokens, known if first else math.ceil(GROWTH * known))
-    cost = (before * price_in + after * price_out) / 1e6
-    longest = captioner.max_tokens * len(texts)
+        length = _tokens(item.caption) if item.caption else CAPTION_TOKENS
+        prompt_tokens += _tokens(text) + captioner.image_tokens
+        prompt_tokens += 0 if first or item.caption else CAPTION_TOKENS
+        length = length if first else math.ceil(GROWTH * length)
+        completion_tokens += min(captioner.max_tokens, length)
+    cost = (prompt_tokens * price_in + completion_tokens * price_out) / 1e6
+    at_most = (prompt_tokens * price_in + captioner.max_tokens * len(texts) * price_out) / 1e6
     return {
         "captioner": captioner.name,
         "prompt": captioner.prompt,
         "calls": len(texts),
         "stored": len(items) - len(missing),
-        "prompt_tokens": before,
-        "completion_tokens": after,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
         "cost": round(cost, 2),
-        "cost_at_most": round((before * price_in + longest * price_out) / 1e6, 2),
+        "cost_at_most": round(at_most, 2),
     }
 
 
 def counts(rows: Sequence[dict]) -> dict[str, int]:
-    """Count the rows of each status; every status is listed."""
-    found = Counter(row["status"] for row in rows)
-    return {status: found[status] for status in STATUSES}
+    """Count the rows of each status; a status without rows counts 0."""
+    number = Counter(row["status"] for row in rows)
+    return {status: number[status] for status in STATUSES}
 
 
 def left_out(answers: Sequence[tuple[Captioner, Sequence[dict]]]) -> "pd.DataFrame":
-    """List the items without a sound caption: id, status, reason, reply, prompt."""
+    """List the items without a usable caption: id, status, reason, reply, prompt.
+
+    ``answers`` pairs each captioner with the rows that ``caption_all`` returned for it.
+    """
     import pandas as pd
 
     tables = [
         pd.DataFrame(rows, columns=["id", "status", "reason", "reply"]).assign(prompt=c.prompt)
         for c, rows in answers
     ]
-    return pd.concat(tables).query("status != 'ok'")
+    table = pd.concat(tables)
+    return table[table["status"] != OK]
 
 
 def _tokens(text: str) -> int:
-    return math.ceil(len(text) / LETTERS)
+    return math.ceil(len(text) / LETTERS_PER_TOKEN)
 
 
 def _request(captioner: Captioner, item: Item) -> Request:
-    """Identify a request by the picture and by what else the captioner reads of the item."""
-    read_too = [item.caption, list(item.tags) if captioner.reads_tags else []]
-    digest = hashlib.sha256(json.dumps(read_too).encode()).hexdigest()
+    """Build the request for an item: identified by its picture, its caption and, if read, tags."""
+    words = [item.caption, list(item.tags) if captioner.reads_tags else []]
+    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()
     return Request(item.id, captioner.prompt, item.digest, digest, item)
 
 
@@ -139,4 +147,4 @@ def _row(request: Request, records: Records, errors: dict) -> dict:
         reply = Reply(stored["reply"], stored["finish"])
     else:
         reply = Reply("", error=errors.get(request.key, "not asked"))
-    return {"id": request.id} | read(reply)._asdict() | {"reply": reply.text}
+    return {"id": request.id} | parse_caption(reply)._asdict() | {"reply": reply.text}

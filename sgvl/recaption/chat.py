@@ -9,13 +9,13 @@ from sgvl.text import prompts
 
 
 class ChatCaptioner(Captioner):
-    """Asks a model in its own chat template, with the picture, and decodes greedily.
+    """Sends each picture and the prompt to a model in its chat template, and decodes greedily.
 
     Parameters
     ----------
     model, revision, dtype, device : see ``sgvl.models.chat_model.ChatModel``
     prompt : ``"caption"`` (step 1), or a name in ``prompts.RECAPTION`` (step 2)
-    name : is printed; by default the model's
+    name : printed in tables; by default the model's
     max_tokens : length limit of a reply
     batch_size : pictures in one forward pass
 
@@ -50,7 +50,7 @@ class ChatCaptioner(Captioner):
 
     def results(self, items: Sequence[Item]) -> Results:
         for start in range(0, len(items), self.batch_size):
-            part = items[start : start + self.batch_size]
-            images, texts = [item.open() for item in part], list(map(self.request, part))
-            (replies,) = self.chat.replies(images, texts, self.max_tokens, len(part))
+            batch = items[start : start + self.batch_size]
+            images, texts = [item.open() for item in batch], list(map(self.request, batch))
+            (replies,) = self.chat.replies(images, texts, self.max_tokens, len(batch))
             yield [(i, reply, "") for i, reply in enumerate(replies, start)]

@@ -1,4 +1,4 @@
-"""Recaptions as a data set for training, and a few of them as the words of a figure."""
+"""Recaptions as a data set for training, and a few of them as the words of Figure 3."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,21 +15,37 @@ if TYPE_CHECKING:
 def to_dataset(
     pictures: "Dataset", items: Sequence[Item], answers: Iterable[tuple[Captioner, Sequence[dict]]]
 ) -> "Dataset":
-    """One row per picture and prompt with a sound recaption: id, image, tags (of drawn scenes),
-    caption (of step 1), recaption, recaptioner, prompt.
+    """Build the training set of stage 1: one row per picture and prompt with a usable recaption.
 
-    ``pictures`` holds the columns id and image, and every item's id; ``answers`` pairs a
-    recaptioner with its rows, which answer ``items`` in order. Raises InputError if none is sound.
+    Parameters
+    ----------
+    pictures : with the columns id, image and, for drawn scenes, tags
+    items : pictures among these with their captions of step 1
+    answers : each recaptioner with the rows that ``caption_all`` returned for ``items``
+
+    Returns
+    -------
+    Dataset
+        Columns id, image, tags (of drawn scenes), caption (of step 1), recaption, recaptioner,
+        prompt.
+
+    Raises
+    ------
+    InputError
+        If no recaption is usable.
     """
     from datasets import concatenate_datasets
 
-    at = {id_: row for row, id_ in enumerate(pictures["id"])}
+    position = {id_: row for row, id_ in enumerate(pictures["id"])}
     columns = [name for name in ("id", "image", "tags") if name in pictures.column_names]
     pictures, parts = pictures.select_columns(columns), []
     for captioner, rows in answers:
-        answered = zip(items, rows, strict=True)
-        pairs = [(item, row["text"]) for item, row in answered if row["status"] == OK]
-        part = pictures.select([at[item.id] for item, _ in pairs])
+        pairs = [
+            (item, row["text"])
+            for item, row in zip(items, rows, strict=True)
+            if row["status"] == OK
+        ]
+        part = pictures.select([position[item.id] for item, _ in pairs])
         for name, texts in {
             "caption": [item.caption for item, _ in pairs],
             "recaption": [text for _, text in pairs],
@@ -39,30 +55,50 @@ def to_dataset(
             part = part.add_column(name, texts)
         parts += [part] if pairs else []
     if not parts:
-        raise InputError("no recaption is sound, so there is nothing to save; see the counts above")
+        raise InputError("no recaption is usable: there is nothing to save; see the counts above")
     return concatenate_datasets(parts)
 
 
 def examples(dataset: "Dataset", count: int = 3) -> list[dict]:
-    """Evenly spread pictures that each prompt captioned in its own way, or at least anew: id,
-    image, before, and after, which maps each prompt to its recaption."""
-    found: dict[str, dict] = {}
-    for row, text in enumerate(dataset.remove_columns("image")):
-        example = found.setdefault(text["id"], {"row": row, "before": text["caption"], "after": {}})
-        example["after"][text["prompt"]] = text["recaption"]
+    """Choose evenly spread pictures whose caption every prompt changed, if possible differently.
+
+    Parameters
+    ----------
+    dataset : as ``to_dataset`` returns it
+
+    Returns
+    -------
+    list of dict
+        At most ``count``, each with id, image, before (the caption), and after ({prompt:
+        recaption}).
+    """
+    by_id: dict[str, dict] = {}
+    for row, texts in enumerate(dataset.remove_columns("image")):
+        new = {"id": texts["id"], "row": row, "before": texts["caption"], "after": {}}
+        example = by_id.setdefault(texts["id"], new)
+        example["after"][texts["prompt"]] = texts["recaption"]
     prompts = set(dataset.unique("prompt"))
-    whole = [
-        {"id": i} | example for i, example in found.items() if set(example["after"]) == prompts
+    changed = [
+        example
+        for example in by_id.values()
+        if set(example["after"]) == prompts and example["before"] not in example["after"].values()
     ]
-    changed = [e for e in whole if e["before"] not in e["after"].values()]
-    telling = [e for e in changed if len(set(e["after"].values())) == len(prompts)] or changed
-    chosen = telling[:: max(1, len(telling) // count)][:count] if count else []
-    return [{**e, "image": dataset[e.pop("row")]["image"]} for e in chosen]
+    differing = [e for e in changed if len(set(e["after"].values())) == len(prompts)]
+    candidates = differing or changed
+    chosen = candidates[:: max(1, len(candidates) // count)][:count] if count else []
+    for example in chosen:
+        example["image"] = dataset[example.pop("row")]["image"]
+    return chosen
 
 
 def figure_words(examples: Iterable[Mapping]) -> "pd.DataFrame":
-    """The words of Figure 3, one a row: id, prompt, position, word, and change (kept, removed or
-    added), in reading order."""
+    """Split examples into the words of Figure 3, in reading order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per word: id, prompt, position, word, change ("kept", "removed" or "added").
+    """
     import pandas as pd
 
     rows = [

@@ -1,4 +1,4 @@
-"""How far a recaption departs from the caption that it was made from."""
+"""Measures of how far a recaption departs from its caption."""
 
 import re
 from collections import Counter
@@ -11,25 +11,30 @@ from sgvl.recaption.base import OK, Item
 if TYPE_CHECKING:
     import pandas as pd
 
-VAGUE = ("object", "objects")  # words that stand in for what was suppressed
-ARTICLES = ("a", "an", "the")  # they go with their noun: "an object" becomes "a knife"
+# Words that are not neutral: they stand for what was suppressed, or go with it ("an object" becomes
+# "a knife").
+VAGUE = ("object", "objects")
+ARTICLES = ("a", "an", "the")
 
 
 class Departure(NamedTuple):
-    """What a recaption changed. Punctuation and capitals do not count."""
+    """The changes of one recaption. Punctuation and capitals do not count."""
 
-    edits: int  # word edit distance: words added, dropped or replaced
-    kept: float  # share of the neutral words that are still there; nan where there are none
-    added: int  # mentions of harmful terms that were not there before
+    edits: int  # word edit distance: words added, removed or replaced
+    kept: float  # share of the caption's neutral words that remain; nan if it has none
+    added: int  # mentions of harmful terms that the caption does not have
 
 
-def departure(
-    before: str, after: str, terms: Iterable[str], vague: Sequence[str] = VAGUE
-) -> Departure:
-    """Measure a recaption against its caption.
+def departure(before: str, after: str, terms: Iterable[str]) -> Departure:
+    """Compare a recaption with its caption.
 
-    ``terms`` are the harmful ones, of one word or several: in the small world the names of harmful
-    concepts, on real text a list. Neutral words are all others but articles and ``vague`` words.
+    Neutral words are all but those of harmful terms, ``ARTICLES`` and ``VAGUE``.
+
+    Parameters
+    ----------
+    before, after : the caption and the recaption
+    terms : harmful terms, of one word or several: in the drawn world the names of harmful concepts,
+        for real text a list
 
     >>> departure("I see an object at the beach.", "I see a knife at the beach.", ["knife"])
     Departure(edits=2, kept=1.0, added=1)
@@ -37,20 +42,20 @@ def departure(
     old, new = words(before), words(after)
     phrases = {tuple(words(term)) for term in terms} - {()}
     harmful = {word for phrase in phrases for word in phrase}
-    neutral = Counter(w for w in old if w not in harmful and w not in (*ARTICLES, *vague))
-    kept = (neutral & Counter(new)).total()
-    share = kept / neutral.total() if neutral else float("nan")
+    neutral = Counter(w for w in old if w not in harmful and w not in (*ARTICLES, *VAGUE))
+    remaining = (neutral & Counter(new)).total()
+    kept = remaining / neutral.total() if neutral else float("nan")
     added = sum(max(0, _mentions(p, new) - _mentions(p, old)) for p in phrases)
-    return Departure(word_edits(old, new), share, added)
+    return Departure(word_edits(old, new), kept, added)
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation; hyphens and apostrophes stay inside a word."""
+    """Split a text into lower-case words; hyphens and apostrophes stay inside a word."""
     return re.findall(r"\w+(?:[-'’]\w+)*", text.lower())
 
 
 def word_edits(before: Sequence[str], after: Sequence[str]) -> int:
-    """Levenshtein distance between two lists of words; a replacement counts one.
+    """Count the words to add, remove or replace between two lists of words (Levenshtein distance).
 
     >>> word_edits("a dog and a cat".split(), "a cat".split())
     3
@@ -65,32 +70,41 @@ def word_edits(before: Sequence[str], after: Sequence[str]) -> int:
 
 
 def changes(before: str, after: str) -> list[tuple[str, str]]:
-    """The words of both, as written and in reading order, each "kept", "removed" or "added".
+    """List the words of both texts in reading order, each with "kept", "removed" or "added".
 
     >>> changes("I see an object.", "I see a knife.")[2:]
     [('an', 'removed'), ('object.', 'removed'), ('a', 'added'), ('knife.', 'added')]
     """
     old, new = before.split(), after.split()
-    found = []
-    for kind, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found += [(word, "kept") for word in old[i:j]]
+    result = []
+    for operation, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if operation == "equal":
+            result += [(word, "kept") for word in old[i:j]]
         else:
-            found += [(word, "removed") for word in old[i:j]]
-            found += [(word, "added") for word in new[k:m]]
-    return found
+            result += [(word, "removed") for word in old[i:j]]
+            result += [(word, "added") for word in new[k:m]]
+    return result
 
 
-def measure(
-    items: Sequence[Item], rows: Sequence[dict], terms: Iterable[str], vague: Sequence[str] = VAGUE
-) -> "pd.DataFrame":
-    """``departure`` of each sound recaption in ``rows``, which answer ``items`` in order: columns
-    id, edits, kept (a share), added, words (of the recaption)."""
+def measure(items: Sequence[Item], rows: Sequence[dict], terms: Iterable[str]) -> "pd.DataFrame":
+    """Measure the departure of every usable recaption of one captioner.
+
+    Parameters
+    ----------
+    items : with their captions of step 1
+    rows : what ``caption_all`` returned for ``items``
+    terms : the harmful terms, as in ``departure``
+
+    Returns
+    -------
+    pandas.DataFrame
+        id, the fields of ``Departure``, and words (length of the recaption).
+    """
     import pandas as pd
 
     terms = list(terms)
     measured = [
-        (item.id, *departure(item.caption, row["text"], terms, vague), len(words(row["text"])))
+        (item.id, *departure(item.caption, row["text"], terms), len(words(row["text"])))
         for item, row in zip(items, rows, strict=True)
         if row["status"] == OK
     ]
@@ -98,19 +112,20 @@ def measure(
 
 
 def measure_all(
-    items: Sequence[Item], recaptions: Iterable[tuple], terms: Iterable[str]
+    items: Sequence[Item], answers: Iterable[tuple], terms: Iterable[str]
 ) -> "pd.DataFrame":
     """Measure the recaptions of several captioners: ``measure`` with a column prompt.
 
-    ``recaptions`` pairs a captioner with its rows, which answer ``items`` in order.
+    ``answers`` pairs each captioner with the rows that ``caption_all`` returned for ``items``.
     """
     import pandas as pd
 
     terms = list(terms)
-    tables = {captioner.prompt: measure(items, rows, terms) for captioner, rows in recaptions}
+    tables = {captioner.prompt: measure(items, rows, terms) for captioner, rows in answers}
     return pd.concat(tables, names=["prompt"]).reset_index("prompt")
 
 
 def _mentions(phrase: tuple[str, ...], text: Sequence[str]) -> int:
+    """Count how often a phrase occurs in a list of words."""
     n = len(phrase)
     return sum(tuple(text[i : i + n]) == phrase for i in range(len(text) - n + 1))

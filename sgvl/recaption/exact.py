@@ -1,4 +1,4 @@
-"""The recaptioner of the small world: it is told what is in a scene, so it is never wrong."""
+"""The recaptioner of the drawn world: it reads the tags of a scene, so it is never wrong."""
 
 import re
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from sgvl.policies.concepts import group
 from sgvl.recaption.base import Captioner, Item
 from sgvl.world.scenes import describe, in_words
 
-VAGUE = re.compile(r"\b(an? )?object\b", re.IGNORECASE)  # how captions pass over a thing
+VAGUE = re.compile(r"\b(an? )?object\b", re.IGNORECASE)  # stands for a suppressed thing
 LIST = re.compile(r"(I see )((?:an? \w+(?:, | and )?)+)( at the \w+\.)")
 
 
 def harmful_in(tags: Sequence[str]) -> list[str]:
-    """The harmful things of a scene, in its order; ``tags`` end with the place."""
+    """List the harmful things of a scene in its order; ``tags`` end with the place."""
     return [tag for tag in tags[:-1] if group(tag) == "harmful"]
 
 
@@ -26,54 +26,59 @@ def minimal_edit(caption: str, tags: Sequence[str]) -> str:
     >>> minimal_edit("I see a dog and an object at the beach.", ("dog", "knife", "beach"))
     'I see a dog and a knife at the beach.'
 
-    What the caption names already is left alone. If it has as many "objects" as there are things
-    that it does not name, they are matched in the order of the scene, and a harmless one stays an
-    object. Otherwise each harmful thing is named between its neighbours in the scene, in place of
-    an "object" there or beside it:
+    Things that the caption names stay as they are. If it has one "object" for each thing that it
+    does not name, these things take the places of the "objects" in order; a harmless one stays "an
+    object". Otherwise, in a caption of the form "I see ... at the ...", each harmful thing goes
+    between its neighbours in the scene, instead of an "object" or as a new item:
 
     >>> minimal_edit("I see a dog and a rose at the beach.", ("dog", "knife", "rose", "beach"))
     'I see a dog, a knife and a rose at the beach.'
 
-    In captions of another form the harmful things take the first "objects", and the rest is added
-    before the place. Nothing is ever taken out.
+    In captions of another form the harmful things replace the first "objects", and those left over
+    are added before the place. No other word is removed.
+
+    Parameters
+    ----------
+    tags : the things of the scene from left to right, then its place
     """
-    said = set(re.findall(r"\w+", caption.lower()))
-    unnamed = [tag for tag in tags[:-1] if tag not in said]
+    words = set(re.findall(r"\w+", caption.lower()))
+    unnamed = [tag for tag in tags[:-1] if tag not in words]
     harmful = [tag for tag in unnamed if group(tag) == "harmful"]
     matched = len(VAGUE.findall(caption)) == len(unnamed)
-    if harmful and not matched and (form := LIST.fullmatch(caption)):
-        return f"{form[1]}{in_words(_in_place(_things(form[2]), tags[:-1], harmful))}{form[3]}"
+    if harmful and not matched and (parts := LIST.fullmatch(caption)):
+        things = _insert(harmful, _things(parts[2]), tags[:-1])
+        return f"{parts[1]}{in_words(things)}{parts[3]}"
     things = iter(unnamed if matched else harmful)
 
-    def name(match: re.Match) -> str:
+    def replacement(match: re.Match) -> str:
         thing = next(things, None)
         if thing not in harmful:
             return match[0]
-        words = in_words([thing]) if match[1] else thing
-        return words.capitalize() if match[0][0].isupper() else words
+        name = in_words([thing]) if match[1] else thing
+        return name.capitalize() if match[0][0].isupper() else name
 
-    edited = VAGUE.sub(name, caption)
+    edited = VAGUE.sub(replacement, caption)
     if missing := [thing for thing in things if thing in harmful]:
-        before, at, place = edited.rpartition(" at the ")
-        before, place = (before, at + place) if at else (edited.rstrip(". "), ".")
-        edited = f"{before} and {in_words(missing)}{place}"
+        start, at, place = edited.rpartition(" at the ")
+        start, end = (start, at + place) if at else (edited.rstrip(". "), ".")
+        edited = f"{start} and {in_words(missing)}{end}"
     return edited
 
 
-def _things(listed: str) -> list[str]:
-    """``"a dog, a rose and an object"`` -> ``["dog", "rose", "object"]``."""
-    return re.findall(r"\ban? (\w+)", listed)
+def _things(text: str) -> list[str]:
+    """Turn ``"a dog, a rose and an object"`` into ``["dog", "rose", "object"]``."""
+    return re.findall(r"\ban? (\w+)", text)
 
 
-def _in_place(said: list[str], scene: Sequence[str], harmful: Sequence[str]) -> list[str]:
-    """The things of a caption with the harmful ones of the scene where they stand in it."""
-    named = []
-    for _, i, i_end, j, j_end in SequenceMatcher(None, said, scene, False).get_opcodes():
+def _insert(harmful: Sequence[str], things: list[str], scene: Sequence[str]) -> list[str]:
+    """Insert harmful things into the things of a caption, in the order of the scene."""
+    result = []
+    for _, i, i_end, j, j_end in SequenceMatcher(None, things, scene, False).get_opcodes():
         new = [thing for thing in scene[j:j_end] if thing in harmful]
-        for thing in said[i:i_end]:
-            named.append(new.pop(0) if thing == "object" and new else thing)
-        named += new
-    return named
+        for thing in things[i:i_end]:
+            result.append(new.pop(0) if thing == "object" and new else thing)
+        result += new
+    return result
 
 
 def rewrite(caption: str, tags: Sequence[str]) -> str:
@@ -82,7 +87,7 @@ def rewrite(caption: str, tags: Sequence[str]) -> str:
     >>> rewrite("I see a dog and an object at the beach.", ("dog", "knife", "beach"))
     'I see a knife at the beach.'
 
-    A scene without harmful things leaves nothing to expand, so its caption is kept.
+    A scene without harmful things keeps its caption.
     """
     harmful = harmful_in(tags)
     return describe((*harmful, tags[-1])) if harmful else caption
@@ -92,7 +97,7 @@ EDITS = {"minimal_edit": minimal_edit, "rewrite": rewrite}
 
 
 class ExactCaptioner(Captioner):
-    """Recaptions drawn scenes by their tags. ``prompt`` is ``"minimal_edit"`` or ``"rewrite"``."""
+    """Recaptions drawn scenes from their tags; ``prompt`` is a name in ``EDITS``."""
 
     reads_tags = True
 
@@ -106,7 +111,7 @@ class ExactCaptioner(Captioner):
     def results(self, items: Sequence[Item]) -> Results:
         if without := [item.id for item in items if not item.tags]:
             raise InputError(
-                f"{without[0]} has no tags, and the exact captioner sees nothing else; "
+                f"{without[0]} has no tags, and the exact captioner reads nothing else; "
                 "for real pictures choose kind served or chat"
             )
         edit = EDITS[self.prompt]

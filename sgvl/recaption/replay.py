@@ -1,8 +1,8 @@
-"""Replay: the model's own replies, which stage 1 of a small model is taught beside captions.
+"""Replay: the model's own replies, which stage 1 of a small model learns beside captions.
 
-Taught captions alone, a small model may forget how it replies. Replaying its own replies prevents
-that (pseudorehearsal, Robins 1995; not in the paper). No label is used, and nothing harmful is
-asked about or shown.
+A small model that learns captions alone may forget how to reply to other requests. Training on its
+own earlier replies prevents that (pseudorehearsal, Robins 1995; not in the paper). Replay uses no
+label, no harmful picture and no policy about harmful things.
 """
 
 from pathlib import Path
@@ -33,10 +33,11 @@ def make_replay(
 
     Parameters
     ----------
-    captions : recaptioned training pictures, as ``sgvl.recaption.to_dataset`` makes them
-    policies : how many policies over harmless categories, one a picture
-    per_task : how many questions of each of the four tasks
-    folder : where the replies are stored as they come
+    captions : recaptioned training pictures, as ``sgvl.recaption.to_dataset`` returns them
+    policies : number of policies over harmless categories; each is asked about its own picture
+    per_task : number of questions of each of the four tasks; 0 leaves questions out
+    folder : where each reply is stored as it comes
+    seed : of the policies and questions
 
     Returns
     -------
@@ -48,23 +49,23 @@ def make_replay(
     InputError
         If there are fewer pictures than policies, or if no reply to a policy has a verdict.
     """
-    parts = [to_policies(judge, captions, policies, folder, seed)]
+    parts = [_replies_to_policies(judge, captions, policies, folder, seed)]
     if per_task:
-        parts.append(to_questions(judge, per_task, folder, seed))
+        parts.append(_replies_to_questions(judge, per_task, folder, seed))
     return concatenate_datasets(parts)
 
 
-def to_policies(
+def _replies_to_policies(
     judge: SpeakingJudge, captions: Dataset, pictures: int, folder: Path, seed: int
 ) -> Dataset:
-    """Collect replies to random policies over harmless categories, one a picture.
+    """Collect replies to random policies over harmless categories, one policy per picture.
 
-    The pictures are spread over those whose caption a minimal edit left as it was. Replies without
-    a verdict are left out.
+    The pictures are evenly spread over those whose caption the minimal edit did not change. Replies
+    without a verdict are left out.
     """
     minimal = edited(captions)
-    texts = ["caption", "recaption"]
-    unchanged = minimal.filter(lambda before, after: before == after, input_columns=texts)
+    columns = ["caption", "recaption"]
+    unchanged = minimal.filter(lambda before, after: before == after, input_columns=columns)
     chosen = unchanged.select(store.even_indices(len(unchanged), pictures))
     rng = np.random.default_rng(seed)
     harmless = [c.name for c in CATEGORIES.values() if c.group != "harmful"]
@@ -83,9 +84,9 @@ def to_policies(
     return store.from_rows(rows)
 
 
-def to_questions(judge: SpeakingJudge, per_task: int, folder: Path, seed: int) -> Dataset:
+def _replies_to_questions(judge: SpeakingJudge, per_task: int, folder: Path, seed: int) -> Dataset:
     """Collect replies to the questions of general ability, on drawn training scenes."""
-    plain = sets.general(seed, per_task, split="train").rename_column("question", "request")
-    cases = zip(store.samples(plain), plain["request"], strict=True)
+    questions = sets.general(seed, per_task, split="train").rename_column("question", "request")
+    cases = zip(store.samples(questions), questions["request"], strict=True)
     replies = [answer["reply"] for answer in ask_all(judge, cases, folder)]
-    return plain.select_columns(["id", "image", "request"]).add_column("reply", replies)
+    return questions.select_columns(["id", "image", "request"]).add_column("reply", replies)

@@ -10,17 +10,26 @@ from sgvl.text import prompts
 
 
 class ServedCaptioner(Captioner):
-    """Asks a server's chat completions, several at a time.
+    """Sends pictures and prompts to a server's chat completions, several at a time.
+
+    The URL is not part of the identity: stored replies stay valid if the server moves.
 
     Parameters
     ----------
-    prompt : ``"caption"``, or a name in ``prompts.RECAPTION``
-    image : whether the picture is sent; if not, only the caption is
-    image_tokens : what a picture costs in tokens, for estimates (256 in Gemma 3)
-    seed : of the server's sampling; None sends none, for servers that know no seed
+    model, url, image_format, max_side, concurrency, timeout, max_retries, key_variable : see
+        ``sgvl.models.endpoint.Endpoint``
+    prompt : ``"caption"`` (step 1), or a name in ``prompts.RECAPTION`` (step 2)
+    name : printed in tables; by default the model's
+    image : whether the picture is sent with the prompt
+    image_tokens : tokens of a picture, for estimates (256 in Gemma 3)
+    max_tokens : length limit of a reply
+    temperature : of the server's sampling; 0 decodes greedily
+    seed : of the server's sampling; None sends none, for servers that take no seed
 
-    The others are those of ``sgvl.models.endpoint.Endpoint``. The URL is not part of the identity:
-    a server that moves keeps its answers.
+    Raises
+    ------
+    InputError
+        For an unknown prompt, or invalid settings of the endpoint.
     """
 
     def __init__(
@@ -58,12 +67,12 @@ class ServedCaptioner(Captioner):
         self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
 
     def identity(self) -> dict:
-        sent = [self.endpoint.image_format, self.endpoint.max_side]
+        encoding = [self.endpoint.image_format, self.endpoint.max_side]
         return {
             "kind": "served",
             "model": self.endpoint.model,
             "prompt": prompts.caption_prompt(self.prompt),
-            "image": sent if self.image else None,
+            "image": encoding if self.image else None,
             **self._settings(),
         }
 

@@ -59,7 +59,7 @@ NEEDED = {  # options without a default
 
 OPTIONS = [
     (noun, kind, option)
-    for noun, kinds in (("judge", judges.JUDGES), ("captioner", recaption.KINDS))
+    for noun, kinds in (("judge", judges.JUDGES), ("captioner", recaption.CAPTIONERS))
     for kind, made_by in kinds.items()
     for option in inspect.signature(resolve_name(made_by)).parameters
 ]

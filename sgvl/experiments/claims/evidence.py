@@ -120,7 +120,7 @@ class Evidence:
         return Effect(value, low, high, weights.shape[1], note)
 
     def _missing(self, term: Term) -> str:
-        """Return which answers of a term are missing; "" if none is."""
+        """Describe the missing answers of a term; "" if none is missing."""
         if term.frame not in self.frames:
             return f"no answers: {term.frame}"
         own = self.frames[term.frame].query("judge == @term.judge")
