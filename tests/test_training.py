@@ -243,6 +243,29 @@ def test_a_setting_that_trl_does_not_know_is_named_before_anything_loads(tmp_pat
         trainer.lora_config({"rank": 3})
 
 
+@pytest.mark.parametrize(
+    ("slip", "message"),
+    [
+        ({"settings": {"learning_rate": "1e-5"}}, "learning_rate: got the text .* write 1.0e-05"),
+        ({"settings": {"learning_rate": math.inf}}, "learning_rate: got inf, expected finite"),
+        ({"settings": {"weight_decay": math.nan}}, "weight_decay: got nan, expected finite"),
+        ({"settings": {"max_steps": "ten", "logging_step": 1}}, "logging_steps(.|\n)*got 'ten'"),
+        ({"settings": {"lr_scheduler_type": "cosinus"}}, "settings: .*cosinus"),
+        ({"lora": {"rank": 3}}, "lora: 'rank'"),
+        ({"lora": {"r": "8", "lora_dropout": math.nan}}, "r: got the text(.|\n)*finite"),
+    ],
+)
+def test_a_slip_over_a_finished_training_is_named_and_leaves_it(slip, message, tmp_path):
+    identity = tmp_path / "identity.json"
+    identity.write_text("of a finished training")
+    (tmp_path / "model").mkdir()
+    job = {"settings": SFT | slip.pop("settings", {}), **slip}
+    with pytest.raises(InputError, match=message):
+        sft.train(caption_rows().select(range(4)), "nano", tmp_path, **job)
+    assert identity.read_text() == "of a finished training" and (tmp_path / "model").exists()
+    assert not tmp_path.with_name(tmp_path.name + ".new").exists()
+
+
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_main_fields_say_who_sets_them(stage):
     fields = trainer.main_fields(stage, {"learning_rate": 1e-3})
@@ -311,6 +334,37 @@ def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path, ca
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns > first
 
 
+def test_a_finished_training_is_replaced_only_by_a_finished_one(tmp_path):
+    rows, folder = caption_rows(), tmp_path / "run"
+    new = tmp_path / "run.new"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def weights():
+        return (folder / "model" / "model.safetensors").read_bytes()
+
+    few = rows.select(range(4))
+    sft.train(few, "nano", folder, SFT)
+    first = weights()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "save_merged", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sft.train(rows, "nano", folder, SFT)
+    assert weights() == first and (new / "checkpoint-5").exists()
+    assert len(sft.train(few, "nano", folder, SFT)) == 1, "the finished one is still read back"
+    resumed = sft.train(rows, "nano", folder, SFT)
+    assert len(resumed) == 5 and weights() != first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    anew = sft.train(rows, "nano", tmp_path / "anew", SFT)
+    assert weights() == (tmp_path / "anew" / "model" / "model.safetensors").read_bytes()
+    assert resumed["loss"].tolist() == anew["loss"].tolist()
+    folder.rename(new)  # as a kill between the two renames leaves it
+    identity = (new / "identity.json").read_bytes()
+    sft.train(rows, "nano", folder, SFT)
+    assert (folder / "identity.json").read_bytes() == identity and not new.exists()
+
+
 def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
     rows = grpo.conditioned(sets.llavaguard(seed=0, images=2))
     log = grpo.train(rows, "nano", tmp_path, GRPO)
@@ -357,8 +411,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_pa
 
 def test_so_does_one_of_stage_two(tmp_path):
     rows = grpo.conditioned(sets.llavaguard(seed=0, images=1))
-    with pytest.raises(FloatingPointError) as raised:  # infinity times a divergence of zero
-        grpo.train(rows, "nano", tmp_path, GRPO | {"beta": math.inf})
+    with pytest.raises(FloatingPointError) as raised:  # infinity in float32, times zero
+        grpo.train(rows, "nano", tmp_path, GRPO | {"beta": 1e39})
     assert str(raised.value) == f"loss nan at step 1, in {', '.join(rows['id'])}"
 
 

@@ -10,10 +10,8 @@ runs.
 """
 
 import ast
-import inspect
 import json
 import reprlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from sgvl.common.errors import InputError, nearest
 from sgvl.common.paths import NOTEBOOKS
 from sgvl.common.strict_yaml import Loader
+from sgvl.common.types import mismatch
 
 _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict}
 
@@ -179,15 +178,7 @@ def _checked(model: type[BaseModel], values: dict, where: str) -> dict[str, Any]
 def _explain(model: type[BaseModel], problem: dict, where: str) -> str:
     key = str(problem["loc"][0])
     path = ".".join(map(str, problem["loc"]))
-    got = reprlib.repr(problem["input"])
     if key not in model.model_fields:
         return f"{where}: {path}: no such parameter; {nearest(key, model.model_fields)}"
-    expected = inspect.formatannotation(model.model_fields[key].annotation)
-    if problem["type"] == "finite_number":
-        expected = f"finite {expected}"
-    if problem["type"] in {"int_type", "float_type"} and isinstance(problem["input"], str):
-        with suppress(ValueError):  # it may not look like a number either
-            number = yaml.safe_dump(float(problem["input"])).split()[0]
-            got = f"the text {got}"
-            expected += f": YAML takes 1e-5 and '1' for text; write {number.removesuffix('.0')}"
-    return f"{where}: {path}: got {got}, expected {expected}"
+    expected = mismatch(problem["input"], model.model_fields[key].annotation)
+    return f"{where}: {path}: {expected}"

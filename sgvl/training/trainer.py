@@ -3,7 +3,8 @@
 A training has one folder. ``identity.json`` in it holds the facts of the training: data, model, and
 settings; files that a training of other facts left there are removed. ``model/`` is written last,
 by rename, with merged weights and the processor, ready for ``sgvl.models.loading.load``: a training
-whose folder has it is finished.
+whose folder has it is finished. A training of other facts than a finished one works beside it, in
+``<folder>.new``, and takes its place when it is finished itself.
 """
 
 import hashlib
@@ -12,11 +13,13 @@ import shutil
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import get_type_hints
 
 import pandas as pd
 
-from sgvl.common.errors import InputError, nearest
+from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.common.progress import printer
+from sgvl.common.types import type_problems
 from sgvl.data import store
 from sgvl.models import loading
 
@@ -77,8 +80,8 @@ def make_config(stage: str, settings: dict, folder: Path):
     Raises
     ------
     InputError
-        For fields that the installed TRL does not know, all of them at once, and for values that it
-        refuses.
+        For fields that the installed TRL does not know and values of another type, all of them at
+        once, and for values that it refuses.
     """
     import torch
 
@@ -86,8 +89,8 @@ def make_config(stage: str, settings: dict, folder: Path):
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     cls = _config_class(stage)
     known = cls.__dataclass_fields__
-    if unknown := [name for name in settings if name not in known]:
-        raise InputError([f"settings: {name!r}: {nearest(name, known)}" for name in unknown])
+    unknown = [f"settings: {n!r}: {nearest(str(n), known)}" for n in settings if n not in known]
+    raise_any(unknown + type_problems("settings:", get_type_hints(cls), settings))
     cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     fields = {"disable_tqdm": True, **cpu, **settings, **FIXED[stage]}
     try:
@@ -99,15 +102,18 @@ def make_config(stage: str, settings: dict, folder: Path):
 def lora_config(lora: dict | None):
     """Return peft's ``LoraConfig`` for the linear layers of the language model, or None for None.
 
-    Raises InputError for fields that peft does not know.
+    Raises InputError for fields that peft does not know, and for values that it refuses.
     """
     if lora is None:
         return None
     from peft import LoraConfig
 
+    known = LoraConfig.__dataclass_fields__
+    unknown = [f"lora: {name!r}: {nearest(str(name), known)}" for name in lora if name not in known]
+    raise_any(unknown + type_problems("lora:", get_type_hints(LoraConfig), lora))
     try:
         return LoraConfig(**{"target_modules": LORA_TARGETS, "task_type": "CAUSAL_LM", **lora})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"lora: {error}") from None
 
 
@@ -134,10 +140,10 @@ def prepare(
     """
     peft_config = lora_config(lora)
     facts = {"stage": stage, "settings": settings, "lora": lora, "dtype": dtype, **more}
-    claim_folder(folder, data=digest(rows), model=loading.digest(model), **facts)
-    if (folder / "model").exists():
+    place = claim_folder(folder, data=digest(rows), model=loading.digest(model), **facts)
+    if (place / "model").exists():
         return None
-    network, processor = load_start(model, folder, lora, dtype)
+    network, processor = load_start(model, place, lora, dtype)
     return {"model": network, "processing_class": processor, "peft_config": peft_config}
 
 
@@ -147,10 +153,15 @@ def train_and_save(trl_trainer) -> None:
     Progress is printed once a minute; the trainer's log is stored with the model.
     """
     folder = Path(trl_trainer.args.output_dir)
+    place = workplace(folder)
+    trl_trainer.args.output_dir = str(place)
     stop_at_bad_loss(trl_trainer)
     report_steps(trl_trainer)
-    trl_trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
-    save_merged(trl_trainer, folder)
+    trl_trainer.train(resume_from_checkpoint=newest_checkpoint(place))
+    save_merged(trl_trainer, place)
+    if trl_trainer.is_world_process_zero() and place != folder:
+        _replace(folder, place)
+    trl_trainer.accelerator.wait_for_everyone()
 
 
 def stop_at_bad_loss(trl_trainer) -> None:
@@ -197,19 +208,48 @@ def report_steps(trl_trainer) -> None:
     trl_trainer.add_callback(Steps)
 
 
-def claim_folder(folder: Path, **facts) -> None:
-    """Write ``facts`` to ``folder``/identity.json; empty the folder first if it had other facts."""
+def claim_folder(folder: Path, **facts) -> Path:
+    """Return the folder in which a training of these facts works, is finished or continues.
+
+    Another training is removed from it, unless it is finished. ``facts`` are in its identity.json.
+    """
     from accelerate import PartialState
 
     text = json.dumps(facts, sort_keys=True, indent=1, default=str)
-    file = folder / "identity.json"
     with PartialState().main_process_first():
-        if file.is_file() and file.read_text(encoding="utf-8") == text:
-            return
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        file.write_text(text, encoding="utf-8")
+        new = _new(folder)
+        if not folder.exists() and (new / "model").exists():
+            new.rename(folder)  # killed in ``_replace``
+        place = folder if _is_of(folder, text) else workplace(folder)
+        if not _is_of(place, text):
+            if place.exists():
+                shutil.rmtree(place)
+            place.mkdir(parents=True)
+            (place / "identity.json").write_text(text, encoding="utf-8")
+    return place
+
+
+def workplace(folder: Path) -> Path:
+    """Return where a training of ``folder`` works: beside it, if a finished one is in it."""
+    return _new(folder) if (folder / "model").exists() else folder
+
+
+def _new(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.new")
+
+
+def _is_of(folder: Path, identity: str) -> bool:
+    file = folder / "identity.json"
+    return file.is_file() and file.read_text(encoding="utf-8") == identity
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put a finished training into the place of an earlier one."""
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old)
 
 
 def digest(rows) -> str:
