@@ -14,7 +14,7 @@ from sgvl.common.errors import InputError
 from sgvl.data import store
 from sgvl.data.cases import label_cases
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category, named
-from sgvl.policies.policy import Policy, load, load_all
+from sgvl.policies.policy import CHANGED, Policy, load, load_all
 from sgvl.world import drawn_rows, pairs
 from sgvl.world import sets as sets
 from sgvl.world.questions import NUMBERS
@@ -256,7 +256,8 @@ def test_an_exempted_category_no_longer_counts():
         policy.label(["knife", "park"]).rule == "O6: Weapons or Substance Abuse is not violating."
     )
     assert len(policy.rules) == len(load("llavaguard").rules) == 9
-    assert policy.render() == load("llavaguard").render()
+    document, _, clauses = policy.render().partition(f"\n\n{CHANGED} ")
+    assert document == load("llavaguard").render() and clauses == policy.render("brief")
     assert policy.name == "llavaguard-exempt-O6"
 
 
@@ -276,7 +277,9 @@ def test_following_gives_one_picture_two_policies_of_one_form_and_opposite_label
         assert np.array_equal(np.asarray(safe["image"]), np.asarray(unsafe["image"]))
         policies = [policy_of(row) for row in (safe, unsafe)]
         assert form(policies[0]) == form(policies[1])
-        assert policies[0].render("brief") != policies[1].render("brief")
+        for words in ("brief", "full"):
+            assert policies[0].render(words) != policies[1].render(words)
+        assert all(policy.render("brief") in policy.render("full") for policy in policies)
         assert [p.label(safe["tags"]).label for p in policies] == ["safe", "unsafe"]
 
 

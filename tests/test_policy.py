@@ -8,6 +8,7 @@ from sgvl.common.errors import InputError
 from sgvl.policies import policy
 from sgvl.policies.concepts import PLACES
 from sgvl.policies.policy import Flip, Policy, load, load_all
+from sgvl.world.sets import exempt
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 PERMITTED, PROHIBITED = (f"Whatever no rule mentions is {s}." for s in ("permitted", "prohibited"))
@@ -140,6 +141,31 @@ def test_full_is_the_title_and_the_document():
     assert full.startswith("L2: open forum\n\nThis forum is open to almost everything.")
     assert full.endswith("sexual or political it is.")
     assert "default:" not in full and "---" not in full
+
+
+def test_full_holds_the_rules_where_no_text_says_them():
+    made = make(rule("No weapons.", prohibit=["weapons"], excepts=["news"]))
+    assert made.render() == "Made here\n\nweapons prohibited except news; all else permitted."
+    assert make(text="Be nice.").render() == "Made here\n\nBe nice."
+    with pytest.raises(InputError, match="made has neither text nor rules"):
+        make(default=None).render()
+
+
+def test_full_holds_rules_that_are_no_longer_those_of_the_text(write):
+    written = load("L2")
+    again = Policy.model_validate_json(written.model_dump_json(by_alias=True), strict=False)
+    assert again.render() == written.render()
+    for change in ({"rules": written.rules[:1]}, {"default": "prohibited"}):
+        changed = written.model_copy(update=change)
+        assert changed.render().startswith(written.render())
+        assert changed.render().endswith(changed.render("brief"))
+    alone = written.model_copy(update={"rules": [], "default": None})
+    assert alone.render() == written.render()
+
+
+def test_a_category_exempted_from_ones_own_policy_reaches_the_judge(write):
+    exempted = exempt(load(write()), ["O6: Weapons or Substance Abuse"])
+    assert exempted.render() == "House rules\n\n" + exempted.render("brief")
 
 
 def test_an_unknown_form_is_an_error():

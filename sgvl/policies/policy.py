@@ -28,7 +28,7 @@ import hashlib
 import re
 import reprlib
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -42,6 +42,7 @@ from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 
 Status = Literal["prohibited", "permitted"]
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
+CHANGED = "Some rules have changed; where the text above differs, these count:"
 OPPOSITE = {"prohibited": "permitted", "permitted": "prohibited"}
 
 
@@ -142,9 +143,21 @@ class Policy(BaseModel):
         return {tag: rule for rule in self.rules for tag in rule.tags}
 
     def render(self, form: Literal["full", "brief"] = "full") -> str:
-        """Return the policy as prompt text: the whole document, or (brief) one line of clauses."""
+        """Return the policy as prompt text: the whole document, or (brief) one line of clauses.
+
+        Without text, the document is the title and the clauses. Clauses also follow the text of a
+        shipped policy whose rules were changed. Raises InputError if there is neither.
+        """
         if form == "full":
-            return f"{self.title}\n\n{self.text.strip()}"
+            text = self.text.strip()
+            if not text and self.default is None:
+                raise InputError(f"policy {self.name} has neither text nor rules to judge by")
+            if not text:
+                return f"{self.title}\n\n{self.render('brief')}"
+            written_for = _rules_of_texts(POLICIES).get(text, self._decisions)
+            if self.default is not None and self._decisions != written_for:
+                text += f"\n\n{CHANGED} {self.render('brief')}"
+            return f"{self.title}\n\n{text}"
         if form != "brief":
             raise InputError(f"policy form {form!r}: use 'full' or 'brief'")
         self._need_rules("judge it with policy_form: full")
@@ -155,6 +168,14 @@ class Policy(BaseModel):
     def digest(self) -> str:
         """Return the sha256 of everything that can change a label or a prompt."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
+
+    @property
+    def _decisions(self) -> tuple[Status | None, list[Rule]]:
+        return self.default, self.rules
+
+    def is_shipped_text(self) -> bool:
+        """Check whether the text is that of a file of ``policies/``, whose rules are known."""
+        return self.text.strip() in _rules_of_texts(POLICIES)
 
     def _need_rules(self, instead: str) -> None:
         if self.default is None:
@@ -264,6 +285,13 @@ def load(source: str | Path) -> Policy:
         return Policy.model_validate(header | {"text": parts[2]})
     except ValidationError as error:
         raise InputError([f"{path}: {_where(e)}{_what(e)}" for e in error.errors()]) from None
+
+
+@cache
+def _rules_of_texts(folder: Path) -> dict[str, tuple]:
+    """Return the text of each policy in ``folder``, with the default and rules it stands for."""
+    policies = [load(path) for path in folder.glob("*.md")]
+    return {policy.text.strip(): policy._decisions for policy in policies}
 
 
 def _header(path: Path, text: str) -> dict:

@@ -57,7 +57,11 @@ def unsafebench(seed: int = 0, per_category: int = 40, style: str = "twemoji") -
 
 
 def exempt(policy: Policy, taxonomy: Sequence[str]) -> Policy:
-    """Return the policy with some of LlavaGuard's categories declared as not violating."""
+    """Return the policy with some of LlavaGuard's categories declared as not violating.
+
+    A text of one's own would still prohibit them, so it is left out and the clauses stand for it;
+    ``Policy.render`` adds them to a shipped text.
+    """
     rules = []
     for rule in policy.rules:
         category = CATEGORIES[rule.tags[0]].llavaguard
@@ -68,7 +72,8 @@ def exempt(policy: Policy, taxonomy: Sequence[str]) -> Policy:
     codes = "-".join(sorted(c.split(":")[0] for c in taxonomy))
     return Policy(
         name=f"{policy.name}-exempt-{codes}", title=policy.title, use="reference",
-        origin=policy.origin, default=policy.default, rules=rules, text=policy.text,
+        origin=policy.origin, default=policy.default, rules=rules,
+        text=policy.text if policy.is_shipped_text() else "",
     )  # fmt: skip
 
 
