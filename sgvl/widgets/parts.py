@@ -7,6 +7,7 @@ a cell is text, a verdict (drawn as a badge), a ``Picture`` or a ``Bar``.
 import base64
 import html
 import io
+import re
 from functools import cache
 from typing import NamedTuple
 
@@ -71,7 +72,9 @@ class View(NamedTuple):
         return self.text
 
     def _repr_html_(self):
-        return f'<style>{style()}</style><div class="sgvl">{self.html}</div>'
+        # Notebooks align cells to the right, and drop a style sheet that they do not trust.
+        body = re.sub("<t[dh]", r'\g<0> style="text-align: left"', self.html)
+        return f'<style>{style()}</style><div class="sgvl">{body}</div>'
 
 
 def compose(*parts: str | Picture | Table) -> View:
