@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
@@ -483,3 +484,68 @@ def test_one_function_loads_the_shipped_and_a_saved_model(tmp_path):
     assert type(again.processor).__name__ == type(shipped.processor).__name__
     for a, b in zip(shipped.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A copy of the shipped model in float32, and a function that changes its weights."""
+    shipped, folder = loading.load("nano"), tmp_path / "saved"
+    shipped.model.save_pretrained(folder)
+    shipped.processor.save_pretrained(folder)
+
+    def change(edit):
+        weights = {name: w.clone() for name, w in load_file(folder / WEIGHTS).items()}
+        edit(weights)
+        content = save(weights, {"format": "pt"})
+        (folder / WEIGHTS).write_bytes(content)  # into the same file, as cp does
+
+    return folder, change
+
+
+WEIGHTS = "model.safetensors"
+KEY = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda w: w.pop(KEY), r"not whole \(missing weights: .*layers.1.mlp.down_proj"),
+        (lambda w: w.update(extra=torch.ones(2)), r"not whole \(unexpected weights: extra\)"),
+        (
+            lambda w: w.update({KEY: torch.ones(2, 2)}),
+            r"not whole \(mismatched weights: .*down_proj",
+        ),
+        (lambda w: w[KEY].fill_(math.nan), "nan or infinite: .*layers.1.mlp.down_proj"),
+        (lambda w: w[KEY][0, 0].fill_(-math.inf), "nan or infinite: .*layers.1.mlp.down_proj"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused_by_name(saved, edit, message):
+    folder, change = saved
+    change(edit)
+    with pytest.raises(InputError, match=message):
+        loading.load(folder)
+
+
+def test_an_identity_is_of_the_weights_that_were_loaded(saved):
+    folder, change = saved
+    first = make_judge({"kind": "chat", "id": "first", "model": str(folder)})
+    before, identity = first.model.state_dict()["lm_head.weight"].clone(), first.identity()
+    change(lambda weights: weights["model.embed_tokens.weight"].fill_(0.5))
+    assert first.identity() == identity
+    assert torch.equal(first.model.state_dict()["lm_head.weight"], before), "still its own weights"
+    second = make_judge({"kind": "chat", "id": "second", "model": str(folder)})
+    assert second.identity()["weights"] != identity["weights"]
+
+
+def test_weights_that_change_while_they_are_loaded_are_an_error(saved, monkeypatch):
+    folder, change = saved
+    load = loading.load
+
+    def load_and_change(*arguments):
+        loaded = load(*arguments)
+        change(lambda weights: weights[KEY].zero_())
+        return loaded
+
+    monkeypatch.setattr(loading, "load", load_and_change)
+    with pytest.raises(InputError, match="changed while it was loaded"):
+        chat_model.ChatModel(folder)

@@ -409,6 +409,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_pa
     assert not (tmp_path / "model").exists()
 
 
+def test_weights_that_are_no_numbers_are_no_finished_training(tmp_path):
+    settings = SFT | {"learning_rate": 1e39, "max_steps": 1}  # infinity in float32
+    with pytest.raises(FloatingPointError, match="after the last update .* lower learning_rate"):
+        sft.train(caption_rows(), "nano", tmp_path, settings)
+    assert not (tmp_path / "model").exists()
+
+
 def test_so_does_one_of_stage_two(tmp_path):
     rows = grpo.conditioned(sets.llavaguard(seed=0, images=1))
     with pytest.raises(FloatingPointError) as raised:  # infinity in float32, times zero

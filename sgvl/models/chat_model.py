@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sgvl.common.errors import InputError
 from sgvl.models import loading
 from sgvl.models.reply import Reply
 from sgvl.text import prompts
@@ -25,7 +26,7 @@ class ChatModel:
     Raises
     ------
     InputError
-        If the model is not there, or not whole.
+        If the model is not there, not whole, or changes while it is loaded.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class ChatModel:
         device: str = "cpu",
     ):
         self.name, self.revision, self.dtype = str(model), revision, dtype
-        commit = loading.pin(model, revision)
+        commit, before = loading.pin(model, revision), loading.stamps(model)
         self.model, self.processor = loading.load(model, commit, dtype, device)
         self.weights = commit or loading.digest(model)
+        if loading.stamps(model) != before:
+            raise InputError(f"model {self.name!r} changed while it was loaded; run again")
 
     def identity(self) -> dict:
         """Return what decides a reply besides the prompt: weights, dtype, pixels, template."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,8 @@ def load(
     Raises
     ------
     InputError
-        For a model that is not there, and for one of which a part is missing.
+        For a model that is not there, one of which a part is missing or left over, and one with
+        weights that are not finite.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
@@ -83,14 +85,42 @@ def load(
     processor_class = image_only_processor() if config.model_type == "qwen2_5_vl" else AutoProcessor
     try:
         processor = processor_class.from_pretrained(name, revision=revision)
-        network = AutoModelForImageTextToText.from_pretrained(
-            name, revision=revision, dtype=dtype, use_safetensors=True
-        )
+        network, report = AutoModelForImageTextToText.from_pretrained(
+            name, revision=revision, dtype=dtype, use_safetensors=True,
+            ignore_mismatched_sizes=True, output_loading_info=True,  # refused below, by name
+        )  # fmt: skip
     except (OSError, SafetensorError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(f"model {str(model)!r} is not whole ({why}); get it again") from None
+        raise _not_whole(model, str(error).splitlines()[0]) from None
+    for what in ("missing", "unexpected", "mismatched"):
+        if keys := report[f"{what}_keys"]:
+            raise _not_whole(model, f"{what} weights: {_first(map(str, keys))}")
+    if names := not_finite(network.state_dict()):
+        raise InputError(
+            f"model {str(model)!r} has weights that are nan or infinite: {_first(names)}; "
+            "get it again, or train it anew with a lower learning rate"
+        )
     processor.tokenizer.padding_side = "left"  # generation and TRL both need it
-    return Loaded(network.to(device).eval(), processor)
+    network.to(device)
+    # Weights can be mapped from the file, and would change with it: keep a copy.
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    return Loaded(network.eval(), processor)
+
+
+def not_finite(weights: Mapping) -> list[str]:
+    """List the names of tensors that hold a nan or an infinity."""
+    return [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+
+
+def _not_whole(model: str | Path, why: str) -> InputError:
+    return InputError(f"model {str(model)!r} is not whole ({why}); get it again")
+
+
+def _first(names: Iterable[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def pin(model: str | Path, revision: str | None = None) -> str | None:
@@ -140,5 +170,15 @@ def digest(model: str | Path) -> str | None:
     found = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in SUFFIXES and file.name not in REMARKS:
-            found.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+            found.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as content:
+                while part := content.read(2**20):
+                    found.update(part)
     return found.hexdigest()
+
+
+def stamps(model: str | Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of each file in a local model's folder; {} for a hub id."""
+    folder = Path(resolve(model))
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}

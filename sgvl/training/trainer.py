@@ -309,8 +309,21 @@ def save_merged(trl_trainer, folder: Path) -> None:
     if trl_trainer.is_world_process_zero():
         trl_trainer.processing_class.save_pretrained(fresh)
         trl_trainer.state.save_to_json(str(fresh / "trainer_state.json"))
+        _check_finite(fresh)
         fresh.rename(folder / "model")
     trl_trainer.accelerator.wait_for_everyone()
+
+
+def _check_finite(model: Path) -> None:
+    """Raise FloatingPointError for saved weights that are nan or infinite."""
+    from safetensors.torch import load_file
+
+    for file in sorted(model.glob("*.safetensors")):
+        if names := loading.not_finite(load_file(file)):
+            raise FloatingPointError(
+                f"after the last update {len(names)} weights are nan or infinite, the first "
+                f"{names[0]}; lower learning_rate, and remove {model.parent}"
+            )
 
 
 def read_log(folder: Path) -> pd.DataFrame:
