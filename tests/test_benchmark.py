@@ -80,9 +80,7 @@ def test_what_is_written_is_read_again(panel):
     }
     assert list(read.judges["name"]) == ["always unsafe", "base", "exact", "sft_L1"]
     assert read.asked_everything() == ["always_unsafe", "base", "exact"]
-    assert list(read.named(pd.DataFrame({"judge": ["always_unsafe"]}))["judge"]) == [
-        "always unsafe"
-    ]
+    assert read.names["always_unsafe"] == "always unsafe" and read.names["exact"] == "exact"
 
 
 def test_answers_that_are_not_there_name_their_notebook(tmp_path):

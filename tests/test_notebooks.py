@@ -15,7 +15,7 @@ from matplotlib.cbook import get_sample_data
 from sklearn.datasets import load_sample_images
 
 from sgvl.data.sources.general import REPOS
-from sgvl.data.sources.registry import DRAWN, KINDS
+from sgvl.data.sources.registry import DRAWN, SOURCES
 
 # The smallest drawn sets that the blind controls of 01_data can be fitted on.
 SMALL = (
@@ -105,7 +105,9 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
         "rules:\n  - {prohibit: [music], text: No instruments.}\n---\nPlay nothing.\n"
     )
     sources = "".join(
-        f"  real_{kind}: {{kind: {kind}}}\n" for kind in KINDS if kind not in ("folder", "general")
+        f"  real_{kind}: {{kind: {kind}}}\n"
+        for kind in SOURCES
+        if kind not in ("folder", "general")
     )
     sources += "".join(f"  {name}: {{kind: general, benchmark: {name}}}\n" for name in REPOS)
     (checkout / "01.yaml").write_text(

@@ -1,13 +1,12 @@
 """The parameter files of every profile: they load, and name what is there."""
 
-import inspect
-from pkgutil import resolve_name
-
 import pytest
 
 from sgvl import judges
 from sgvl.common.paths import PARAMS
+from sgvl.common.registry import check
 from sgvl.data.sources import registry
+from sgvl.experiments.claims import JUDGES
 from sgvl.run.units import load_units
 
 PROFILES = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
@@ -24,10 +23,20 @@ def test_every_unit_of_a_profile_loads(profile):
 def test_a_benchmark_asks_for_sets_that_01_data_makes_by_judges_that_exist(profile):
     units = load_units(profile)
     real, asked = units["01_data"].parameters["sources"], units["05_benchmark"].parameters
-    assert {asked["dataset"], *asked["general_sets"]} <= {*registry.DRAWN, *real}
+    roles = {asked[role] for role in ("bench", "content", "own")} | {*asked["following"]}
+    assert roles | {*asked["questions"]} <= {*registry.DRAWN, *real}
     posed = {name for name, spec in real.items() if spec["kind"] == "general"}
-    assert set(asked["general_sets"]) <= posed | {"general"}
-    for kinds, specs in ((registry.KINDS, real.values()), (judges.KINDS, asked["judges"])):
-        for spec in specs:
-            options = {name: value for name, value in spec.items() if name != "kind"}
-            inspect.signature(resolve_name(kinds[spec["kind"]])).bind(**options)
+    assert set(asked["questions"]) <= posed | {"general"}
+    for spec in real.values():
+        check("source", registry.SOURCES, spec)
+    judges.check_judges([*asked["judges"], *asked["level_judges"]])
+
+
+def test_every_judge_that_06_names_is_asked_in_05():
+    units = load_units("nano")
+    asked, tabled = units["05_benchmark"].parameters, units["06_ablations"].parameters
+    assert tabled["judges"] + tabled["level_judges"] == [
+        *(spec["id"] for spec in asked["judges"] if spec["kind"] == "chat"),
+        *(spec["id"] for spec in asked["level_judges"]),
+    ]
+    assert set(tabled["judges"] + tabled["level_judges"]) == set(JUDGES), "every claim has its own"

@@ -128,10 +128,10 @@ class Panel(NamedTuple):
         """Return the id of the first judge that reads exact tags; None if there is none."""
         return next(iter(self.judges.query("reads_tags")["judge"]), None)
 
-    def named(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return a frame with the judges' names in place of their ids, to be printed."""
-        names = dict(zip(self.judges["judge"], self.judges["name"], strict=True))
-        return frame.assign(judge=frame["judge"].map(names))
+    @property
+    def names(self) -> dict[str, str]:
+        """The name to print for each judge, by id."""
+        return dict(zip(self.judges["judge"], self.judges["name"], strict=True))
 
 
 def ask_panel(
@@ -238,7 +238,7 @@ def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> dict:
     divided = (right.mean() - 0.5).abs().idxmin()
     own = answers[(answers["id"] == divided[0]) & (answers["policy"] == divided[1])]
     replies = own["reply"].fillna(own["rationale"]).fillna("no reason given")
-    own = panel.named(own.assign(reply=replies))
+    own = own.assign(reply=replies, judge=own["judge"].map(panel.names))
     picture = bench.select([list(bench["id"]).index(divided[0])])
     image = store.samples(picture)[0].image
     return {

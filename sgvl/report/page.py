@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from sgvl.common import paths
 from sgvl.common.paths import PARAMS, runs
 from sgvl.report import reference
 from sgvl.report.audit import audit
@@ -101,7 +102,7 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
     Parameters
     ----------
     folder : where 07_figures wrote its tables and figures
-    seeds : where 09_seeds wrote its own, if it was run
+    seeds : where 09_seeds wrote its own, or their published copy; None leaves them out
 
     Returns
     -------
@@ -262,7 +263,9 @@ def _copy_seeds(folder, seeds):
 def _seeds(seeds, copied):
     if not copied:
         return ["Not run.\n"]
+    published = seeds.is_relative_to(paths.FIGURES)
     return [
+        *(["As published; `make seeds` runs them again.\n"] if published else []),
         f"![{copied[0].stem}]({copied[0].name})\n",
         *_ours(seeds, "seeds_differences"),
         *_ours(seeds, "seeds_claims"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from sgvl.common.errors import InputError
-from sgvl.common.paths import ROOT, runs
+from sgvl.common.paths import FIGURES, ROOT, figures_of, runs
 
 # The notebook that writes a folder of a run; a folder of training/ is named after its unit.
 WRITERS = {
@@ -45,6 +45,12 @@ def judge_names(profile: str) -> dict[str, str]:
     """Return the display name of each judge of 05, by id."""
     judges = read(profile, "benchmark/judges.csv")
     return dict(zip(judges["judge"], judges["name"], strict=True))
+
+
+def seeds_folder(profile: str) -> Path | None:
+    """Return the folder of 09's artefacts: this run's, else the published one; None for neither."""
+    folders = (figures_of(profile), FIGURES / profile) if profile else ()
+    return next((folder for folder in folders if (folder / "seeds.png").is_file()), None)
 
 
 def sources(profile: str, sets: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from sgvl.common.errors import raise_any
 from sgvl.common.registry import make
 
 # As strings, so that a source's libraries are imported when it is loaded.
-KINDS = {
+SOURCES = {
     "folder": "sgvl.data.sources.folder:load",
     "safeeditbench": "sgvl.data.sources.safeeditbench:load",
     "unsafebench": "sgvl.data.sources.unsafebench:load",
@@ -58,4 +58,4 @@ def load_source(spec: str | dict) -> Dataset:
     ``sgvl.data.real_rows`` describes the rows, ``sgvl.data.sources.general`` those of the kind
     "general". Raises InputError as ``registry.make`` does, and for data that is not as published.
     """
-    return make("source", KINDS, spec)
+    return make("source", SOURCES, spec)
