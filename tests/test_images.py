@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sgvl.common.errors import InputError
 from sgvl.data.images import MAX_PIXELS, ImageError, image_digest, load_image, thumbnail
@@ -190,6 +190,102 @@ def test_aspect_ratio():
     assert load_image(as_bytes(Image.new("RGB", (200, 1)))).size == (200, 1)
     refused("aspect", as_bytes(Image.new("RGB", (201, 1))))
     refused("aspect", as_bytes(Image.new("RGB", (3, 601))))
+
+
+# ---- metadata: pixels are whole without it, but not colours ------------------------------------
+
+
+def swapped_profile():
+    """sRGB with red and blue exchanged, still called sRGB."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for old, new in ((b"rXYZ", b"????"), (b"bXYZ", b"rXYZ"), (b"????", b"bXYZ")):
+        profile = profile.replace(old, new)
+    return profile
+
+
+def with_chunk(png, kind, content):
+    """Insert a chunk after the header of a PNG."""
+    chunk = kind + content
+    return png[:33] + struct.pack(">I", len(content)) + chunk + crc(chunk) + png[33:]
+
+
+def crc(chunk):
+    return struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_colours_of_another_profile_become_srgb(format):
+    red = Image.new("RGB", (8, 8), (200, 30, 30))
+    lossless = {"lossless": True} if format == "WEBP" else {}
+    loaded = load_image(as_bytes(red, format, icc_profile=swapped_profile(), **lossless))
+    assert np.abs(np.subtract(loaded.getpixel((3, 3)), (30, 30, 200))).max() <= 3
+
+
+def test_colours_under_a_transparent_part_and_of_a_palette_become_srgb_too():
+    red = Image.new("RGBA", (8, 8), (200, 30, 30, 255))
+    red.putpixel((0, 0), (0, 0, 0, 0))
+    loaded = load_image(as_bytes(red, icc_profile=swapped_profile()))
+    assert [loaded.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (30, 30, 200)]
+    palette = red.convert("RGB").quantize(4)
+    assert load_image(as_bytes(palette, icc_profile=swapped_profile())).getpixel((1, 0))[2] > 190
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "profile", [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"no profile"]
+)
+def test_a_profile_of_srgb_or_of_nothing_changes_no_pixel(mode, profile):
+    image = noise(mode)
+    loaded = load_image(as_bytes(image, icc_profile=profile))
+    assert loaded.tobytes() == image.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("gamma, level", [(45455, 128), (100000, 186), (22727, 64)])
+def test_a_gamma_without_a_profile_is_applied(gamma, level):
+    png = as_bytes(Image.new("RGB", (8, 8), (128, 128, 128)))
+    loaded = load_image(with_chunk(png, b"gAMA", struct.pack(">I", gamma)))
+    assert loaded.getpixel((0, 0)) == (level,) * 3
+    both = with_chunk(with_chunk(png, b"gAMA", struct.pack(">I", gamma)), b"sRGB", b"\0")
+    assert load_image(both).getpixel((0, 0)) == (128,) * 3  # which counts before gAMA
+
+
+def test_a_gamma_for_other_colours_is_refused_by_name():
+    png = as_bytes(noise())
+    colours = struct.pack(">8I", 31270, 32900, 15000, 6000, 30000, 60000, 64000, 33000)
+    png = with_chunk(with_chunk(png, b"gAMA", struct.pack(">I", 45455)), b"cHRM", colours)
+    assert "gAMA and cHRM" in refused("image_decode", png)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_metadata_of_three_megabytes_is_no_damage(kind):
+    head = {b"zTXt": b"Note\0\0", b"iTXt": b"Note\0\1\0\0\0", b"iCCP": b"Note\0\0"}[kind]
+    png = with_chunk(as_bytes(noise()), kind, head + zlib.compress(b"x" * 3_000_000))
+    assert load_image(png).tobytes() == noise().tobytes()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_tag_of_a_wrong_type_does_not_cost_the_orientation(format):
+    # Little-endian TIFF: orientation 6, and a width that is a text of four letters.
+    tags = struct.pack("<HHI4s", 0x0100, 2, 4, b"wide") + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + b"\0" * 4
+    if format == "TIFF":
+        stored = Image.Exif()
+        stored[0x0112], stored[0x010E] = 6, "no such description"
+        data = as_bytes(noise(), format, exif=stored).replace(b"no such", b"\xff\xfe\0 such")
+    else:
+        data = as_bytes(noise(), format, exif=exif)
+    assert load_image(data).size == noise().size[::-1]
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded():
+    jpeg = as_bytes(noise(), "JPEG", progressive=True)
+    first = jpeg.index(b"\xff\xda")
+    second = jpeg.index(b"\xff\xc4", first)
+    scan = jpeg[first:second]
+    many = jpeg[:first] + scan * 200 + jpeg[second:]
+    assert "scans, over the limit of 100" in refused("image_too_large", many)
+    # Bytes behind the picture, as of a phone's video, are no scans.
+    assert load_image(jpeg + scan * 200).tobytes() == load_image(jpeg).tobytes()
 
 
 # ---- paths -----------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 A picture that decodes to other pixels no longer fits its label. Measured with transformers' own
 ``load_image`` (5.23, Pillow 13): a 16-bit grey PNG turns almost white, colour hidden under
-transparent pixels appears, and an animation silently becomes its first frame. Here each of these is
-either decoded correctly or refused with the name of the file, before any model sees it.
+transparent pixels appears, an animation silently becomes its first frame, and colours are read
+without the profile that every viewer applies. Here each of these is either decoded correctly or
+refused with the name of the file, before any model sees it.
 """
 
 import hashlib
@@ -12,14 +13,29 @@ import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFilter, PngImagePlugin, UnidentifiedImageError
 
 from sgvl.common.errors import InputError
 
 MAX_PIXELS = 64_000_000  # a 48 kB PNG can declare 400 Mpx; checked in the header, before decoding
 MAX_ASPECT = 200  # Qwen2-VL's resize raises beyond this, in the middle of a run
+MAX_SCANS = 100  # of a progressive JPEG, usually 10: 288 kB in 400 scans take 14 s to decode
 # A list of our own: some of Pillow's formats start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# Pillow refuses a PNG with a text or profile of over 1 MB; its limit for all texts (64 MB) stays.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a JPEG's segment; never inside a scan
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what undoes each EXIF orientation
+SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green, blue, as PNG's cHRM
 
 
 class ImageError(InputError):
@@ -41,7 +57,8 @@ def load_image(
     """Decode one picture to 8-bit RGB.
 
     The EXIF orientation is applied, transparent parts become white, 16-bit grey is scaled to 8
-    bits, and CMYK, palette and grey become RGB.
+    bits, and CMYK, palette and grey become RGB. Colours of an ICC profile or a PNG's gamma become
+    sRGB. Metadata that cannot be read is passed over.
 
     Parameters
     ----------
@@ -53,8 +70,8 @@ def load_image(
     ------
     ImageError
         Not a plain path inside ``root`` (kind "path"), no such file ("missing"), damaged or of
-        another format ("image_decode"), over 64 Mpx ("image_too_large"), more than one frame or
-        page ("animated"), a side over 200 times the other ("aspect").
+        another format ("image_decode"), over 64 Mpx or 100 JPEG scans ("image_too_large"), more
+        than one frame or page ("animated"), a side over 200 times the other ("aspect").
     """
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), name or "image bytes")
@@ -108,8 +125,10 @@ def _decode(file, name: str) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
         _check_header(image, name)
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(file, name)
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(_upright(image))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -135,17 +154,75 @@ def _check_header(image: Image.Image, name: str) -> None:
         raise ImageError("animated", name, f"{image.n_frames} frames or pages; give one picture")
 
 
+def _check_scans(file, name: str) -> None:
+    """Raise ImageError for a JPEG of too many scans, each of which visits every block of pixels."""
+    file.seek(0)
+    data, at, scans = file.read(), 2, 0
+    while (marker := MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    if scans > MAX_SCANS:
+        raise ImageError("image_too_large", name, f"{scans} scans, over the limit of {MAX_SCANS}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Undo the EXIF orientation. ``ImageOps.exif_transpose`` fails where another tag is wrong."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # of as many kinds as in ``_decode``; viewers show such a picture as it lies
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no agreed range of brightness")
+    info = image.info
     if image.mode.startswith("I;16"):
         image = _to_8_bit(image)
+    grey = image.mode in ("1", "L", "LA")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return _to_srgb(image, info, grey)
     image = image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
+    white.paste(_to_srgb(image, info, grey), mask=image.getchannel("A"))
     return white
+
+
+def _to_srgb(image: Image.Image, info: dict, grey: bool) -> Image.Image:
+    """Return the colours as sRGB, by the ICC profile or else the PNG's gamma in ``info``."""
+    if icc := info.get("icc_profile"):
+        return _by_profile(image, icc, grey) or image.convert("RGB")
+    gamma, image = info.get("gamma"), image.convert("RGB")
+    if not gamma or "srgb" in info:
+        return image
+    if np.abs(np.subtract(info.get("chromaticity", SRGB), SRGB)).max() > 0.02:
+        raise ValueError("gAMA and cHRM of other colours than sRGB; save it as sRGB")
+    power = 1 / (2.2 * gamma)
+    if abs(power - 1) < 0.05:  # libpng's own threshold
+        return image
+    return image.point([round(255 * (level / 255) ** power) for level in range(256)] * 3)
+
+
+def _by_profile(image: Image.Image, icc: bytes, grey: bool) -> Image.Image | None:
+    """Convert by a profile; None if it cannot be read, is of another mode, or is sRGB itself."""
+    own = "L" if grey else "CMYK" if image.mode == "CMYK" else "RGB"
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        mode = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}[profile.profile.xcolor_space]
+        if mode != own and (mode, own) != ("RGB", "L"):
+            return None
+        convert = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, KeyError, TypeError):
+        return None
+    if mode != "CMYK":
+        # The name proves nothing: many a profile of sRGB has another, and any may be called sRGB.
+        levels = np.indices((9, 9, 9), np.uint8).reshape(3, 1, -1).transpose(1, 2, 0) * 31
+        probe = Image.fromarray(np.ascontiguousarray(levels)).convert(mode)
+        change = np.asarray(convert.apply(probe), int) - np.asarray(probe.convert("RGB"), int)
+        if np.abs(change).max() <= 2:
+            return None
+    return convert.apply(image.convert(mode))
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
