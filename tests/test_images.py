@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,6 +328,20 @@ def test_path_outside_root_is_refused(root, path):
 
 def test_absolute_path_inside_root_is_refused_too(root):
     refused("path", str(root / "sub" / "a.png"), root)
+
+
+def test_a_colon_is_no_url_and_windows_is_named(root):
+    (root / "shot-12:30.png").write_bytes(as_bytes(noise()))
+    assert load_image("shot-12:30.png", root).tobytes() == noise().tobytes()
+    assert "a path of Windows" in refused("path", "C:\\photos\\a.png", root)
+
+
+def test_a_file_that_may_not_be_read_is_named(root, monkeypatch):
+    def closed(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert "sub/a.png: cannot be read: Permission" in refused("image_decode", "sub/a.png", root)
 
 
 def test_path_without_root(root):

@@ -76,8 +76,11 @@ def load_image(
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), name or "image bytes")
     name = name or str(source)
-    with _inside(str(source), root, name).open("rb") as file:
-        return _decode(file, name)
+    try:
+        with file_inside(str(source), root, name).open("rb") as file:
+            return _decode(file, name)
+    except OSError as error:
+        raise ImageError("image_decode", name, f"cannot be read: {error.strerror}") from None
 
 
 def image_digest(image: Image.Image) -> str:
@@ -99,11 +102,16 @@ def thumbnail(image: Image.Image, side: int = 160, blur: bool = True) -> Image.I
     return small.filter(ImageFilter.GaussianBlur(side / 16)) if blur else small
 
 
-def _inside(source: str, root: str | Path | None, name: str) -> Path:
-    """Return the file at ``source``, which must be inside ``root`` after links are resolved."""
+def file_inside(source: str, root: str | Path | None, name: str) -> Path:
+    """Return the file at ``source``, which must be inside ``root`` after links are resolved.
+
+    Raises ImageError of the kinds "path" and "missing", as ``load_image`` does.
+    """
     if root is None:
         raise ImageError("path", name, "a path needs the data folder it is relative to")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", source):
+    if re.match(r"[A-Za-z]:[/\\]", source):
+        raise ImageError("path", name, "a path of Windows; write it relative to the data folder")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", source):
         raise ImageError("path", name, "a URL; pictures are read from the data folder only")
     path = PurePosixPath(source)
     if path.is_absolute() or ".." in path.parts or "\\" in source:
