@@ -227,6 +227,7 @@ def test_what_was_not_run_and_why(tmp_path, monkeypatch, table5):
         "03_sft.recap": {"status": "ok", "reason": ""},
         "03_sft.L1": {"status": "failed", "reason": "loss is nan"},
         "03_sft.L2": None,
+        "03_sft.L3": ["of another shape"],
     }
     for name, receipt in receipts.items():
         (tmp_path / "params" / "nano" / f"{name}.yaml").touch()
@@ -236,6 +237,7 @@ def test_what_was_not_run_and_why(tmp_path, monkeypatch, table5):
     assert "03_sft.recap" not in gaps
     assert gaps["03_sft.L1"] == "failed: loss is nan"
     assert gaps["03_sft.L2"] == "not run yet"
+    assert gaps["03_sft.L3"] == "runs/nano/03_sft.L3.json is no receipt of a finished run"
     assert gaps["04_grpo.rl"] == "no parameter file params/nano/04_grpo.rl.yaml"
     assert gaps["table5: w/o Recap (SFT), Ours (Full)"] == "no judge of this name was asked"
 

@@ -368,6 +368,43 @@ def test_bad_input_stops_everything_before_anything_runs(project):
     assert (code, "did you mean 02_score.a?" in err) == (2, True)
 
 
+def test_a_parameter_file_is_of_its_folder_and_ends_in_yaml(project):
+    for name in ("01_data", "02_score", "03_other"):
+        project.notebook(name, f"ran('{name}', '')", parameters="profile: str = 'smoke'")
+    project.parameters("01_data", "profile: other\n")
+    project.parameters("02_score")  # the default would be used
+    (project.root / "params/nano/03_other.yml").write_text("profile: nano\n")
+    code, out, err = project.run("nano")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "params/nano/03_other.yml would not be run; rename it to 03_other.yaml",
+        "params/nano/01_data.yaml: profile: got 'other', expected 'nano', as its folder",
+        "params/nano/02_score.yaml: profile: got 'smoke', expected 'nano', as its folder",
+    ]
+    assert not (project.root / "runs").exists()
+    for file in (project.root / "params/nano").glob("*.yaml"):
+        file.unlink()
+    assert "rename it to 03_other.yaml" in project.run("nano", "--dry-run")[2]
+
+
+def test_a_receipt_of_another_shape_makes_its_unit_stale(project):
+    for name in ("01_data", "02_score", "03_other"):
+        project.notebook(name, f"ran('{name}', '')")
+        project.parameters(name)
+    runs = project.root / "runs/nano"
+    runs.mkdir(parents=True)
+    shapes = ("{}", "[]", "null", "{", '{"status": "ok"}', '{"status": "ok", "outputs": []}')
+    for shape in shapes:
+        (runs / "01_data.json").write_text(shape)
+        note = "stale        runs/nano/01_data.json is no receipt; the next run writes one"
+        assert project.status(4)["01_data"] == note
+    (runs / "02_score.json").mkdir()
+    code, _, err = project.run("nano")
+    assert (code, project.newly_run()) == (2, ["01_data", "03_other"])
+    assert "02_score bad-input: runs/nano/02_score.json is a folder; remove it" in err
+    assert project.receipt("01_data")["status"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [

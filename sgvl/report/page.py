@@ -176,8 +176,11 @@ def _why(profile, name):
     receipt = runs(profile) / f"{name}.json"
     if not receipt.exists():
         return "not run yet"
-    facts = json.loads(receipt.read_text(encoding="utf-8"))
-    return "" if facts["status"] == "ok" else f"{facts['status']}: {facts['reason']}"
+    try:
+        facts = json.loads(receipt.read_text(encoding="utf-8"))
+        return "" if facts["status"] == "ok" else f"{facts['status']}: {facts['reason']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return f"runs/{profile}/{name}.json is no receipt of a finished run"
 
 
 def _first_screen(folder, run):

@@ -10,11 +10,13 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sgvl.common.paths import PACKAGE, ROOT, runs
+from sgvl.common.types import fits
 from sgvl.run.units import Unit, digest, fingerprint
 
 # Packages whose version is recorded, because results depend on it.
@@ -62,11 +64,39 @@ class Status(StrEnum):
         return self in (Status.OK, Status.OLD_CODE)
 
 
+@dataclass
+class _Output:
+    sha256: str
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass
+class _Receipt:
+    """The entries of a receipt that are read again."""
+
+    status: Status
+    sgvl: str
+    code: str
+    parameters: dict
+    reads: dict
+    needs: dict
+    outputs: dict[str, _Output]
+
+
 def read_receipt(unit: Unit) -> dict | None:
-    """Read the unit's receipt; return None if there is none, or none that can be read."""
-    with suppress(FileNotFoundError, ValueError, KeyError):
+    """Read the unit's receipt; return None if there is none.
+
+    Whatever else is in its place makes the unit stale, and is named in the reason.
+    """
+    with suppress(ValueError, OSError, RecursionError):
         receipt = json.loads(unit.receipt.read_text(encoding="utf-8"))
-        return receipt | {"status": Status(receipt["status"])}
+        if fits(receipt, _Receipt):
+            return receipt | {"status": Status(receipt["status"])}
+    if not unit.receipt.exists():
+        return None
+    todo = "a folder; remove it" if unit.receipt.is_dir() else "no receipt; the next run writes one"
+    return {"status": Status.STALE, "reason": f"{unit.receipt.relative_to(ROOT)} is {todo}"}
 
 
 def write_receipt(unit: Unit, units: dict[str, Unit], status: Status, **facts) -> None:

@@ -86,6 +86,8 @@ def _row_without_running(unit: Unit, units: dict[str, Unit], forced: set[str]) -
     if lacking:
         return Row(unit.name, Status.SKIPPED, note=f"needs {', '.join(lacking)}")
     status, note = receipts.state(unit, units)
+    if unit.receipt.is_dir():
+        return Row(unit.name, Status.BAD_INPUT, note=note)
     if status.done and unit.name not in forced:
         return Row(unit.name, status, note=note)
     return None

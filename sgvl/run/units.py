@@ -59,10 +59,16 @@ def load_units(profile: str) -> dict[str, Unit]:
 
     Raises InputError with every problem of every unit.
     """
-    known = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
-    need_known(f"{PARAMS}: no profile", profile, known)
-    names = sorted(file.stem for file in (PARAMS / profile).glob("*.yaml"))
-    units, problems, givers = {}, [], {}
+    files = [f for f in PARAMS.glob("*/*") if f.suffix.lower() in (".yaml", ".yml")]
+    need_known(f"{PARAMS}: no profile", profile, sorted({file.parent.name for file in files}))
+    files = sorted(file for file in files if file.parent.name == profile)
+    names = [file.stem for file in files if file.suffix == ".yaml"]
+    problems = [
+        f"params/{profile}/{file.name} would not be run; rename it to {file.stem}.yaml"
+        for file in files
+        if file.suffix != ".yaml"
+    ]
+    units, givers = {}, {}
     for name in names:
         try:
             units[name] = unit = _load_unit(name, profile, names, units)
@@ -100,7 +106,10 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     reads = source["metadata"].get("sgvl", {}).get("reads", [])  # globs in the package
     try:
         file = PARAMS / profile / f"{name}.yaml"
-        parameters = validate(notebook, load_yaml(file), f"params/{profile}/{file.name}")
+        where = f"params/{profile}/{file.name}"
+        parameters = validate(notebook, load_yaml(file), where)
+        if (own := parameters.get("profile", profile)) != profile:
+            problems.append(f"{where}: profile: got {own!r}, expected {profile!r}, as its folder")
     except InputError as error:
         problems += error.problems
 
