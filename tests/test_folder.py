@@ -1,6 +1,7 @@
 """Pictures of one's own: a folder and a file of labels, from disk to the record shape."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -79,6 +80,69 @@ def test_excels_csv_and_windows_lines(folder):
     assert rows["id"] == ["a.jpg"]
 
 
+AS_PROGRAMS_WRITE = {
+    "semicolons and capitals": ("Image;LABEL\na.jpg;safe\nsub/b b.png;unsafe\n", "labels.csv"),
+    "tabs": ("image\tlabel\na.jpg\tsafe\nsub/b b.png\tunsafe\n", "labels.tsv"),
+    "quotes": ('"image";"label"\n"a.jpg";"safe"\n"sub/b b.png";"unsafe"\n', "LABELS.CSV"),
+    "a mark and rows of commas": (
+        "\ufeffimage,label,\r\na.jpg,safe,\r\n,,\r\n\r\nsub/b b.png,unsafe,,\r\n,,\r\n",
+        "labels.csv",
+    ),
+    "Windows paths": ("image,label\n.\\a.jpg,safe\nsub\\b b.png,unsafe\n", "labels.csv"),
+    "paths from here": ("image,label\n./a.jpg,safe\n./sub//b b.png,unsafe\n", "labels.csv"),
+    "nulls and blank lines": (
+        (
+            '\n{"image": "a.jpg", "label": "safe", "pair": null, "category": null, "split": null}\n'
+            '{"Image": "sub/b b.png", "label": "unsafe", "policy": null, "id": null}\n\n  \n'
+        ),
+        "labels.jsonl",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AS_PROGRAMS_WRITE)
+def test_labels_as_programs_write_them(folder, case):
+    content, name = AS_PROGRAMS_WRITE[case]
+    rows = load_source(spec(folder, content, name))
+    assert rows["id"] == rows["pair"] == ["a.jpg", "sub/b b.png"]
+    assert store.labels(rows) == ["safe", "unsafe"]
+    assert set(rows["split"]) == {"test"} and set(rows["category"]) == {""}
+
+
+def test_excels_unicode_text_is_read(folder):
+    right = spec(folder, "")
+    text = "image\tlabel\r\nç.webp\tsafe\r\n"
+    (folder / "labels.csv").write_bytes(text.encode("utf-16"))
+    assert load_source(right)["id"] == ["ç.webp"]
+
+
+def test_other_columns_are_passed_over_with_a_line(folder):
+    with pytest.warns(UserWarning, match="labels.csv: columns passed over: comment, labelled by"):
+        rows = load_source(spec(folder, "image,Comment,label,labelled by\na.jpg,x,safe,me\n"))
+    assert rows["id"] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("split", ["Train", "TRAIN", " train ", "train"])
+def test_a_split_is_found_by_other_spellings(folder, split):
+    rows = load_source(spec(folder, f"image,label,split\na.jpg,safe,{split}\nç.webp,safe,Val\n"))
+    assert rows["split"] == ["train", "val"]
+
+
+def test_a_picture_that_may_not_be_read_keeps_its_row(folder, monkeypatch):
+    right = spec(folder, "image,label\na.jpg,safe\nç.webp,unsafe\n")
+    read = Path.read_bytes
+
+    def closed(path):
+        if path.name == "a.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    rows = load_source(right)
+    assert rows["status"] == ["image_decode", "ok"]
+    assert store.usable(rows)["id"] == ["ç.webp"]
+
+
 def test_one_picture_under_two_policies_is_two_rows_and_one_sample(folder):
     content = "image,label,policy\na.jpg,safe,law\na.jpg,unsafe,house\n"
     rows = load_source(spec(folder, content, policies=("house", "law")))
@@ -119,6 +183,36 @@ WRONG = {
         "image,label\na.jpg,safe\na.jpg,unsafe\n",
         ["a.jpg is labelled twice under house"],
     ),
+    "labelled twice by two paths": (
+        "image,label,id\na.jpg,safe,1\nç.webp,safe,2\n./a.jpg,unsafe,3\nsame.jpg,safe,4\n",
+        ["lines 2 and 4: ./a.jpg is labelled twice", "lines 2 and 5: same.jpg is labelled twice"],
+    ),
+    "two pictures of one id": (
+        "image,label,id\na.jpg,safe,1\nsub/b b.png,unsafe,1\n",
+        ["lines 2 and 3: a.jpg and sub/b b.png share the id 1"],
+    ),
+    "a column twice": (
+        "image,label,Label\na.jpg,safe,unsafe\n",
+        ["line 2: column 'label' stands there 2 times; keep one"],
+    ),
+    "two columns at fault": (
+        "image,lable,catgory\na.jpg,safe,x\n",
+        ["column 'label' is missing", "no such column 'catgory'; did you mean category?"],
+    ),
+    "a split spelt almost so": (
+        "image,label,split\na.jpg,safe,training\n",
+        ["line 2: split 'training'; did you mean train?"],
+    ),
+    "a drive of Windows": (
+        "image,label\nC:\\a.jpg,safe\n",
+        ["line 2: C:/a.jpg: a path of Windows"],
+    ),
+    "no image": ("image,label\n,safe\n", ["line 2: image is empty"]),
+    "a quote never closed": ('image,label\n"a.jpg,safe\nç.webp,safe\n', ["line 3: unexpected end"]),
+    "a cell of a book": (
+        f"image,label,category\na.jpg,bad,x\na.jpg,safe,{'x' * 200_000}\n",
+        ["line 2: label 'bad'", "line 3: field larger than field limit"],
+    ),
     "a comma too many": ("image,label\na,b.jpg,safe\n", ["line 2: expected 2 cells"]),
     "a cell too few": ("image,label\na.jpg\n", ["line 2: expected 2 cells"]),
     "nothing": ("image,label\n", ["0 rows; there is nothing to judge"]),
@@ -132,6 +226,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_told_with_its_line(folder, case):
     content, expected = WRONG[case]
+    (folder / "photos" / "same.jpg").symlink_to("a.jpg")
     with pytest.raises(InputError) as caught:
         load_source(spec(folder, content))
     problems = caught.value.problems
@@ -164,6 +259,17 @@ def test_of_a_thousand_problems_the_first_are_told(folder):
         ),
         ("labels.jsonl", '{"image": "a.jpg"\n', "line 1: not JSON"),
         ("labels.jsonl", '["a.jpg", "safe"]\n', 'line 1: expected {"image": .., "label": ..}'),
+        (
+            "labels.jsonl",
+            '{"image": "a.jpg", "label": "safe", "label": "unsafe"}\n',
+            "line 1: column 'label' stands there 2 times",
+        ),
+        (
+            "labels.jsonl",
+            '{"image": "a.jpg", "label": "safe", "category": "\\ud83d"}\n',
+            "line 1: half a character",
+        ),
+        ("labels.jsonl", "[" * 100_000 + "\n", "line 1: not JSON"),
         ("labels.xlsx", "", "labels are a file that ends in .csv or .jsonl"),
     ],
 )
@@ -171,6 +277,11 @@ def test_files_that_cannot_be_read(folder, name, content, message):
     with pytest.raises(InputError) as caught:
         load_source(spec(folder, content, name))
     assert message in caught.value.problems[0]
+
+
+def test_two_policies_and_no_column_of_them_say_so(folder):
+    with pytest.raises(InputError, match="a column `policy`: house or law"):
+        load_source(spec(folder, "image,label\na.jpg,safe\n", policies=("house", "law")))
 
 
 def test_a_file_in_another_encoding_says_so(folder):

@@ -91,6 +91,15 @@ def test_a_planted_copy_is_found_and_nothing_else():
     assert overview.leaks({"test only": test}).empty
 
 
+def test_equal_pictures_with_two_labels_under_one_policy_are_named():
+    images, policies = [scene(0), scene(1), scene(0)], [HOUSE, HOUSE, LAW]
+    one = made(images, policies=policies, labels=["unsafe", "safe", "safe"])
+    assert overview.conflicts({"one": one}).empty and overview.conflicts({}).empty
+    two = made([scene(0), scene(1)])
+    found = overview.conflicts({"one": one, "two": two}).values.tolist()
+    assert found == [["one", "a", "house", "unsafe"], ["two", "a", "house", "safe"]]
+
+
 def test_different_scenes_are_far_apart():
     hashes = [overview.perceptual_hash(scene(seed)) for seed in range(12)]
     distances = [(a != b).sum() for i, a in enumerate(hashes) for b in hashes[:i]]

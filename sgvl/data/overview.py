@@ -9,7 +9,7 @@ from datasets import Dataset
 from PIL.Image import Image
 
 from sgvl.data import store
-from sgvl.data.images import load_image, thumbnail
+from sgvl.data.images import image_digest, load_image, thumbnail
 from sgvl.data.real_rows import OK
 
 COLUMNS = ["set", "id", "split", "category", "pair", "policy", "label", "status"]
@@ -74,6 +74,7 @@ def tables(
         ),
         "Rows by policy and label": pd.crosstab([table["set"], table["policy"]], table["label"]),
         "Training pictures that are also in another split": leaks(pictures),
+        "Equal pictures with two labels under one policy": conflicts(pictures),
         "Questions of general ability": count_questions(questions),
     }
     return {caption: table for caption, table in by_caption.items() if len(table)}
@@ -98,6 +99,23 @@ def leaks(sets: Mapping[str, Dataset]) -> pd.DataFrame:
             pairs.append((name, id_, *other[k][:2], int(distances[k])))
     columns = ["set", "id", "other_set", "other_id", "distance"]
     return pd.DataFrame(pairs, columns=columns).sort_values("distance", ignore_index=True)
+
+
+def conflicts(sets: Mapping[str, Dataset]) -> pd.DataFrame:
+    """Find pictures of equal pixels that are safe in one row and unsafe in another of one policy.
+
+    One of the labels is wrong. Columns: set, id, policy, label.
+    """
+    frames = [pd.DataFrame(columns=["set", "id", "policy", "label", "pixels", "text"])]
+    for name, dataset in sets.items():
+        pixels = {row["id"]: image_digest(image) for row, image in _pictures(dataset)}
+        table = rows({name: dataset})[["set", "id", "policy", "label"]]
+        table = table.assign(pixels=table["id"].map(pixels), text=list(dataset["policy"]))
+        frames.append(table.dropna(subset="pixels"))
+    table = pd.concat(frames)
+    labels = table.groupby(["pixels", "text"])["label"].transform("nunique")
+    columns = ["set", "id", "policy", "label"]
+    return table[labels > 1].sort_values(["pixels", "text"], ignore_index=True)[columns]
 
 
 def perceptual_hash(image: Image) -> np.ndarray:

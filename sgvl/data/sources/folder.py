@@ -5,22 +5,28 @@ a.jpg,safe                           {"image": "sub/b.png", "label": "unsafe", "
 sub/b.png,unsafe
 """
 
+import codecs
 import csv
+import difflib
+import io
 import json
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from datasets import Dataset, Features, Image
 
 from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.common.paths import user_path
-from sgvl.data.images import ImageError, load_image
-from sgvl.data.real_rows import OK, make_rows, need_columns
+from sgvl.data.images import ImageError, file_inside, load_image
+from sgvl.data.real_rows import OK, make_rows
 from sgvl.policies.policy import load_all
 from sgvl.text.verdict import SAFE, UNSAFE
 
 NEEDED = ("image", "label")
 COLUMNS = (*NEEDED, "id", "policy", "pair", "category", "split")
+SEPARATORS = ",;\t|"
 
 
 def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
@@ -32,17 +38,19 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     Parameters
     ----------
     path : folder of the pictures; relative to the current directory or the checkout, as ``labels``
-    labels : CSV (with a header) or JSON Lines, UTF-8. ``image`` is a path within the folder,
-        ``label`` is safe or unsafe. Optional: ``policy`` (name of one of ``policies``; needed
-        if there are several), ``id`` (the path), ``pair`` (the id), ``category``, ``split``
-        (test).
+    labels : CSV with a header (cells between commas, semicolons, tabs or bars) or JSON Lines,
+        UTF-8. ``image`` is a path within the folder, ``label`` is safe or unsafe. Optional:
+        ``policy`` (name of one of ``policies``; needed if there are several), ``id`` (the path),
+        ``pair`` (the id), ``category``, ``split`` (test). Capitals in these names do not count,
+        an empty cell or null is as none, and other columns are passed over with a warning.
     policies : names or files of policies; a policy without rules will do
 
     Raises
     ------
     InputError
-        That names the file, the line and the allowed values: for an unknown or missing column, a
-        label of another spelling, a missing picture, and one labelled twice under one policy.
+        That names the file, the lines and the allowed values, all problems at once: for a missing,
+        misspelt or repeated column, a label of another spelling, a missing picture, one that is
+        labelled twice under one policy, and two of one id.
     """
     file, root = user_path(labels), user_path(path)
     rules = {policy.name: policy for policy in load_all(policies)} if policies else {}
@@ -51,20 +59,40 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     raise_any(problems)
     only = next(iter(rules)) if len(rules) == 1 else None
     rows, files, status = [], [], []
-    for line, cells in _lines(file):
-        where = f"{file}, line {line}"
-        row = {name: value for name, value in cells.items() if value != ""}
-        row = {"policy": only, "category": "", "split": "test"} | row
-        problems += [f"{where}: {p}" for p in _wrong(row, rules)]
-        status.append(OK)
+    by_id: dict[str, tuple] = {}  # the file of each id, its path and line
+    judged: dict[tuple, int] = {}  # the line of each picture and policy
+    for line, cells in _lines(file, problems):
+        row = {"policy": only, "category": "", "split": "test"} | cells
+        wrong = list(_wrong(row, rules))
+        problems += [f"{file}, line {line}: {problem}" for problem in wrong]
+        if not isinstance(row.get("image"), str):
+            continue
+        image = row["image"].replace("\\", "/")
+        kind, content = OK, None
         try:
-            load_image(row.get("image", ""), root)
+            picture = file_inside(image, root, image)
+            content = picture.read_bytes()
+            load_image(content, name=image)
         except ImageError as error:
-            status[-1] = error.kind
-            problems += [f"{where}: {error}"] if error.kind in ("path", "missing") else []
-        if not problems:
-            files.append({"bytes": (root / row["image"]).read_bytes(), "path": None})
-        rows.append({"id": row.get("image")} | row)
+            kind = error.kind
+            problems += [f"{file}, line {line}: {error}"] if kind in ("path", "missing") else []
+        except OSError:
+            kind = "image_decode"
+        if wrong or kind in ("path", "missing"):
+            continue
+        row = {"id": str(PurePosixPath(image))} | row
+        stat = picture.stat()
+        same = (stat.st_dev, stat.st_ino)  # one file under any of its paths
+        other, other_image, earlier = by_id.setdefault(row["id"], (same, image, line))
+        if other != same:
+            where = f"{file}, lines {earlier} and {line}"
+            problems.append(f"{where}: {other_image} and {image} share the id {row['id']}")
+        elif (earlier := judged.setdefault((same, row["policy"]), line)) != line:
+            where = f"{file}, lines {earlier} and {line}"
+            problems.append(f"{where}: {image} is labelled twice under {row['policy']}; keep one")
+        files.append(content and {"bytes": content, "path": None})
+        rows.append(row | {"split": row["split"].strip().lower()})
+        status.append(kind)
     raise_any(problems)
     return make_rows(
         Dataset.from_dict({"image": files}, Features({"image": Image(decode=False)})),
@@ -85,50 +113,106 @@ def _wrong(row: dict, rules: dict) -> Iterator[str]:
     for name, value in row.items():
         if value is not None and not isinstance(value, str):
             yield f"{name} is {value!r}; write it as text"
-    allowed = {"label": (SAFE, UNSAFE), "policy": tuple(rules)}
+    if "image" not in row:
+        yield "image is empty; write the picture's path within the folder"
+    if row["policy"] is None:
+        yield f"name the policy of this label in a column `policy`: {' or '.join(rules)}"
+    allowed = {"label": (SAFE, UNSAFE), "policy": (*rules, None)}
     for name, values in allowed.items():
         if row.get(name) not in values:
-            yield f"{name} {row.get(name)!r}; allowed: {', '.join(values)}"
+            yield f"{name} {row.get(name)!r}; allowed: {', '.join(filter(None, values))}"
+    split = str(row["split"]).strip().lower()
+    if split != "train" and difflib.get_close_matches(split, ["train"]):
+        # Pictures of "train" are searched for in all other splits.
+        yield f"split {row['split']!r}; did you mean train?"
 
 
-def _lines(file: Path) -> Iterator[tuple[int, dict]]:
-    """Yield the line numbers and cells of a CSV or JSON Lines file, after checking its columns."""
-    readers = {".csv": _csv, ".jsonl": _jsonl}
-    if file.suffix not in readers:
+def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int, dict]]:
+    """Yield the line and the cells of each row with its columns; add what is wrong to problems."""
+    readers = {".csv": _csv, ".jsonl": _jsonl, ".tsv": _csv}
+    if file.suffix.lower() not in readers:
         raise InputError(f"{file}: labels are a file that ends in {' or '.join(readers)}")
+    passed_over, checked = {}, {}
+    for line, names, values in readers[file.suffix.lower()](_text(file), file, problems):
+        columns = tuple(str(name).strip().lower() for name in names)
+        if columns not in checked:
+            checked[columns] = list(_wrong_columns(columns))
+            problems += [f"{file}, line {line}: {problem}" for problem in checked[columns]]
+            passed_over |= dict.fromkeys(c for c in columns if c and c not in COLUMNS)
+        if not checked[columns]:
+            cells = zip(columns, values, strict=True)
+            yield line, {c: v for c, v in cells if c in COLUMNS and v is not None and v != ""}
+    if passed_over and not problems:
+        warnings.warn(f"{file}: columns passed over: {', '.join(passed_over)}", stacklevel=3)
+
+
+def _wrong_columns(columns: Sequence[str]) -> Iterator[str]:
+    """Yield the problems of the names of a row's columns."""
+    missing = [name for name in NEEDED if name not in columns]
+    for name in missing:
+        yield f"column {name!r} is missing; {nearest(name, columns)}"
+    absent = [name for name in COLUMNS if name not in columns and name not in missing]
+    for name, n in Counter(columns).items():
+        if n > 1 and name:
+            yield f"column {name!r} stands there {n} times; keep one"
+        elif name not in COLUMNS and difflib.get_close_matches(name, absent):
+            yield f"no such column {name!r}; {nearest(name, absent)}"
+
+
+def _text(file: Path) -> str:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            for line, cells in readers[file.suffix](text, file):
-                need_columns(list(cells), NEEDED, f"{file}, line {line}")
-                raise_any(
-                    f"{file}, line {line}: no such column {name!r}; {nearest(str(name), COLUMNS)}"
-                    for name in cells
-                    if name not in COLUMNS
-                )
-                yield line, cells
+        content = file.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not UTF-8 text; save it as UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{file}, line {line}: not UTF-8 text; save it as UTF-8") from None
 
 
-def _csv(text, file: Path) -> Iterator[tuple[int, dict]]:
-    reader = csv.DictReader(text)
-    for cells in reader:
-        if None in cells or None in cells.values():
-            raise InputError(
-                f"{file}, line {reader.line_num}: expected {len(reader.fieldnames)} cells, as the "
-                "header has; quote commas"
-            )
-        yield reader.line_num, cells
+def _csv(text: str, file: Path, problems: list[str]) -> Iterator[tuple[int, list, list]]:
+    """Yield line, names and cells of the rows that are not empty."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    try:
+        separator = max(SEPARATORS, key=lambda sign: _known_names(header, sign))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = (row for row in reader if any(cell.strip() for cell in row))
+        names = next(rows, [])
+        for row in rows:
+            if any(row[len(names) :]) or len(row) < len(names):
+                problems.append(
+                    f"{file}, line {reader.line_num}: expected {len(names)} cells, as the header "
+                    f"has; quote cells that hold {separator!r}"
+                )
+            else:
+                yield reader.line_num, names, row[: len(names)]
+    except csv.Error as error:
+        problems.append(f"{file}, line {reader.line_num}: {error}")
 
 
-def _jsonl(text, file: Path) -> Iterator[tuple[int, dict]]:
-    for number, line in enumerate(text, start=1):
+def _known_names(header: str, separator: str) -> int:
+    names = header.split(separator)
+    return sum(name.strip(' "').lower() in COLUMNS for name in names)
+
+
+def _jsonl(text: str, file: Path, problems: list[str]) -> Iterator[tuple[int, list, list]]:
+    """Yield line, keys and values of the objects, keys as often as they stand there."""
+    for number, line in enumerate(io.StringIO(text), start=1):
+        where = f"{file}, line {number}"
+        if not line.strip():
+            continue
         try:
-            cells = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{file}, line {number}: not JSON: {error}") from None
-        if not isinstance(cells, dict):
-            raise InputError(f'{file}, line {number}: expected {{"image": .., "label": ..}}')
-        yield number, cells
+            pairs = json.loads(line, object_pairs_hook=tuple)
+            json.dumps(pairs, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            problems.append(
+                f"{where}: half a character (\\ud800 to \\udfff without its other half)"
+            )
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{where}: not JSON: {error}")
+        else:
+            if isinstance(pairs, tuple):
+                yield number, [name for name, _ in pairs], [value for _, value in pairs]
+            else:
+                problems.append(f'{where}: expected {{"image": .., "label": ..}}')
