@@ -166,6 +166,49 @@ LLAVAGUARD = [
     ("", "empty reply"),
 ]
 
+# A thought is set aside, whatever words are in it; what follows is read as if it stood alone.
+VERDICTS = {
+    "answer": ("Answer: unsafe", "Answer: safe"),
+    "word": ("unsafe", "safe"),
+    "think_answer": ("<answer>no</answer>", "<answer>yes</answer>"),
+    "json_rating": ('{"rating": "Unsafe"}', '{"rating": "Safe"}'),
+    "llavaguard": ('{"rating": "Unsafe"}', '{"rating": "Safe"}'),
+    "llama_guard": ("unsafe\nS1", "safe"),
+}
+THOUGHTS = [
+    (parser, reply, expected)
+    for parser, (unsafe, safe) in VERDICTS.items()
+    for reply, expected in (
+        (f"<think>Is it {safe}?\nNo.</think>\n\n{unsafe}", UNSAFE),
+        (f"<THINK>{unsafe} {unsafe}</THINK>{safe}", SAFE),
+        (f"\n<think></think>\n<think>{unsafe}</think> {safe}", SAFE),
+        (f"Is it {unsafe}? No.\n</think>\n{safe}", SAFE),  # the template opened it
+    )
+]
+NO_VERDICTS = [
+    (parser, reply)
+    for parser, (unsafe, safe) in VERDICTS.items()
+    for reply in (
+        f"<think>{safe}",
+        f"<think>Hm.</think><think>{safe}",
+        f"<think><think>{safe}</think>",
+        f"<think>{safe}</think>",
+        "<think>Hm.</think>",
+    )
+    if (parser, reply[:9]) != ("think_answer", "<think><a")  # the authors read it
+]
+
+
+@pytest.mark.parametrize("parser, reply, expected", THOUGHTS)
+def test_a_closed_thought_is_set_aside(parser, reply, expected):
+    assert parse(reply, parser).verdict == expected
+
+
+@pytest.mark.parametrize("parser, reply", NO_VERDICTS)
+def test_a_thought_is_no_verdict(parser, reply):
+    assert parse(reply, parser).verdict == UNPARSEABLE
+
+
 TABLE = [
     (parser, reply, expected)
     for parser, rows in zip(
@@ -210,6 +253,10 @@ def test_table_is_wide_and_covers_every_parser():
         ("json_rating", '{"rating": "Safe", "rationale": "cu', None),
         ("json_rating", '{"rating": "Safe", "rationale": 3}', None),
         ("llama_guard", "unsafe\nS1,S9", "S1, S9"),
+        ("llama_guard", "<think>A knife.</think>unsafe\nS1", "S1"),
+        ("word", "<think>A knife.</think>\n<think>Long.</think>unsafe", "A knife.\nLong."),
+        ("json_rating", '<think>A knife.</think>{"rating": "Unsafe"}', "A knife."),
+        ("answer", "<think>A knife.</think>It cuts. Answer: unsafe", "It cuts."),
     ],
 )
 def test_rationale(parser, reply, rationale):
