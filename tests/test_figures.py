@@ -166,3 +166,14 @@ def test_everything_drawn_stays_on_the_page():
 def test_a_name_is_a_file_name(tmp_path):
     with pytest.raises(InputError, match="is no file name"):
         figures.save(DRAWN["show_pairs"](), "../figure", SHARES, tmp_path)
+
+
+def test_curves_are_drawn_of_what_a_log_has():
+    """A training with few steps logs no loss, one without ``beta`` no divergence."""
+    log = pd.DataFrame({"step": [1, 2], "reward": [0.1, 0.2], "right": [0.0, 0.5]})
+    labels = figures.curve_labels(log)
+    assert list(labels) == ["reward", "right"]
+    panels = figures.curves(log, labels | {"kl": "KL"}).axes
+    titles = [ax.get_title("left") for ax in panels if ax.get_visible()]
+    assert titles == ["reward", "share right"]
+    assert not any(ax.get_visible() for ax in figures.curves(log[["step"]], {"loss": "loss"}).axes)

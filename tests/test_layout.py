@@ -145,6 +145,12 @@ def test_notebook_cells_are_short():
     assert max(sizes) <= 30
 
 
+def test_styled_tables_escape_what_models_and_people_wrote():
+    cells = ["".join(cell["source"]) for path in NOTEBOOKS for cell in code_cells(path)]
+    styled = [source for source in cells if re.search(r"\.style\b", source)]
+    assert styled and all('.format(escape="html")' in source for source in styled)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_says_what_it_needs_gives_and_takes(path):
     first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])

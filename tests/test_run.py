@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
@@ -206,6 +207,18 @@ def test_pictures_travel_with_an_executed_notebook(tmp_path, monkeypatch):
     nbformat.validate(moved)
     page, _ = HTMLExporter().from_notebook_node(moved)
     assert '<img alt="a" src="data:image/png;base64,YSBwaWN0dXJl"' in page
+
+
+@pytest.mark.parametrize("reason", ["loss is nan", "HTTP 400 (``` \n```\n<script>x</script>\n```)"])
+def test_the_reason_of_a_failure_is_text_whatever_a_server_said(reason, tmp_path, monkeypatch):
+    file = tmp_path / "01_data.running.ipynb"
+    nbformat.write(new_notebook(), file)
+    monkeypatch.setattr(unit_process, "_unfinished", lambda unit: file)
+    unit = SimpleNamespace(executed=tmp_path / "01_data.ipynb")
+    unit_process._publish(unit, unit_process.Status.FAILED, reason)
+    html, _ = HTMLExporter(template_name="basic").from_filename(str(unit.executed))
+    assert "<script>x" not in html and "did not finish: failed" in html
+    assert ("script" in reason) == ("&lt;script&gt;x" in html)
 
 
 def test_a_failure_is_named_and_the_next_run_goes_on(project):

@@ -171,7 +171,9 @@ def _publish(unit: Unit, status: Status, reason: str) -> None:
 
         with suppress(ValueError):  # killed while the notebook was being saved: half a file
             notebook = nbformat.read(_unfinished(unit), as_version=4)
-            banner = f"**This run did not finish: {status}**\n\n```\n{reason}\n```"
+            # A fence longer than any in the reason: no text of a server ends it and is markup.
+            fence = "`" * (1 + max(map(len, re.findall("`+", f"{reason} ``"))))
+            banner = f"**This run did not finish: {status}**\n\n{fence}\n{reason}\n{fence}"
             notebook.cells.insert(0, nbformat.v4.new_markdown_cell(banner))
             nbformat.write(notebook, _unfinished(unit))
     _unfinished(unit).replace(unit.executed)

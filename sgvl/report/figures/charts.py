@@ -75,9 +75,10 @@ def score_heatmap(scores: pd.DataFrame) -> plt.Figure:
 
 def curve_labels(log: pd.DataFrame) -> dict[str, str]:
     """Return the columns of a training log that are drawn, with their labels."""
+    labels = {"loss": "loss", "mean_token_accuracy": "share of tokens right"}
     if "reward" in log:
-        return {"reward": "reward", "right": "share right", "says_safe": "says safe", "kl": "KL"}
-    return {"loss": "loss", "mean_token_accuracy": "share of tokens right"}
+        labels = {"reward": "reward", "right": "share right", "says_safe": "says safe", "kl": "KL"}
+    return {column: label for column, label in labels.items() if column in log}
 
 
 def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
@@ -85,12 +86,13 @@ def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
 
     Parameters
     ----------
-    labels : the columns to draw, with the title of each panel
+    labels : the columns to draw, with the title of each panel; one that the log lacks has no panel
 
     The black line is a running mean over a tenth of the log.
     """
-    columns = min(len(labels), 4)
-    rows = -(-len(labels) // columns)
+    labels = {column: label for column, label in labels.items() if column in log}
+    columns = max(1, min(len(labels), 4))
+    rows = max(1, -(-len(labels) // columns))
     fig, axes = plt.subplots(
         rows, columns, figsize=(PAGE, 1.6 * rows), squeeze=False, layout="constrained"
     )
