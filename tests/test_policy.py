@@ -8,6 +8,7 @@ from sgvl.common.errors import InputError
 from sgvl.policies import policy
 from sgvl.policies.concepts import PLACES
 from sgvl.policies.policy import Flip, Policy, load, load_all
+from sgvl.run.units import _digests
 from sgvl.world.sets import exempt
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
@@ -295,6 +296,32 @@ def test_a_file_dropped_into_the_folder_is_one_more_level(tmp_path, monkeypatch,
     assert load("L6").label({"axe", "home"}).rule == "No weapons but in a museum."
 
 
+def test_a_policy_of_text_alone_is_no_level_and_stops_nobody(tmp_path, monkeypatch, write):
+    for shipped in policy.POLICIES.glob("*.md"):
+        shutil.copy(shipped, tmp_path)
+    write("---\nname: prose\ntitle: Prose\n---\nNo weapons.\n", "prose.md")
+    monkeypatch.setattr(policy, "POLICIES", tmp_path)
+    with pytest.warns(UserWarning, match="prose.md: text alone, without rules, so it is no level"):
+        assert [p.name for p in load_all()] == list(LEVELS)
+    assert load("prose").render() == "Prose\n\nNo weapons."
+
+
+def test_a_folder_of_ones_own_adds_to_the_shipped_policies(tmp_path, monkeypatch, write):
+    write()
+    monkeypatch.setenv("SGVL_POLICIES", str(tmp_path))
+    assert [p.name for p in load_all()] == [*LEVELS, "house"]
+    assert load("house").label({"axe", "home"}).label == "unsafe"
+    read = _digests(["policies/*.md"], {})
+    assert len([path for path in read if path.endswith("house.md")]) == 1  # an edit is seen
+    write(FILE.replace("name: house", "name: L2"), "L2.md")
+    assert load("L2").title == "L2: open forum"
+    with pytest.raises(InputError, match="share the name L2; rename one"):
+        load_all()
+    monkeypatch.setenv("SGVL_POLICIES", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="SGVL_POLICIES: .*nowhere: no such folder"):
+        load_all()
+
+
 # Text of a file, and what its one problem must say, the file's name aside.
 BROKEN = {
     "no header": ("Be nice.\n", ["header between two lines of ---"]),
@@ -319,6 +346,8 @@ BROKEN = {
     "default: yes": (FILE.replace("permitted", "yes"), ["default:", "'permitted'", "got True"]),
     "name: 5": (FILE.replace("name: house", "name: 5"), ["name:", "string", "got 5"]),
     "name with a path": (FILE.replace("name: house", "name: ../x"), ["name:", "'../x'"]),
+    "name: pooled": (FILE.replace("name: house", "name: pooled"), ["name: 'pooled' is what a row"]),
+    "name: macro": (FILE.replace("name: house", "name: macro"), ["name: 'macro' is what a row"]),
     "rules: nothing": (FILE.split("  - ")[0] + "---\nText.\n", ["rules:", "list", "got None"]),
     "unknown key of a rule": (
         FILE.replace("    text", "    exept: [news]\n    text"),

@@ -7,6 +7,8 @@ it; where the package is installed without the checkout, it is the current direc
 import os
 from pathlib import Path
 
+from sgvl.common.errors import InputError
+
 PACKAGE = Path(__file__).resolve().parents[1]
 POLICIES = PACKAGE / "policies"
 NANO_MODEL = PACKAGE / "nano" / "model"
@@ -29,6 +31,19 @@ DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; each is downlo
 def user_path(path: str | Path) -> Path:
     """Resolve a user's file or folder against the current directory, or else the checkout."""
     return Path(path) if Path(path).exists() else ROOT / path
+
+
+def own_policies() -> list[Path]:
+    """Return the policy files in the folder that the environment variable SGVL_POLICIES names.
+
+    Raises InputError if there is no such folder.
+    """
+    if not os.environ.get("SGVL_POLICIES"):
+        return []
+    folder = user_path(os.environ["SGVL_POLICIES"]).resolve()
+    if not folder.is_dir():
+        raise InputError(f"SGVL_POLICIES: {folder}: no such folder")
+    return sorted(folder.glob("*.md"))
 
 
 def runs(profile: str) -> Path:

@@ -2,8 +2,8 @@
 
 A policy is one Markdown file: a typed YAML header for machines, then text for people. With its
 header, a policy labels any set of scene tags exactly, names the rule that fired, renders as prompt
-text, and lists its differences from another policy. A new file in ``policies/`` is a new policy
-everywhere, without code.
+text, and lists its differences from another policy. A new file in ``policies/``, or in the folder
+that the environment variable ``SGVL_POLICIES`` names, is a new policy everywhere, without code.
 
     ---
     name: L2
@@ -27,21 +27,23 @@ no scene. Policies from published data, and most people's own, are of this kind.
 import hashlib
 import re
 import reprlib
+import warnings
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sgvl.common.errors import InputError, nearest, need_known, raise_any
-from sgvl.common.paths import POLICIES, user_path
+from sgvl.common.paths import POLICIES, own_policies, user_path
 from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 
 Status = Literal["prohibited", "permitted"]
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
+AVERAGES = ("macro", "pooled")  # rows of averages in a table of scores
 CHANGED = "Some rules have changed; where the text above differs, these count:"
 OPPOSITE = {"prohibited": "permitted", "permitted": "prohibited"}
 
@@ -124,6 +126,13 @@ class Policy(BaseModel):
     rules: list[Rule] = []
     text: str = ""
 
+    @field_validator("name")
+    @classmethod
+    def _no_row_of_averages(cls, name):
+        if name in AVERAGES:
+            raise ValueError(f"{name!r} is what a row of averages is called; take another name")
+        return name
+
     @model_validator(mode="after")
     def _each_tag_once(self):
         tags = [tag for rule in self.rules for tag in rule.tags]
@@ -154,7 +163,7 @@ class Policy(BaseModel):
                 raise InputError(f"policy {self.name} has neither text nor rules to judge by")
             if not text:
                 return f"{self.title}\n\n{self.render('brief')}"
-            written_for = _rules_of_texts(POLICIES).get(text, self._decisions)
+            written_for = _rules_of_texts(tuple(_files())).get(text, self._decisions)
             if self.default is not None and self._decisions != written_for:
                 text += f"\n\n{CHANGED} {self.render('brief')}"
             return f"{self.title}\n\n{text}"
@@ -175,7 +184,7 @@ class Policy(BaseModel):
 
     def is_shipped_text(self) -> bool:
         """Check whether the text is that of a file of ``policies/``, whose rules are known."""
-        return self.text.strip() in _rules_of_texts(POLICIES)
+        return self.text.strip() in _rules_of_texts(tuple(_files()))
 
     def _need_rules(self, instead: str) -> None:
         if self.default is None:
@@ -265,10 +274,11 @@ def load(source: str | Path) -> Policy:
     Raises InputError that names the file, each wrong key and the allowed values.
     """
     named = Path(source).suffix != ".md"
-    path = POLICIES / f"{source}.md" if named else user_path(source)
+    by_name = {file.stem: file for file in reversed(_files())}
+    path = by_name.get(str(source), POLICIES / f"{source}.md") if named else user_path(source)
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in POLICIES.glob("*.md")))
-        raise InputError(f"no policy file {path}: give a path to a .md file, or one of {shipped}")
+        known = ", ".join(sorted(by_name))
+        raise InputError(f"no policy file {path}: give a path to a .md file, or one of {known}")
     try:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -287,10 +297,15 @@ def load(source: str | Path) -> Policy:
         raise InputError([f"{path}: {_where(e)}{_what(e)}" for e in error.errors()]) from None
 
 
+def _files() -> list[Path]:
+    """Return the files of all policies that have no need of a path: the shipped ones come first."""
+    return [*sorted(POLICIES.glob("*.md")), *own_policies()]
+
+
 @cache
-def _rules_of_texts(folder: Path) -> dict[str, tuple]:
-    """Return the text of each policy in ``folder``, with the default and rules it stands for."""
-    policies = [load(path) for path in folder.glob("*.md")]
+def _rules_of_texts(files: tuple[Path, ...]) -> dict[str, tuple]:
+    """Return the text of each policy in ``files``, with the default and rules it stands for."""
+    policies = [load(path) for path in files]
     return {policy.text.strip(): policy._decisions for policy in policies}
 
 
@@ -325,13 +340,21 @@ def _what(error: dict) -> str:
 
 
 def load_all(sources: Iterable[str | Path] = (), use: str = "levels") -> list[Policy]:
-    """Load policies by name or path; by default, every file of ``policies/`` with this ``use``."""
+    """Load policies by name or path; by default, all of ``policies/`` with this ``use``.
+
+    A level labels drawn scenes, so a policy of text alone is left out of the levels, with a
+    warning. Raises InputError as ``load`` does, and for two policies of one name.
+    """
     sources = list(sources)
     if sources:
         chosen = [(source, load(source)) for source in sources]
     else:
-        shipped = [(path, load(path)) for path in sorted(POLICIES.glob("*.md"))]
-        chosen = [(path, policy) for path, policy in shipped if policy.use == use]
+        chosen = [(path, load(path)) for path in _files()]
+        chosen = [(path, policy) for path, policy in chosen if policy.use == use]
+        no_level = [path for path, policy in chosen if use == "levels" and policy.default is None]
+        for path in no_level:
+            warnings.warn(f"{path}: text alone, without rules, so it is no level", stacklevel=2)
+        chosen = [(path, policy) for path, policy in chosen if path not in no_level]
     files: dict[str, list[str]] = {}
     for source, policy in chosen:
         files.setdefault(policy.name, []).append(str(source))

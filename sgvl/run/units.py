@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from sgvl.common.errors import InputError, nearest, need_known
-from sgvl.common.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, runs
+from sgvl.common.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, own_policies, runs
 from sgvl.run.parameters import load_yaml, read_notebook, validate
 
 
@@ -161,6 +161,7 @@ def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
     pictures that its parameters name.
     """
     files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
+    files += own_policies() if "policies/*.md" in globs else []
     folders = []
     for part in _parts(parameters):
         match part:

@@ -25,11 +25,10 @@ import numpy as np
 import pandas as pd
 
 from sgvl.common.errors import InputError, nearest
-from sgvl.policies.policy import LEVELS
+from sgvl.policies.policy import AVERAGES, LEVELS
 from sgvl.scores import intervals
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
-AVERAGES = ("macro", "pooled")
 CONVENTIONS = ("wrong", "drop", "safe")
 COLUMNS = ("judge", "id", "pair", "policy", "label", "verdict")
 RATES = ("value", "low", "high", "accuracy", "f1", "balanced_accuracy", "auc", "unparseable")
