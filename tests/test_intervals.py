@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sgvl.common.errors import InputError
 from sgvl.scores import intervals
 
 TP, FP, FN, TN = np.eye(4)  # counts of a pair that holds one row
@@ -78,3 +79,9 @@ def test_gap_of_two_perfect_judges_is_newcombes():
 
 def test_docstring_tells_the_truth():
     assert doctest.testmod(intervals) == (0, 1)
+
+
+@pytest.mark.parametrize("resamples", [0, -1])
+def test_no_resamples_are_refused(resamples):
+    with pytest.raises(InputError, match=f"resamples is {resamples}: give 1 or more"):
+        intervals.resample(10, resamples, seed=0)

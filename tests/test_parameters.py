@@ -67,6 +67,7 @@ def test_values_override_defaults(notebook):
         ({3: 3}, "3: no such parameter"),
         ({"steps": 1.5}, "steps: got 1.5, expected int"),
         ({"steps": True}, "steps: got True, expected int"),
+        ({"steps": -1}, "steps: got -1, expected 0 or more"),
         ({"steps": "many"}, "steps: got 'many', expected int"),
         ({"lr": "1e-5"}, "lr: got the text '1e-5', expected float"),
         ({"lr": "1e-5"}, "write 1.0e-05"),
@@ -84,6 +85,13 @@ def test_a_wrong_value_is_named_with_its_file(notebook, values, said):
     (problem,) = problems(validate, notebook, values, "params/nano/05.yaml")
     assert problem.startswith("params/nano/05.yaml: ")
     assert said in problem
+
+
+@pytest.mark.parametrize("resamples", [0, -5, 1])
+def test_an_interval_needs_resamples(tmp_path, resamples):
+    notebook = write_notebook(tmp_path / "a.ipynb", "resamples: int = 2000")
+    (problem,) = problems(validate, notebook, {"resamples": resamples}, "p.yaml")
+    assert problem == f"p.yaml: resamples: got {resamples}, expected 100 or more"
 
 
 def test_all_problems_come_at_once(notebook):

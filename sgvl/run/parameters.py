@@ -13,16 +13,17 @@ import ast
 import json
 import reprlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from sgvl.common.errors import InputError, nearest
 from sgvl.common.paths import NOTEBOOKS
 from sgvl.common.strict_yaml import Loader
 from sgvl.common.types import mismatch
 
+LEAST = {"resamples": 100}  # whole numbers that may not be 0; fewer resamples give no interval
 _PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict}
 
 
@@ -70,6 +71,8 @@ def declared(notebook: Path) -> type[BaseModel]:
             continue
         if name in fields:
             problems.append(f"{where}, line {line.lineno}: {name} is declared twice")
+        if annotation is int:  # a count or a seed
+            annotation = Annotated[int, Field(ge=LEAST.get(name, 0))]
         fields[name] = (annotation, default)
     if problems:
         raise InputError(problems)
@@ -180,5 +183,7 @@ def _explain(model: type[BaseModel], problem: dict, where: str) -> str:
     path = ".".join(map(str, problem["loc"]))
     if key not in model.model_fields:
         return f"{where}: {path}: no such parameter; {nearest(key, model.model_fields)}"
+    if problem["type"] == "greater_than_equal":
+        return f"{where}: {path}: got {problem['input']}, expected {problem['ctx']['ge']} or more"
     expected = mismatch(problem["input"], model.model_fields[key].annotation)
     return f"{where}: {path}: {expected}"

@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgvl.common.errors import InputError
+
 CONFIDENCE = 0.95
 
 
@@ -52,7 +54,12 @@ class Bootstrap(NamedTuple):
 
 
 def resample(pairs: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw pairs with replacement; return how often each is drawn: (resamples, pairs)."""
+    """Draw pairs with replacement; return how often each is drawn: (resamples, pairs).
+
+    Raises InputError for less than one resample, which would make every interval NaN.
+    """
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}: give 1 or more, such as 2000")
     rng = np.random.default_rng(seed)
     return rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=resamples).astype(float)
 
