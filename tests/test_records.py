@@ -3,6 +3,7 @@
 import json
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -191,6 +192,21 @@ def test_another_identity_is_kept_and_never_returned(full, path):
     assert len(judge.asked) == 15 and {r["verdict"] for r in rows} == {UNSAFE}
     assert path.read_bytes().startswith(full[1])
     assert ask_all(Stub(), under(SAMPLES, POLICIES), path.parent) == full[0]
+
+
+def test_half_a_character_of_a_reply_blocks_no_table(path, tmp_path):
+    """Of a file that holds one already, too; two halves are one character."""
+
+    class Cut(Stub):
+        def answer(self, red, level):
+            return Judgement(SAFE, None, "\ud83d", "a \ud83d cut \ud83d\ude00")
+
+    rows = ask_all(Cut(), under(SAMPLES[:1], POLICIES), path.parent)
+    assert {row["reply"] for row in rows} == {"a \ufffd cut \U0001f600"}
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv")
+    assert "\\ud83d " not in path.read_text()
+    path.write_text(path.read_text().replace("\\ufffd", "\\ud83d"))
+    assert ask_all(Cut(), under(SAMPLES[:1], POLICIES), path.parent) == rows
 
 
 # ---- what is refused ---------------------------------------------------------------------------

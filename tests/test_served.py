@@ -174,6 +174,8 @@ def test_trouble_that_passes_is_waited_out(faulty, path):
         ((200, b"garbage {", 0), "the response is not JSON"),
         ((200, b'{"choices": []}', 0), "the response holds no answer"),
         ((200, says([1]), 0), "the response holds no text"),
+        ((200, says("", "length", reasoning_content="Hm."), 0), "the reply is empty, .*parser"),
+        ((200, says(None, reasoning="Answer: safe"), 0), "the reply is empty, .*reasoning parser"),
     ],
 )
 def test_trouble_that_stays_is_named_and_costs_no_other_answer(faulty, path, step, told):
@@ -237,6 +239,39 @@ def test_the_key_comes_from_the_environment_and_is_stored_nowhere(faulty, path, 
     ask_all(judge, under(SAMPLES[:1], POLICIES), path.parent)
     assert set(faulty.keys) == {"Bearer sk-mine"}
     assert "sk-" not in path.read_text() and "sk-" not in json.dumps(judge.identity())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        (400, json.dumps({"error": {"message": "x" * 180 + " Bearer sk-of-mine"}}).encode(), 0),
+        (200, says("Your key is sk-of-mine. Answer: safe"), 0),
+        (200, says("", refusal="Not with sk-of-mine"), 0),
+    ],
+)
+def test_a_key_that_a_server_repeats_is_kept_nowhere(faulty, path, monkeypatch, step, capfd):
+    monkeypatch.setenv("MY_KEY", "sk-of-mine\n")
+    faulty.script = {"B": [step]}
+    try:
+        ask_all(served(faulty, key_variable="MY_KEY"), under(SAMPLES[:1], POLICIES), path.parent)
+    except InputError as error:
+        assert "HTTP 400" in str(error) and "sk-of" not in str(error)
+    assert "sk-of" not in path.read_text() and "sk-of" not in str(capfd.readouterr())
+    assert set(faulty.keys) == {"Bearer sk-of-mine"}
+
+
+@pytest.mark.parametrize("models", [b'{"data": [{"id": "sk-of-mine"}]}'])
+def test_nor_is_one_in_a_list_of_models(faulty, path, monkeypatch, models):
+    monkeypatch.setenv("MY_KEY", "sk-of-mine")
+    faulty.models = (200, models)
+    with pytest.raises(InputError, match=r"no model 'm' there; .*\[key\]"):
+        ask_all(served(faulty, key_variable="MY_KEY"), under(SAMPLES, POLICIES), path.parent)
+
+
+def test_a_key_that_is_no_secret_changes_no_reply(faulty, path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "safe")
+    judge = served(faulty, key_variable="MY_KEY")
+    assert judge.judge(under(SAMPLES[:1], POLICIES))[0].verdict == "safe"
     with pytest.raises(InputError, match="judge served: environment variable NO_KEY is not set"):
         served(faulty, key_variable="NO_KEY")
 

@@ -127,6 +127,7 @@ class Records:
         """
         new = {}
         for row in rows:
+            row = {name: _encodable(value) for name, value in row.items()}
             known = new.get(row["key"], self._answers.get(row["key"]))
             if known is not None and self._answer(known) != self._answer(row):
                 raise InputError(
@@ -206,7 +207,7 @@ class Records:
         )
 
     def _answer(self, row: dict) -> dict:
-        return {name: row[name] for name in self._fields}
+        return {name: _encodable(row[name]) for name in self._fields}
 
 
 def _hold(file, how: int, path: Path) -> None:
@@ -215,6 +216,13 @@ def _hold(file, how: int, path: Path) -> None:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy(f"{path}: another run holds it; wait for that run") from None
+
+
+def _encodable(value: object) -> object:
+    """Return a text with half characters replaced, which no file can hold; else the value."""
+    if not isinstance(value, str) or not re.search("[\ud800-\udfff]", value):
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _name(row: dict) -> str:

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("JPEG", "PNG")
+ONLY_THOUGHT = (
+    "the reply is empty, all its text is in the field for reasoning; allow more tokens, or start "
+    "the server without a reasoning parser"
+)
+DETAIL = 200  # characters of a server's own message that are kept
 GRACE = 1.0  # seconds that a closed iterator waits for the requests in flight
+KEY_LENGTH = 8  # a shorter key, such as EMPTY, is no secret, and can be a part of any word
 
 
 class Requests(NamedTuple):
@@ -76,10 +82,18 @@ class Endpoint:
             problems.append(f"image_format {self.image_format!r}; allowed: {', '.join(FORMATS)}")
         if self.concurrency < 1:
             problems.append(f"concurrency is at least 1, not {self.concurrency}")
-        if self.key_variable and not os.environ.get(self.key_variable):
+        if self.key_variable and not self._key:
             problems.append(f"environment variable {self.key_variable} is not set; export it first")
         if problems:
             raise InputError(f"{self.client}: {problem}" for problem in problems)
+
+    @property
+    def _key(self) -> str:
+        return os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
+
+    def _without_key(self, text: str) -> str:
+        """Return a server's text without the key, which a server can repeat."""
+        return text.replace(self._key, "[key]") if len(self._key) >= KEY_LENGTH else text
 
     def replies(
         self, requests: Iterable[Requests], **settings
@@ -102,7 +116,7 @@ class Endpoint:
         client = openai.OpenAI(
             base_url=self.url,
             # The client requires a key; servers without keys ignore it.
-            api_key=os.environ[self.key_variable] if self.key_variable else "none",
+            api_key=self._key or "none",
             timeout=openai.Timeout(self.timeout, connect=min(10.0, self.timeout)),
             max_retries=self.max_retries,
         )
@@ -157,13 +171,15 @@ class Endpoint:
             problem = self._unreachable(error)
         except openai.APIStatusError as error:
             if error.status_code not in (401, 403, 404):
-                return Reply("", error=f"HTTP {error.status_code}{_detail(error.body)}")
+                detail = self._without_key(_detail(error.body))[:DETAIL]
+                return Reply("", error=f"HTTP {error.status_code}{detail and f' ({detail})'}")
             problem = self._refused(error.status_code)
         except (openai.APIError, ValueError):
             return Reply("", error="the response is not JSON")
         else:
-            return _read(completion)
-        raise InputError(problem)
+            reply = _read(completion)
+            return reply._replace(text=self._without_key(reply.text))
+        raise InputError(self._without_key(problem))
 
     def _check_model(self, client: openai.OpenAI) -> None:
         """Raise InputError if the server lists its models and ours is not among them.
@@ -183,7 +199,7 @@ class Endpoint:
         if names and self.model not in names:
             problem = f"{self.url}: no model {self.model!r} there; {nearest(self.model, names)}"
         if problem:
-            raise InputError(problem)
+            raise InputError(self._without_key(problem))
 
     def _unreachable(self, error: Exception) -> str:
         return (
@@ -227,9 +243,8 @@ def data_url(image: "Image", image_format: str, max_side: int) -> str:
 
 
 def _detail(body: object) -> str:
-    """Return the server's own message, shortened: a 400 can be about a picture or a setting."""
-    detail = body.get("message") if isinstance(body, dict) else None
-    return f" ({str(detail)[:200]})" if detail else ""
+    """Return the server's own message: a 400 can be about a picture or a setting."""
+    return str((body.get("message") if isinstance(body, dict) else None) or "")
 
 
 def _read(completion) -> Reply:
@@ -239,13 +254,18 @@ def _read(completion) -> Reply:
     try:
         choice = completion.choices[0]
         refusal, text = getattr(choice.message, "refusal", None), choice.message.content
-        finish = choice.finish_reason
+        finish, fields = (
+            choice.finish_reason,
+            vars(choice.message) | (choice.message.model_extra or {}),
+        )
     except (AttributeError, IndexError, TypeError, KeyError):
         return Reply("", error="the response holds no answer")
     if refusal:
         return Reply(str(refusal), "refusal")
     if not isinstance(text, str | None):
         return Reply("", error="the response holds no text")
+    if not text and (fields.get("reasoning_content") or fields.get("reasoning")):
+        return Reply("", error=ONLY_THOUGHT)
     return Reply(text or "", str(finish or "stop"), tokens=_tokens(choice))
 
 
