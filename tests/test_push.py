@@ -1,8 +1,12 @@
 """What goes to the hub, and what does not: the hub's own client, and a hub on this machine."""
 
+import io
 import json
 import shutil
 
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
 import pytest
 from huggingface_hub import DatasetCard
 from local_hub import local_hub
@@ -13,8 +17,10 @@ from sgvl.data import push, store
 from sgvl.data.sources import hub as the_hub
 from sgvl.data.sources.registry import load_source
 from sgvl.world import sets
+from sgvl.world.scenes import render, sample_scene
 
 REPO = "me/sgvl-nano"
+SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 
 
 @pytest.fixture
@@ -99,6 +105,56 @@ def test_a_card_is_silent_about_no_set(folder, mine):
     card = mine.repos[REPO]["README.md"]
     assert "holds real.parquet; name" in refused(folder, ["general"], REPO, confirm=True)
     assert mine.repos[REPO]["README.md"] == card
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Three photographs: one that says where it was taken and lies on its side, a damaged one."""
+    (tmp_path / "photos").mkdir()
+    image = render(sample_scene(np.random.default_rng(0), "test", ["dog"]))
+    exif = PIL.Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker of cameras"
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 29.0)})
+    image.crop((0, 0, 60, 40)).save(tmp_path / "photos" / "gps.jpg", exif=exif, icc_profile=SRGB)
+    damaged = (tmp_path / "photos" / "gps.jpg").read_bytes()[:-900]
+    (tmp_path / "photos" / "damaged.jpg").write_bytes(damaged)
+    image.save(tmp_path / "photos" / "plain.jpg")
+    (tmp_path / "house.md").write_text("---\nname: house\ntitle: House\n---\nNo dogs.\n")
+    (tmp_path / "labels.csv").write_text(
+        "image,label\ngps.jpg,unsafe\nplain.jpg,unsafe\ndamaged.jpg,safe\n"
+    )
+    rows = load_source(
+        {"kind": "folder", "path": str(tmp_path / "photos")}
+        | {"labels": str(tmp_path / "labels.csv"), "policies": [str(tmp_path / "house.md")]}
+    )
+    store.save({"photos": rows}, tmp_path / "data", seed=0)
+    return tmp_path
+
+
+def test_where_a_photograph_was_taken_stays_here(photographs, mine):
+    push.push(photographs / "data", ["photos"], REPO, confirm=True)
+    files = mine.repos[REPO]
+    assert b"Maker of cameras" in (photographs / "data" / "photos.parquet").read_bytes()
+    assert b"Maker of cameras" not in files["photos.parquet"]
+    there = photographs / "there"
+    there.mkdir()
+    for name in ("photos.parquet", "manifest.json"):
+        (there / name).write_bytes(files[name])
+    before, after = (store.read("photos", path) for path in (photographs / "data", there))
+    for column in set(before.column_names) - {"image"}:
+        assert before[column] == after[column]
+    pixels = [[s.image.tobytes() for s in store.samples(store.usable(d))] for d in (before, after)]
+    assert pixels[0] == pixels[1] and len(pixels[0]) == 2
+    files = [store.without_decoding(d)["image"] for d in (before, after)]
+    assert files[0][1] == files[1][1] and files[1][2] is None
+    bare = PIL.Image.open(io.BytesIO(files[1][0]["bytes"]))
+    assert bare.info == {} and not bare.getexif()
+
+
+def test_metadata_go_too_if_that_is_asked_for(photographs, mine):
+    push.push(photographs / "data", ["photos"], REPO, confirm=True, keep_metadata=True)
+    sent = mine.repos[REPO]["photos.parquet"]
+    assert sent == (photographs / "data" / "photos.parquet").read_bytes()
 
 
 def test_who_may_not_write_is_told(folder, hub, monkeypatch):

@@ -35,6 +35,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what undoes each EXIF orientation
+OF_PIXELS = {
+    *("jfif", "jfif_version", "jfif_unit", "jfif_density", "progressive", "progression", "dpi"),
+    *("adobe", "adobe_transform", "icc_profile", "gamma", "srgb", "chromaticity", "transparency"),
+    *("interlace", "background", "version", "duration", "loop", "timestamp", "compression"),
+}  # what Pillow says of a file that is no metadata
 SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green, blue, as PNG's cHRM
 
 
@@ -90,6 +95,19 @@ def image_digest(image: Image.Image) -> str:
     """
     head = f"{image.mode} {image.width}x{image.height}\n"
     return hashlib.sha256(head.encode() + image.tobytes()).hexdigest()
+
+
+def has_metadata(content: bytes) -> bool:
+    """Check whether a file holds more than a picture and its colours: EXIF, XMP, comments, damage.
+
+    Such metadata say where a photograph was taken, when, and by which camera.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image.load()
+        return image.format == "MPO" or bool(image.getexif()) or not image.info.keys() <= OF_PIXELS
+    except Exception:  # of as many kinds as in ``_decode``
+        return True
 
 
 def thumbnail(image: Image.Image, side: int = 160, blur: bool = True) -> Image.Image:

@@ -5,30 +5,39 @@
 
 A repository is private unless `--access` says gated (its owner admits each reader by hand) or
 public. Drawn sets may be public. Real pictures go to a private or gated repository only, and their
-card is tagged not-for-all-audiences. The token is the hub's own, from HF_TOKEN or `hf auth login`.
+card is tagged not-for-all-audiences. Those with metadata, such as where they were taken, go as PNG
+files of the same pixels without it, and those that cannot be decoded stay here; `--keep-metadata`
+sends all as they are. The token is the hub's own, from HF_TOKEN or `hf auth login`.
 Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
+import hashlib
+import io
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
 from sgvl.common.errors import ExitCode, InputError, need_known
 from sgvl.common.paths import runs
 from sgvl.data import dataset_card, store
+from sgvl.data.images import ImageError, has_metadata, load_image
 from sgvl.data.sources import hub
 
 ACCESS = ("private", "gated", "public")
 
 
-def plan(folder: Path, names: Sequence[str]) -> tuple[dict[str, bytes | Path], list[str]]:
+def plan(
+    folder: Path, names: Sequence[str], keep_metadata: bool = False
+) -> tuple[dict[str, bytes | Path], list[str]]:
     """Return the files to send for these sets, by name, and the sets that hold real pictures.
 
-    The files are the sets in ``folder``, their part of the manifest, and their card. Raises
+    The files are the sets in ``folder``, their part of the manifest, and their card. A real set
+    whose pictures have metadata is written anew without it, unless ``keep_metadata``. Raises
     InputError as ``store.read`` does.
     """
     if not names:
@@ -36,15 +45,49 @@ def plan(folder: Path, names: Sequence[str]) -> tuple[dict[str, bytes | Path], l
     real = [name for name in names if not dataset_card.is_drawn(store.read(name, folder))]
     manifest = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     manifest["sets"] = {name: manifest["sets"][name] for name in names}
+    parquet: dict[str, bytes | Path] = {name: folder / f"{name}.parquet" for name in names}
+    for name in real if not keep_metadata else []:
+        if (bare := _without_metadata(store.read(name, folder))) is not None:
+            buffer = io.BytesIO()
+            bare.to_parquet(buffer)
+            parquet[name] = buffer.getvalue()
+            manifest["sets"][name]["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
     return {
-        **{f"{name}.parquet": folder / f"{name}.parquet" for name in names},
+        **{f"{name}.parquet": content for name, content in parquet.items()},
         "README.md": str(dataset_card.make_card(folder, names)).encode(),
         store.MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode(),
     }, real
 
 
+def _without_metadata(dataset: Dataset) -> Dataset | None:
+    """Return a set without the metadata of its pictures; None if they have none."""
+    files = store.without_decoding(dataset)
+    marked = [row["image"] is not None and has_metadata(row["image"]["bytes"]) for row in files]
+
+    def bare(row: dict, index: int) -> dict:
+        if not marked[index]:
+            return {"image": row["image"]}
+        try:
+            buffer, image = io.BytesIO(), load_image(row["image"]["bytes"])
+            image.info.clear()  # Pillow would write its profile
+            image.save(buffer, "PNG")
+        except ImageError:
+            return {"image": None}
+        return {"image": {"bytes": buffer.getvalue(), "path": None}}
+
+    if not any(marked):
+        return None
+    files = files.map(bare, with_indices=True, features=files.features, keep_in_memory=True)
+    return files.cast(dataset.features)
+
+
 def push(
-    folder: Path, names: Sequence[str], repo: str, confirm: bool = False, access: str = "private"
+    folder: Path,
+    names: Sequence[str],
+    repo: str,
+    confirm: bool = False,
+    access: str = "private",
+    keep_metadata: bool = False,
 ) -> str:
     """Upload sets to the hub's data set ``repo`` and return its URL; without ``confirm``, refuse.
 
@@ -57,7 +100,7 @@ def push(
         repository that holds other sets; without a token; and as ``hub.download`` does.
     """
     need_known("push: access", access, ACCESS)
-    files, real = plan(folder, names)
+    files, real = plan(folder, names, keep_metadata)
     if real and access == "public":
         raise InputError(
             f"{', '.join(real)}: real pictures; access is private or gated, not public"
@@ -100,13 +143,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", required=True, help="names of saved sets")
     parser.add_argument("--access", choices=ACCESS, default="private")
     parser.add_argument("--confirm", action="store_true", help="send; without it, list the files")
+    parser.add_argument("--keep-metadata", action="store_true", help="of real pictures: EXIF, GPS")
     options = parser.parse_args(arguments)
     folder = runs(options.profile) / "data"
     try:
         if options.confirm:
-            print(push(folder, options.sets, options.repo, True, options.access))
+            keep = options.keep_metadata
+            print(push(folder, options.sets, options.repo, True, options.access, keep))
         else:
-            files, real = plan(folder, options.sets)
+            files, real = plan(folder, options.sets, options.keep_metadata)
             print("nothing was sent; these files would be:", *files, sep="\n  ")
             print("real pictures:", ", ".join(real) or "none")
     except InputError as error:
