@@ -14,6 +14,9 @@ from sgvl.common.errors import InputError
 from sgvl.data.images import MAX_PIXELS, ImageError, image_digest, load_image, thumbnail
 
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
 def noise(mode="RGB", size=(24, 16), seed=0):
     shape = size[::-1] if len(mode) == 1 else (*size[::-1], len(mode))
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8), mode)
@@ -198,7 +201,7 @@ def test_aspect_ratio():
 
 def swapped_profile():
     """sRGB with red and blue exchanged, still called sRGB."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = SRGB
     for old, new in ((b"rXYZ", b"????"), (b"bXYZ", b"rXYZ"), (b"????", b"bXYZ")):
         profile = profile.replace(old, new)
     return profile
@@ -233,7 +236,7 @@ def test_colours_under_a_transparent_part_and_of_a_palette_become_srgb_too():
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize(
-    "profile", [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"no profile"]
+    "profile", [SRGB, b"no profile", SRGB[:16] + b"\xff\xfe\xfd\xfc" + SRGB[20:], SRGB[:300]]
 )
 def test_a_profile_of_srgb_or_of_nothing_changes_no_pixel(mode, profile):
     image = noise(mode)

@@ -239,7 +239,7 @@ def _by_profile(image: Image.Image, icc: bytes, grey: bool) -> Image.Image | Non
         if mode != own and (mode, own) != ("RGB", "L"):
             return None
         convert = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, KeyError, TypeError):
+    except (ImageCms.PyCMSError, OSError, KeyError, TypeError, ValueError):
         return None
     if mode != "CMYK":
         # The name proves nothing: many a profile of sRGB has another, and any may be called sRGB.
