@@ -13,7 +13,6 @@ from PIL import Image, ImageCms
 from sgvl.common.errors import InputError
 from sgvl.data.images import MAX_PIXELS, ImageError, image_digest, load_image, thumbnail
 
-
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
