@@ -280,6 +280,16 @@ def test_a_tag_of_a_wrong_type_does_not_cost_the_orientation(format):
     assert load_image(data).size == noise().size[::-1]
 
 
+def test_an_empty_text_for_dots_per_inch_is_no_damage():
+    turned, inch = (
+        struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in ((274, 6), (296, 2))
+    )
+    tags = turned + struct.pack("<HHI4s", 282, 2, 1, b"") + inch
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 3) + tags + b"\0" * 4
+    jpeg = as_bytes(noise(), "JPEG", exif=exif).replace(b"JFIF", b"JFXX")  # whose own would do
+    assert load_image(jpeg).size == noise().size[::-1]
+
+
 def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded():
     jpeg = as_bytes(noise(), "JPEG", progressive=True)
     first = jpeg.index(b"\xff\xda")

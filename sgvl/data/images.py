@@ -13,7 +13,15 @@ import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFilter, PngImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageCms,
+    ImageFilter,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
 
 from sgvl.common.errors import InputError
 
@@ -24,6 +32,8 @@ MAX_SCANS = 100  # of a progressive JPEG, usually 10: 288 kB in 400 scans take 1
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Pillow refuses a PNG with a text or profile of over 1 MB; its limit for all texts (64 MB) stays.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+# It looks for dots per inch while it opens a JPEG, and takes an empty text there for damage.
+JpegImagePlugin.JpegImageFile._read_dpi_from_exif = lambda image: None
 
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a JPEG's segment; never inside a scan
 TURNS = {
