@@ -1,6 +1,7 @@
 """Policies: exact labels by hand, what is said of them, and one clear error for each bad file."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -427,6 +428,16 @@ def test_all_problems_of_a_file_come_at_once(write):
 def test_a_file_that_is_not_utf_8_is_named(write):
     with pytest.raises(InputError, match="house.md: not UTF-8 text"):
         load(write(FILE.replace("This", "Ça"), encoding="latin-1"))
+
+
+def test_a_file_that_may_not_be_read_is_named(write, monkeypatch):
+    def closed(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = write()
+    monkeypatch.setattr(Path, "read_text", closed)
+    with pytest.raises(InputError, match="house.md: Permission denied"):
+        load(path)
 
 
 @pytest.mark.parametrize("source", ["L9", "nowhere/L2.md"])

@@ -283,6 +283,8 @@ def load(source: str | Path) -> Policy:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
     parts = re.split(r"^---[ \t]*(?:\n|\Z)", content, maxsplit=2, flags=re.MULTILINE)
     if len(parts) != 3 or parts[0].strip():
         raise InputError(f"{path}: a policy begins with a YAML header between two lines of ---")
