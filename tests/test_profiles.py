@@ -2,12 +2,10 @@
 
 import pytest
 
-from sgvl import judges
 from sgvl.common.paths import PARAMS
-from sgvl.common.registry import check
 from sgvl.data.sources import registry
 from sgvl.experiments.claims import JUDGES
-from sgvl.run.units import load_units
+from sgvl.run.units import check_values, load_units
 
 PROFILES = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
 WHOLE = ["nano", "paper", "single"]  # the others hold units that build on one of these
@@ -27,9 +25,7 @@ def test_a_benchmark_asks_for_sets_that_01_data_makes_by_judges_that_exist(profi
     assert roles | {*asked["questions"]} <= {*registry.DRAWN, *real}
     posed = {name for name, spec in real.items() if spec["kind"] == "general"}
     assert set(asked["questions"]) <= posed | {"general"}
-    for spec in real.values():
-        check("source", registry.SOURCES, spec)
-    judges.check_judges([*asked["judges"], *asked["level_judges"]])
+    check_values(list(units.values()))
 
 
 def test_every_judge_that_06_names_is_asked_in_05():

@@ -381,6 +381,40 @@ def test_bad_input_stops_everything_before_anything_runs(project):
     assert (code, "did you mean 02_score.a?" in err) == (2, True)
 
 
+def test_a_typo_inside_a_parameter_is_found_with_all_others_before_anything_runs(project):
+    def declare(checks):
+        return lambda notebook: notebook.metadata.sgvl.update(checks=checks)
+
+    project.notebook("01_data", "ran('01_data', '')", parameters="sources: dict = {}")
+    project.notebook(
+        "03_sft", "ran('03_sft', '')", parameters="settings: dict = {}\nlora: dict = {}"
+    )
+    project.notebook("05_benchmark", parameters="judges: list[dict] = []\nlevels: list[dict] = []")
+    project.edit("01_data", declare({"sgvl.data.sources.registry:check_sources": ["sources"]}))
+    project.edit("03_sft", declare({"sgvl.training.trainer:check_sft": ["settings", "lora"]}))
+    project.edit("05_benchmark", declare({"sgvl.judges:check_judges": ["judges", "levels"]}))
+    project.parameters(
+        "01_data", "sources: {mine: {kind: folder, path: a, labels: b, policies: c}}"
+    )
+    project.parameters("03_sft.a", "settings: {learning_rat: 1}\nlora: {r: '8'}\n")
+    judges = "judges: [{kind: chat, modle: nano}, {kind: rule}]\nlevels: [{kind: rule}]\n"
+    project.parameters("05_benchmark", judges)
+    for dry in ([], ["--dry-run"]):
+        code, out, err = project.run("nano", *dry)
+        assert (code, out) == (2, "")
+        expected = """\
+01_data.yaml: sources: mine: source 'folder': policies: got 'c', expected list[str]
+03_sft.a.yaml: settings: 'learning_rat': did you mean learning_rate?
+03_sft.a.yaml: lora: r: got the text '8', expected int: YAML takes 1e-5 and '1' for text; write 8
+05_benchmark.yaml: judge 'chat' has no option 'modle'; did you mean model?
+05_benchmark.yaml: two judges have the id 'rule'; give each an `id`"""
+        problems = [line for line in err.splitlines() if line.startswith("params/")]
+        assert problems == [f"params/nano/{line}" for line in expected.splitlines()]
+    assert not (project.root / "runs").exists()
+    project.parameters("01_data")
+    assert project.run("nano", "--only", "01_data")[0] == 0, "only what is to run is checked"
+
+
 def test_a_parameter_file_is_of_its_folder_and_ends_in_yaml(project):
     for name in ("01_data", "02_score", "03_other"):
         project.notebook(name, f"ran('{name}', '')", parameters="profile: str = 'smoke'")

@@ -3,8 +3,10 @@
 import inspect
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
+from typing import get_type_hints
 
 from sgvl.common.errors import nearest, need_known, raise_any
+from sgvl.common.types import type_problems
 
 
 def make(what: str, registry: Mapping[str, str], spec: str | dict):
@@ -28,8 +30,8 @@ def make(what: str, registry: Mapping[str, str], spec: str | dict):
 def check(what: str, registry: Mapping[str, str], spec: str | dict) -> tuple[Callable, dict]:
     """Check ``spec``, and return its class or function and the arguments, without building it.
 
-    Raises InputError for an unknown kind or option, with the nearest valid name, and for a missing
-    option; all problems at once.
+    Raises InputError for an unknown kind or option, with the nearest valid name, for a missing
+    option, and for a value of another type than its annotation; all problems at once.
     """
     options = dict(spec) if isinstance(spec, dict) else {"kind": spec}
     kind = str(options.pop("kind", None))
@@ -39,5 +41,9 @@ def check(what: str, registry: Mapping[str, str], spec: str | dict) -> tuple[Cal
     unknown = [option for option in options if option not in known]
     missing = [o for o, p in known.items() if p.default is p.empty and o not in options]
     problems = [f"{what} {kind!r} has no option {o!r}; {nearest(str(o), known)}" for o in unknown]
-    raise_any(problems + [f"{what} {kind!r} needs the option {o!r}" for o in missing])
+    problems += [f"{what} {kind!r} needs the option {o!r}" for o in missing]
+    types = get_type_hints(
+        build.__init__ if isinstance(build, type) else build, include_extras=True
+    )
+    raise_any(problems + type_problems(f"{what} {kind!r}:", types, options))
     return build, options

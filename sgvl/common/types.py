@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 import os
+import re
 import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -37,6 +38,8 @@ def fits(value: object, annotation: object) -> bool:
 def mismatch(value: object, annotation: object) -> str:
     """Describe a value that does not fit its type: what it is, and what is expected."""
     got, expected = reprlib.repr(value), inspect.formatannotation(annotation)
+    expected = re.sub(r"(typing\.)?Annotated\[(\w+), Gt\(gt=0\)\]", r"\2 above 0", expected)
+    expected = expected.replace("collections.abc.Sequence", "list")
     if isinstance(value, float) and not math.isfinite(value):
         expected = f"finite {expected}"
     if isinstance(value, str) and ("int" in expected or "float" in expected):

@@ -50,16 +50,17 @@ def make_judge(spec: str | dict) -> Judge:
     return judge
 
 
-def check_judges(specs: Sequence[str | dict]) -> list[str]:
-    """Check the specs of a panel and return the judges' ids; no judge is made, no model loads.
+def check_judges(*panels: Sequence[str | dict]) -> list[str]:
+    """Check the specs of panels and return the judges' ids; no judge is made, no model loads.
 
-    Raises InputError with all problems: unknown kinds and options, and ids used twice.
+    Raises InputError with all problems: kinds and options, and ids used twice.
     """
+    specs = [spec for panel in panels for spec in panel]
     problems = []
     for spec in specs:
         try:
-            registry.check("judge", JUDGES, _without_name(spec)[0])
             check_id(_id(spec))
+            registry.check("judge", JUDGES, _without_name(spec)[0])
         except InputError as error:
             problems += error.problems
     ids = [str(_id(spec)) for spec in specs]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from itertools import groupby
 
+from pydantic import PositiveInt
+
 from sgvl.common.errors import InputError
 from sgvl.judges.base import Results, SpeakingJudge
 from sgvl.models.endpoint import Endpoint, Requests
@@ -57,7 +59,7 @@ class ServedJudge(SpeakingJudge):
         prompt: str = "reason",
         policy_form: str = "brief",
         parser: str = "answer",
-        max_new_tokens: int = 120,
+        max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
         image_format: str = "PNG",
         max_side: int = 0,

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, need_known
 from sgvl.common.paths import NANO_MODEL, ROOT
 
+DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 # Files of a model's folder that can decide an answer, and those that only describe it.
 SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 REMARKS = {"card.json", "trainer_state.json"}
@@ -70,8 +71,8 @@ def load(
     Raises
     ------
     InputError
-        For a model that is not there, one of which a part is missing or left over, and one with
-        weights that are not finite.
+        For an unknown dtype or device, a model that is not there, one of which a part is missing
+        or left over, and one with weights that are not finite.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
@@ -79,6 +80,8 @@ def load(
 
     disable_progress_bar()  # it would stay in every executed notebook
     logging.getLogger(QWEN).addFilter(lambda record: "Sliding Window" not in record.getMessage())
+    need_known(f"model {str(model)!r}: dtype", dtype, DTYPES)
+    _check_device(device)
     name, revision = resolve(model), pin(model, revision)
     with _found(model):
         config = AutoConfig.from_pretrained(name, revision=revision)
@@ -106,6 +109,18 @@ def load(
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     return Loaded(network.eval(), processor)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"device {device!r}: {why}; use cpu, or cuda where there is a GPU"
+        ) from None
 
 
 def not_finite(weights: Mapping) -> list[str]:

@@ -11,7 +11,7 @@ Both steps use one interface, ``Captioner``: ``caption_all`` stores every reply 
 out; ``departure`` measures how far a recaption is from its caption.
 """
 
-from sgvl.common.registry import make
+from sgvl.common.registry import check, make
 from sgvl.recaption.base import Captioner, Item, ParsedCaption, items, parse_caption, with_captions
 from sgvl.recaption.batch import caption_all, counts, estimate, left_out
 from sgvl.recaption.dataset import examples, figure_words, to_dataset
@@ -23,6 +23,7 @@ __all__ = [
     "Item",
     "ParsedCaption",
     "caption_all",
+    "check_captioners",
     "changes",
     "counts",
     "departure",
@@ -45,6 +46,12 @@ CAPTIONERS = {
     "exact": "sgvl.recaption.exact:ExactCaptioner",
     "chat": "sgvl.recaption.chat:ChatCaptioner",
 }
+
+
+def check_captioners(first: dict, second: dict) -> None:
+    """Check the specs of both steps without a prompt; no captioner is made, no model loads."""
+    for spec, prompt in ((first, "caption"), (second, "minimal_edit")):
+        check("captioner", CAPTIONERS, {**spec, "prompt": prompt})
 
 
 def make_captioner(spec: str | dict) -> Captioner:

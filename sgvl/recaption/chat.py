@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import PositiveInt
+
 from sgvl.judges.base import Results
 from sgvl.models.chat_model import ChatModel
 from sgvl.recaption.base import Captioner, Item
@@ -31,8 +33,8 @@ class ChatCaptioner(Captioner):
         prompt: str = "caption",
         name: str | None = None,
         revision: str | None = None,
-        max_tokens: int = 256,
-        batch_size: int = 32,
+        max_tokens: PositiveInt = 256,
+        batch_size: PositiveInt = 32,
         dtype: str = "float32",
         device: str = "cpu",
     ):

@@ -12,13 +12,18 @@ from datasets import Dataset, concatenate_datasets
 
 from sgvl.common.errors import InputError
 from sgvl.data import store
-from sgvl.judges import ask_all
+from sgvl.judges import ask_all, check_judges
 from sgvl.judges.base import SpeakingJudge
 from sgvl.policies.concepts import CATEGORIES
 from sgvl.policies.random_policies import fill, mixed_skeleton
 from sgvl.text.verdict import UNPARSEABLE
 from sgvl.training.sft import edited
 from sgvl.world import sets
+
+
+def check_replay_judge(spec: dict) -> None:
+    """Check the options of the chat judge that replies; no model loads."""
+    check_judges([{"kind": "chat", **spec}])
 
 
 def make_replay(

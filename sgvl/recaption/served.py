@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from contextlib import closing
 
+from pydantic import PositiveInt
+
 from sgvl.judges.base import Results
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.recaption.base import Captioner, Item
@@ -42,7 +44,7 @@ class ServedCaptioner(Captioner):
         image_format: str = "JPEG",
         max_side: int = 0,
         image_tokens: int = 256,
-        max_tokens: int = 1024,
+        max_tokens: PositiveInt = 1024,
         temperature: float = 0.0,
         seed: int | None = None,
         concurrency: int = 8,

@@ -27,7 +27,7 @@ from sgvl.run import receipts
 from sgvl.run.receipts import Status
 from sgvl.run.scheduler import Row, run
 from sgvl.run.unit_process import interrupt
-from sgvl.run.units import Unit, load_units, match_units, with_needs
+from sgvl.run.units import Unit, check_values, load_units, match_units, with_needs
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:
@@ -61,6 +61,8 @@ def _main(options: argparse.Namespace) -> ExitCode:
     forced = chosen if options.force else set()
     if options.status:
         return _exit_code(_print_status(plan, units))
+    to_run = [n for n in plan if n in forced or not receipts.state(units[n], units)[0].done]
+    check_values([units[name] for name in to_run])
     if options.dry_run:
         _print_commands(plan, units, forced)
         return ExitCode.DONE

@@ -13,12 +13,13 @@ import ast
 import json
 import reprlib
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from sgvl.common.errors import InputError, nearest
+from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.common.paths import NOTEBOOKS
 from sgvl.common.strict_yaml import Loader
 from sgvl.common.types import mismatch
@@ -108,7 +109,19 @@ def check(name: str, namespace: dict) -> None:
     if unset:
         raise InputError(f"{name}: run the parameters cell first; not set: {', '.join(unset)}")
     names = [*model.model_fields, *_injected(namespace)]
-    _checked(model, {field: namespace.get(field) for field in names}, name)
+    values = _checked(model, {field: namespace.get(field) for field in names}, name)
+    raise_any(value_problems(read_notebook(NOTEBOOKS / f"{name}.ipynb"), values, name))
+
+
+def value_problems(notebook: dict, values: dict, where: str) -> list[str]:
+    """Call the checks that a notebook's metadata declare, and list the problems that they raise."""
+    problems = []
+    for function, names in notebook["metadata"].get("sgvl", {}).get("checks", {}).items():
+        try:
+            resolve_name(function)(*(values[name] for name in names))
+        except InputError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
+    return problems
 
 
 def load_yaml(path: Path) -> dict:

@@ -5,22 +5,25 @@ A unit is one notebook with one parameter file: ``params/nano/03_sft.recap.yaml`
 declare the units it needs, the files it gives and the package files it reads:
 
     "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],
-             "reads": ["policies/*.md"]}
+             "reads": ["policies/*.md"], "checks": {"sgvl.judges:check_judges": ["judges"]}}
 
+``checks`` are functions that take the named parameters and raise InputError for values that the
+notebook cannot use, such as a misspelt option of a judge; see ``check_values``.
 A unit also needs those whose results its parameters name, such as the weights that it starts from.
 """
 
 import hashlib
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from sgvl.common.errors import InputError, nearest, need_known
+from sgvl.common.errors import InputError, nearest, need_known, raise_any
 from sgvl.common.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, own_policies, runs
-from sgvl.run.parameters import load_yaml, read_notebook, validate
+from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,22 @@ def load_units(profile: str) -> dict[str, Unit]:
     if problems:
         raise InputError(problems)
     return units
+
+
+def check_values(units: list[Unit]) -> None:
+    """Call the ``checks`` of units. Raises InputError with every problem of every unit.
+
+    The checks import the libraries of models, so they run in a process of their own, which frees
+    the memory that these take.
+    """
+    if any(unit.source["metadata"]["sgvl"].get("checks") for unit in units):
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            raise_any(sum(process.map(_value_problems, units), []))
+
+
+def _value_problems(unit: Unit) -> list[str]:
+    where = str(unit.parameter_file.relative_to(ROOT))
+    return value_problems(unit.source, unit.parameters, where)
 
 
 def match_units(pattern: str, names: list[str]) -> list[str]:

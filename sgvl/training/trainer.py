@@ -12,6 +12,7 @@ import json
 import shutil
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import get_type_hints
 
@@ -85,16 +86,13 @@ def make_config(stage: str, settings: dict, folder: Path):
     """
     import torch
 
+    check_fields(stage, settings)
     # TRL passes on a field under the name that it had before transformers renamed it.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
-    cls = _config_class(stage)
-    known = cls.__dataclass_fields__
-    unknown = [f"settings: {n!r}: {nearest(str(n), known)}" for n in settings if n not in known]
-    raise_any(unknown + type_problems("settings:", get_type_hints(cls), settings))
     cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     fields = {"disable_tqdm": True, **cpu, **settings, **FIXED[stage]}
     try:
-        return cls(output_dir=str(folder), **fields)
+        return _config_class(stage)(output_dir=str(folder), **fields)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
 
@@ -108,13 +106,35 @@ def lora_config(lora: dict | None):
         return None
     from peft import LoraConfig
 
-    known = LoraConfig.__dataclass_fields__
-    unknown = [f"lora: {name!r}: {nearest(str(name), known)}" for name in lora if name not in known]
-    raise_any(unknown + type_problems("lora:", get_type_hints(LoraConfig), lora))
+    raise_any(_field_problems("lora", LoraConfig, lora))
     try:
         return LoraConfig(**{"target_modules": LORA_TARGETS, "task_type": "CAUSAL_LM", **lora})
     except (TypeError, ValueError) as error:
         raise InputError(f"lora: {error}") from None
+
+
+def check_fields(stage: str, settings: dict, lora: dict | None = None) -> None:
+    """Check names and types of the fields of a stage's configuration and of peft's.
+
+    Raises InputError with all problems.
+    """
+    problems = _field_problems("settings", _config_class(stage), settings)
+    if lora:
+        from peft import LoraConfig
+
+        problems += _field_problems("lora", LoraConfig, lora)
+    raise_any(problems)
+
+
+def _field_problems(what: str, config: type, values: dict) -> list[str]:
+    types = get_type_hints(config)
+    unknown = [name for name in values if name not in config.__dataclass_fields__]
+    problems = [f"{what}: {n!r}: {nearest(str(n), config.__dataclass_fields__)}" for n in unknown]
+    return problems + type_problems(f"{what}:", types, values)
+
+
+# For the metadata of notebooks.
+check_sft, check_grpo = partial(check_fields, "sft"), partial(check_fields, "grpo")
 
 
 def prepare(

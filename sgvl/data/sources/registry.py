@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from sgvl.common.errors import raise_any
-from sgvl.common.registry import make
+from sgvl.common.errors import InputError, raise_any
+from sgvl.common.registry import check, make
 
 # As strings, so that a source's libraries are imported when it is loaded.
 SOURCES = {
@@ -33,10 +33,11 @@ class Loaded(NamedTuple):
     questions: dict[str, Dataset]  # as ``sgvl.data.sources.general`` describes
 
 
-def load_sources(specs: Mapping[str, dict]) -> Loaded:
-    """Load several sources by the names to save them under, each as ``load_source`` does.
+def check_sources(specs: Mapping[str, dict]) -> None:
+    """Check sources and the names to save them under; nothing is loaded.
 
-    Raises InputError for a name that a drawn set has, or that is no plain file name.
+    Raises InputError for a name that a drawn set has, or that is no plain file name, and for what
+    ``registry.check`` finds; all problems at once.
     """
     problems = [f"sources: {name}: the drawn set has this name" for name in specs if name in DRAWN]
     problems += [
@@ -44,7 +45,20 @@ def load_sources(specs: Mapping[str, dict]) -> Loaded:
         for name in specs
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
     ]
+    for name, spec in specs.items():
+        try:
+            check("source", SOURCES, spec)
+        except InputError as error:
+            problems += [f"sources: {name}: {problem}" for problem in error.problems]
     raise_any(problems)
+
+
+def load_sources(specs: Mapping[str, dict]) -> Loaded:
+    """Load several sources by the names to save them under, each as ``load_source`` does.
+
+    Raises InputError as ``check_sources`` does.
+    """
+    check_sources(specs)
     loaded = Loaded({}, {})
     for name, spec in specs.items():
         rows = load_source(spec)

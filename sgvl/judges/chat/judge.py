@@ -6,6 +6,8 @@ from functools import cached_property
 from itertools import groupby
 from os.path import commonprefix
 
+from pydantic import PositiveInt
+
 from sgvl.common.errors import InputError
 from sgvl.judges.base import Judgement, Results, SpeakingJudge
 from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
@@ -44,9 +46,9 @@ class ChatJudge(SpeakingJudge):
         prompt: str = "reason",
         policy_form: str = "brief",
         parser: str = "answer",
-        max_new_tokens: int = 120,
+        max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
-        batch_size: int = 32,
+        batch_size: PositiveInt = 32,
         dtype: str = "float32",
         device: str = "cpu",
         share_prefix: bool = True,
