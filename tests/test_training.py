@@ -263,7 +263,7 @@ def test_a_slip_over_a_finished_training_is_named_and_leaves_it(slip, message, t
     with pytest.raises(InputError, match=message):
         sft.train(caption_rows().select(range(4)), "nano", tmp_path, **job)
     assert identity.read_text() == "of a finished training" and (tmp_path / "model").exists()
-    assert not tmp_path.with_name(tmp_path.name + ".new").exists()
+    assert not tmp_path.with_name(tmp_path.name + ".replacement").exists()
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
@@ -336,7 +336,7 @@ def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path, ca
 
 def test_a_finished_training_is_replaced_only_by_a_finished_one(tmp_path):
     rows, folder = caption_rows(), tmp_path / "run"
-    new = tmp_path / "run.new"
+    new = tmp_path / "run.replacement"
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -383,6 +383,8 @@ def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
     frozen = [load_model(m)[0].model.visual for m in ("nano", str(tmp_path / "model"))]
     for before, after in zip(*(tower.parameters() for tower in frozen), strict=True):
         assert (before == after).all()
+    grpo.train(rows, "nano", tmp_path, GRPO | {"max_steps": 1, "beta": 0.0})
+    assert set(grpo.rollouts(tmp_path)["step"]) == {1}, "those of the replaced training are gone"
 
 
 def test_dead_groups_are_counted():

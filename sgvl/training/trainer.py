@@ -4,7 +4,7 @@ A training has one folder. ``identity.json`` in it holds the facts of the traini
 settings; files that a training of other facts left there are removed. ``model/`` is written last,
 by rename, with merged weights and the processor, ready for ``sgvl.models.loading.load``: a training
 whose folder has it is finished. A training of other facts than a finished one works beside it, in
-``<folder>.new``, and takes its place when it is finished itself.
+``<folder>.replacement``, and takes its place when it is finished itself.
 """
 
 import hashlib
@@ -23,6 +23,8 @@ from sgvl.common.progress import printer
 from sgvl.common.types import type_problems
 from sgvl.data import store
 from sgvl.models import loading
+
+BESIDE = ".replacement"  # after a folder's name: a training that will replace a finished one
 
 # Linear layers of the language model only: the vision tower has layers of the same names.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -72,7 +74,7 @@ def make_config(stage: str, settings: dict, folder: Path):
     ----------
     stage : "sft" or "grpo"
     settings : fields of ``trl.SFTConfig`` or ``trl.GRPOConfig``
-    folder : where the trainer writes its checkpoints
+    folder : of the training
 
     Returns
     -------
@@ -92,7 +94,7 @@ def make_config(stage: str, settings: dict, folder: Path):
     cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     fields = {"disable_tqdm": True, **cpu, **settings, **FIXED[stage]}
     try:
-        return _config_class(stage)(output_dir=str(folder), **fields)
+        return _config_class(stage)(output_dir=str(workplace(folder)), **fields)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
 
@@ -172,9 +174,8 @@ def train_and_save(trl_trainer) -> None:
 
     Progress is printed once a minute; the trainer's log is stored with the model.
     """
-    folder = Path(trl_trainer.args.output_dir)
-    place = workplace(folder)
-    trl_trainer.args.output_dir = str(place)
+    place = Path(trl_trainer.args.output_dir)
+    folder = place.with_name(place.name.removesuffix(BESIDE))
     stop_at_bad_loss(trl_trainer)
     report_steps(trl_trainer)
     trl_trainer.train(resume_from_checkpoint=newest_checkpoint(place))
@@ -237,10 +238,8 @@ def claim_folder(folder: Path, **facts) -> Path:
 
     text = json.dumps(facts, sort_keys=True, indent=1, default=str)
     with PartialState().main_process_first():
-        new = _new(folder)
-        if not folder.exists() and (new / "model").exists():
-            new.rename(folder)  # killed in ``_replace``
-        place = folder if _is_of(folder, text) else workplace(folder)
+        place = workplace(folder)
+        place = folder if _is_of(folder, text) else place
         if not _is_of(place, text):
             if place.exists():
                 shutil.rmtree(place)
@@ -251,11 +250,11 @@ def claim_folder(folder: Path, **facts) -> Path:
 
 def workplace(folder: Path) -> Path:
     """Return where a training of ``folder`` works: beside it, if a finished one is in it."""
-    return _new(folder) if (folder / "model").exists() else folder
-
-
-def _new(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.new")
+    beside = folder.with_name(folder.name + BESIDE)
+    if not folder.exists() and (beside / "model").exists():
+        with suppress(FileNotFoundError):  # of several processes, one renames it
+            beside.rename(folder)  # killed in ``_replace``
+    return beside if (folder / "model").exists() else folder
 
 
 def _is_of(folder: Path, identity: str) -> bool:
