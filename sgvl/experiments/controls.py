@@ -6,6 +6,7 @@ edits, tags of the picture, words of the policy, form of the policy). A control 
 its 95 % interval holds a balanced accuracy of 50 %.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -101,9 +102,9 @@ def linear_probe(features, labels, other_features, other_labels, pairs) -> dict:
     return _score(labels, model.predict(features), pairs)
 
 
-def _score(labels, predictions, pairs) -> dict:
+def _score(labels, predictions, pairs, resamples=2000, seed=0) -> dict:
     """Return n, the balanced accuracy in percent with its interval, and at_chance."""
-    score = balanced_accuracy_interval(labels, predictions, pairs)
+    score = balanced_accuracy_interval(labels, predictions, pairs, resamples, seed)
     at_chance = bool(score.low <= 50 <= score.high)
     return {"n": len(labels), **score._asdict(), "at_chance": at_chance}
 
@@ -173,6 +174,11 @@ class BlankPolicy(Policy):
         """Return "" in every form."""
         return ""
 
+    @property
+    def digest(self) -> str:
+        """The digest of no text: a policy of this name with a default is another one."""
+        return hashlib.sha256(b"").hexdigest()
+
 
 BLANK_POLICY = BlankPolicy(name="blank", title="Blank", default="permitted", rules=[])
 BLANK_SAMPLE = Sample("blank", Image.new("RGB", (224, 224), (128, 128, 128)))
@@ -203,7 +209,7 @@ def blind_answers(ask: Ask, samples: Sequence[Sample], cases: Cases) -> pd.DataF
     )
 
 
-def blind_scores(answers: pd.DataFrame) -> pd.DataFrame:
+def blind_scores(answers: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Score judges on half of the input, within each policy that has both labels.
 
     Parameters
@@ -218,7 +224,7 @@ def blind_scores(answers: pd.DataFrame) -> pd.DataFrame:
     verdicts = {"policy, no picture": "no_picture", "picture, no policy": "no_policy"}
     rows = [
         {"judge": judge, "policy": policy, "control": control}
-        | _score(own["label"], own[column], own["pair"])
+        | _score(own["label"], own[column], own["pair"], resamples, seed)
         for (judge, policy), own in answers.groupby(["judge", "policy"], sort=False)
         if own["label"].nunique() == 2
         for control, column in verdicts.items()
@@ -226,7 +232,7 @@ def blind_scores(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["judge", "policy", "control", *SCORE])
 
 
-def follow_scores(answers: pd.DataFrame) -> pd.DataFrame:
+def follow_scores(answers: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Score judges on a policy-following set.
 
     Parameters
@@ -241,6 +247,6 @@ def follow_scores(answers: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for judge, own in answers.groupby("judge", sort=False):
         unparseable = 100 * float((own["verdict"] == UNPARSEABLE).mean())
-        score = _score(own["label"], own["verdict"], own["pair"])
+        score = _score(own["label"], own["verdict"], own["pair"], resamples, seed)
         rows.append({"judge": judge, **score, "unparseable": unparseable})
     return pd.DataFrame(rows, columns=["judge", *SCORE, "unparseable"])

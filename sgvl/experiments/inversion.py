@@ -82,7 +82,10 @@ def ask_both_ways(ask: Ask, samples: Sequence[Sample], policies: Sequence[Policy
                 rows.append((sample.id, name, label, inverted_label))
                 cases += [(sample, policy), (sample, inverse)]
     if not rows:
-        raise InputError("no label turns with its policy; choose scenes of a single thing")
+        raise InputError(
+            "every picture has the same label under a policy and its inverse; "
+            "use scenes of one thing"
+        )
     verdicts = {(row["id"], row["policy"]): row["verdict"] for row in ask(cases)}
     table = pd.DataFrame(rows, columns=["id", "policy", "label", "inverted_label"])
     keys = list(zip(table["id"], table["policy"], strict=True))

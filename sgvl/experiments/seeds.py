@@ -79,35 +79,46 @@ def train(
     return folder / "model"
 
 
+def specs_of(recipes: str) -> dict[str, dict]:
+    """Return how each judge of ``params/<recipes>/05_benchmark.yaml`` is made, by id."""
+    benchmark = units.load_units(recipes)["05_benchmark"].parameters
+    specs = [*benchmark["judges"], *benchmark["level_judges"]]
+    return {spec.get("id", spec["kind"]): spec for spec in specs}
+
+
 def judge_names(recipes: str, judges: Iterable[str]) -> dict[str, str]:
     """Return the display name of each judge in ``params/<recipes>/05_benchmark.yaml``, by id.
 
     A judge without a name there keeps its id.
     """
-    benchmark = units.load_units(recipes)["05_benchmark"].parameters
-    specs = [*benchmark["judges"], *benchmark["level_judges"]]
-    names = {spec["id"]: spec["name"] for spec in specs if {"id", "name"} <= set(spec)}
-    return {judge: names.get(judge, judge) for judge in judges}
+    specs = specs_of(recipes)
+    return {judge: specs.get(judge, {}).get("name", judge) for judge in judges}
 
 
 def ask(
-    models: dict[tuple[str, int], Path | str], sets: TestSets, folder: Path
+    models: dict[tuple[str, int], Path | None], recipes: str, sets: TestSets, folder: Path
 ) -> dict[str, pd.DataFrame]:
-    """Ask every model about every test set.
+    """Ask every model about every test set, as the profile ``recipes`` asks its judges.
 
     Parameters
     ----------
-    models : a model's folder, or "nano", for each (judge id, training seed)
+    models : a model's folder for each (judge id, training seed); None is the judge's own model
     folder : where answers are stored; what it holds is not asked again
 
     Returns
     -------
     dict
         The frames of ``sgvl.experiments.benchmark``, with a column seed.
+
+    Raises
+    ------
+    InputError
+        For a judge that 05 of ``recipes`` does not ask, with the nearest id.
     """
-    parts = []
+    specs, parts = specs_of(recipes), []
     for (judge, seed), model in models.items():
-        spec = {"kind": "chat", "id": judge, "model": str(model), "with_p_unsafe": False}
+        need_known("judge", judge, specs)
+        spec = specs[judge] | {"with_p_unsafe": False} | ({"model": str(model)} if model else {})
         panel = ask_panel([spec], [], sets, [], folder / f"seed{seed}")
         parts.append({name: frame.assign(seed=seed) for name, frame in panel.frames.items()})
     return joined(parts)

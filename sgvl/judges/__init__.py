@@ -64,8 +64,12 @@ def check_judges(*panels: Sequence[str | dict]) -> list[str]:
         except InputError as error:
             problems += error.problems
     ids = [str(_id(spec)) for spec in specs]
-    twice = sorted({id for id in ids if ids.count(id) > 1})
+    folded = [id.casefold() for id in ids]  # some file systems do not tell case apart
+    twice = sorted({id for id in ids if folded.count(id.casefold()) > 1})
     problems += [f"two judges have the id {id!r}; give each an `id`" for id in twice]
+    names = [_without_name(spec)[1] or id for spec, id in zip(specs, ids, strict=True)]
+    alike = sorted({name for name in names if names.count(name) > 1} - set(twice))
+    problems += [f"two judges have the name {name!r}; give each its own" for name in alike]
     if problems:
         raise InputError(problems)
     return ids

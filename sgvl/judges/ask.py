@@ -155,7 +155,7 @@ def ask_missing(
 
 
 def every_request_fails(who: str, error: str, path: str | Path) -> str:
-    """Return the message for a server that answers nothing any more."""
+    """Build the error message for a server that has stopped answering."""
     return (
         f"{who}: every request fails now, the last with: {error}. Look at the server, then run "
         f"again; finished answers are in {path} and are not asked for again"

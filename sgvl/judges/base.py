@@ -82,8 +82,10 @@ class Judge:
         raise NotImplementedError
 
     def results(self, cases: Sequence[tuple[Sample, Policy]]) -> Results:
-        """Yield judgements and errors as they come. A judge that can fail for one case alone
-        overrides this one, and ``judge`` follows from it."""
+        """Yield judgements and errors in batches, as they arrive.
+
+        A judge that can fail for one case alone defines this method, and ``judge`` follows from it.
+        """
         indices = range(len(cases))
         yield [(i, found, "") for i, found in zip(indices, self.judge(cases), strict=True)]
 
@@ -172,6 +174,8 @@ def check_id(id: object) -> str:
     """Return a judge's id. Raises InputError unless it can be a file name everywhere."""
     if not isinstance(id, str) or not re.fullmatch(r"\w[\w.+-]*", id, re.ASCII):
         raise InputError(f"judge id {id!r}: use letters, digits, '_', '-', '.' and '+'")
+    if re.search(r"\.(replies|\d+-of-\d+)$", id):
+        raise InputError(f"judge id {id!r}: files of other judges end so; choose another ending")
     return id
 
 

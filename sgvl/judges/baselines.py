@@ -22,7 +22,7 @@ class RuleJudge(Judge):
         self.id = id
 
     def identity(self) -> dict:
-        return {"kind": "rule"}
+        return {"kind": "rule", "version": 1}  # raise it when a policy labels or explains anew
 
     def judge(self, cases) -> list[Judgement]:
         return [self._judgement(sample, policy) for sample, policy in cases]

@@ -61,8 +61,8 @@ class Records:
         self._number, self._workers = worker
         if not 0 <= self._number < self._workers:
             raise InputError(
-                f"worker {self._number} of {self._workers}: workers are numbered from 0, "
-                "and there is one at least"
+                f"worker {self._number} of {self._workers}: "
+                "a worker is a number from 0 to one less than their count"
             )
         self._first, self._fields = Path(path), tuple(fields)  # the file of a single worker
         self.path = self._first

@@ -3,13 +3,12 @@
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
 
 from pydantic import PositiveInt
 
-from sgvl.common.errors import InputError
 from sgvl.judges.base import Results, SpeakingJudge
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.models.reply import Reply
@@ -107,27 +106,18 @@ class ServedJudge(SpeakingJudge):
         for batch in self._send(samples, texts):
             yield [(i, reply, reply.error) for i, reply in batch]
 
-    def _send(self, samples: Sequence, texts: Sequence[str], **settings):
-        """Yield (index, reply) of all requests at once, and of those answered before a failure."""
+    def _send(self, samples: Sequence, texts: Sequence[str], **settings) -> Iterator[list[tuple]]:
+        """Yield (index, reply) of each picture's requests when they are finished."""
         own = [list(i) for _, i in groupby(range(len(samples)), lambda i: id(samples[i]))]
         requests = (Requests(i, [texts[k] for k in i], _opener(samples[i[0]].image)) for i in own)
         settings |= {"temperature": 0.0, "max_tokens": self.max_new_tokens}
-        replies: dict[int, Reply] = {}
-        failure = None
-        try:
-            # Closed at once by an interrupt, so that nothing stays under way.
-            with closing(self.endpoint.replies(requests, **settings)) as stream:
-                for indices, found in stream:
-                    replies |= zip(indices, found, strict=True)
-        except InputError as error:  # nothing can be answered any more
-            failure = error
-        self._warn_of_cut(replies.values())
-        yield sorted(replies.items())
-        if failure:
-            raise failure
-
-    def _warn_of_cut(self, replies: Iterable[Reply]) -> None:
-        if cut := sum(reply.finish == "length" for reply in replies):
+        cut = 0
+        # Closed at once by an interrupt, so that no request stays under way.
+        with closing(self.endpoint.replies(requests, **settings)) as stream:
+            for indices, replies in stream:
+                cut += sum(reply.finish == "length" for reply in replies)
+                yield list(zip(indices, replies, strict=True))
+        if cut:
             limit = f"{cut} replies reached max_new_tokens = {self.max_new_tokens} and were cut"
             warnings.warn(f"judge {self.id}: {limit}; raise it", stacklevel=2)
 
@@ -136,10 +126,6 @@ class ServedJudge(SpeakingJudge):
 
 
 def _opener(image) -> Callable:
-    if isinstance(image, list):
-        if len(image) != 1:
-            raise InputError("a served judge sends one picture with a request, not several")
-        (image,) = image
     return lambda: image
 
 

@@ -38,7 +38,7 @@ class Requests(NamedTuple):
 
     key: object
     texts: Sequence[str]
-    open: "Callable[[], Image] | None" = None
+    open: "Callable[[], Image | list[Image]] | None" = None
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,10 @@ class Endpoint:
             try:
                 while drawn := draw():
                     form = self.image_format, self.max_side
-                    image_url = data_url(drawn.open(), *form) if drawn.open else None
-                    turns = [turn(text, image_url) for text in drawn.texts]
+                    images = drawn.open() if drawn.open else []
+                    images = images if isinstance(images, list) else [images]
+                    urls = [data_url(image, *form) for image in images]
+                    turns = [turn(text, urls) for text in drawn.texts]
                     results.put((drawn.key, [self._send(client, t, settings) for t in turns]))
                 results.put(None)
             except BaseException as error:
@@ -220,9 +222,9 @@ class Endpoint:
         )
 
 
-def turn(text: str, image_url: str | None = None) -> dict:
-    """Return one user turn of the protocol, the picture placed as ``prompts.illustrated`` does."""
-    message = prompts.illustrated(text, [image_url] if image_url else [])
+def turn(text: str, image_urls: Sequence[str] = ()) -> dict:
+    """Return one user turn of the protocol, pictures placed as ``prompts.illustrated`` does."""
+    message = prompts.illustrated(text, image_urls)
     blocks = [
         {"type": "image_url", "image_url": {"url": block["image"]}} if "image" in block else block
         for block in message["content"]

@@ -56,6 +56,10 @@ def resolve(model: str | Path) -> str:
     return str(ROOT / model) if (ROOT / model).is_dir() else str(model)
 
 
+def _is_not_about_windows(record: logging.LogRecord) -> bool:
+    return "Sliding Window" not in record.getMessage()
+
+
 def load(
     model: str | Path, revision: str | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> Loaded:
@@ -79,7 +83,7 @@ def load(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would stay in every executed notebook
-    logging.getLogger(QWEN).addFilter(lambda record: "Sliding Window" not in record.getMessage())
+    logging.getLogger(QWEN).addFilter(_is_not_about_windows)  # added once, however often it is
     need_known(f"model {str(model)!r}: dtype", dtype, DTYPES)
     _check_device(device)
     name, revision = resolve(model), pin(model, revision)

@@ -149,13 +149,16 @@ def difference(
     return intervals.gap(a[policy], b[policy]).interval()
 
 
-def balanced_accuracy_interval(labels, predictions, groups=None) -> intervals.Interval:
+def balanced_accuracy_interval(
+    labels, predictions, groups=None, resamples: int = 2000, seed: int = 0
+) -> intervals.Interval:
     """Return the balanced accuracy of predictions; they are at chance if its interval holds 50.
 
     Parameters
     ----------
     labels, predictions : equally long, of "safe" and "unsafe"; "unparseable" is a wrong prediction
     groups : the pair of each row; by default each row is a pair of its own
+    resamples, seed : of the bootstrap
 
     Raises
     ------
@@ -171,7 +174,7 @@ def balanced_accuracy_interval(labels, predictions, groups=None) -> intervals.In
     check(rows)
     if headline_metric(rows) != "f1":
         raise InputError(f"balanced accuracy needs both classes; all are {rows['label'][0]!r}")
-    pairs, weights = resample_pairs(rows)
+    pairs, weights = resample_pairs(rows, resamples, seed)
     return intervals.bootstrap(counts(rows, pairs), weights, "balanced_accuracy").interval()
 
 

@@ -14,7 +14,7 @@ from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
 from sgvl.judges.chat.reader import Reader
 from sgvl.text import prompts, verdict
 
-PROBES = "Prohibited: a.", "Permitted: a, b, c."  # two policies to try prefix sharing with
+TRIALS = "Prohibited: a.", "Permitted: a, b, c."  # two policies to try prefix sharing with
 
 
 class ChatJudge(SpeakingJudge):
@@ -114,7 +114,7 @@ class ChatJudge(SpeakingJudge):
         if tokens > room:
             raise InputError(
                 f"judge {self.id}: policy {policy.name} takes {tokens} tokens in the form "
-                f"{self.policy_form!r}; beside its reply, the model has room for {room}"
+                f"{self.policy_form!r}; beside max_new_tokens, the context has room for {room}"
             )
         return prompt
 
@@ -124,17 +124,18 @@ class ChatJudge(SpeakingJudge):
     @cached_property
     def prefix_sharing(self) -> str:
         """What one forward pass reads for several cases; see ``Reader.prefix_sharing``."""
-        texts = [prompts.judge_prompt(policy, self.prompt) for policy in PROBES]
+        texts = [prompts.judge_prompt(policy, self.prompt) for policy in TRIALS]
         return self.reader.prefix_sharing(list(map(self._with_picture, texts)))
 
     def _pictures_first(self, images: list, requests: Sequence[str]) -> list[Judgement]:
         """Judge a grid whose prompts open with the picture; in order of (picture, policy)."""
-        seen, at_once = self.reader.seen(images, requests), max(1, self.batch_size // len(images))
+        at_once = max(1, self.batch_size // len(images))
+        read = self.reader.read_images(images, requests)
         judgements: list[Judgement] = []  # in order of (policy, picture)
         for first in range(0, len(requests), at_once):
             some = requests[first : first + at_once]
             texts = [text for text in some for _ in images]
-            prefix = self.reader.under(seen, some)
+            prefix = self.reader.add_prompts(read, some)
             judgements += self._judgements(prefix, images * len(some), texts)
         return [j for i in range(len(images)) for j in judgements[i :: len(images)]]
 
@@ -150,10 +151,10 @@ class ChatJudge(SpeakingJudge):
             own = list(alike)
             batches += [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
         for request in requests:
-            opening = self.reader.opening(request)
+            opening = self.reader.read_before_image(request)
             for part in batches:
                 some, texts = [images[i] for i in part], [request] * len(part)
-                prefix = self.reader.about(some, request, opening)
+                prefix = self.reader.add_images(some, request, opening)
                 for i, judgement in zip(part, self._judgements(prefix, some, texts), strict=True):
                     rows[i].append(judgement)
         return [judgement for row in rows.values() for judgement in row]
@@ -162,7 +163,7 @@ class ChatJudge(SpeakingJudge):
         """Read each prompt with its own picture, but for its last token; None without a cache."""
         if self.prefix_sharing.startswith("none"):
             return None
-        return self.reader.whole(images, requests)
+        return self.reader.read_whole(images, requests)
 
     def _judgements(self, prefix: Prefix | None, images, requests: list[str]) -> list[Judgement]:
         limit = {"max_new_tokens": self.max_new_tokens}

@@ -22,7 +22,7 @@ class Prefix(NamedTuple):
     model: object
     ids: torch.Tensor  # (rows, length)
     mask: torch.Tensor  # (rows, length), 0 where a row is padded, which is on the left
-    ahead: torch.Tensor  # (..., rows, 1), position of the next token
+    next_position: torch.Tensor  # (..., rows, 1), position of the next token
     cache: Cache
 
     @classmethod
@@ -38,18 +38,22 @@ class Prefix(NamedTuple):
                 raise TypeError(f"its cache has a {type(layer).__name__}")
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         longer = {"attention_mask": pad(mask, (0, 1), value=1), "past_key_values": cache}
-        ahead = model._prepare_position_ids_for_generation(pad(ids, (0, 1)), longer)[..., -1:]
-        return cls(model, ids, mask, ahead, cache)
+        next_position = model._prepare_position_ids_for_generation(pad(ids, (0, 1)), longer)[
+            ..., -1:
+        ]
+        return cls(model, ids, mask, next_position, cache)
 
-    def then(self, tokens: list[int]) -> "Prefix":
+    def extend(self, tokens: list[int]) -> "Prefix":
         """Read the same further tokens in every row."""
         fed = self._feed([tokens] * len(self.ids))
         with torch.no_grad():
             cache = self.model(**fed, use_cache=True, logits_to_keep=1).past_key_values
         ids = torch.cat([self.ids, fed["input_ids"]], 1)
-        return Prefix(self.model, ids, fed["attention_mask"], self.ahead + len(tokens), cache)
+        return Prefix(
+            self.model, ids, fed["attention_mask"], self.next_position + len(tokens), cache
+        )
 
-    def onto(self, inputs: dict) -> "Prefix":
+    def branch(self, inputs: dict) -> "Prefix":
         """Go on from this one row in several rows, which may hold images.
 
         Every row of ``inputs`` begins with this prefix, and all have one length: padding after the
@@ -92,8 +96,8 @@ class Prefix(NamedTuple):
         longest, kept = max(map(len, texts)), torch.tensor(rows, device=self.ids.device)
         cache = _fork(self.cache)
         cache.batch_select_indices(kept)
-        ahead = self.ahead.index_select(-2, kept)
-        picked = Prefix(self.model, self.ids[kept], self.mask[kept], ahead, cache)
+        next_position = self.next_position.index_select(-2, kept)
+        picked = Prefix(self.model, self.ids[kept], self.mask[kept], next_position, cache)
         fed = picked._feed([text + [0] * (longest - len(text)) for text in texts])
         return log_probability(self.model, fed, list(map(len, texts)), last)
 
@@ -102,7 +106,7 @@ class Prefix(NamedTuple):
         return {
             "input_ids": more,
             "attention_mask": torch.cat([self.mask, torch.ones_like(more)], 1),
-            "position_ids": self.ahead + torch.arange(more.shape[1], device=more.device),
+            "position_ids": self.next_position + torch.arange(more.shape[1], device=more.device),
             "past_key_values": _fork(self.cache),
         }
 
@@ -129,8 +133,8 @@ def join(prefixes: Sequence[Prefix]) -> Prefix:
         )
         if layer.is_sliding:  # it stores the end of its rows, and counts all
             layer.cumulative_length = longest
-    ahead = torch.cat([prefix.ahead for prefix in prefixes], dim=-2)
-    return Prefix(model, ids, mask, ahead, cache)
+    next_position = torch.cat([prefix.next_position for prefix in prefixes], dim=-2)
+    return Prefix(model, ids, mask, next_position, cache)
 
 
 def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -46,9 +46,9 @@ class Reader(ChatModel):
                 self.generate(images, prompts, **steps)
             with record_last_logits(self.model) as parts:
                 if policy_first:
-                    rows = self.about(images, prompts[0], self.opening(prompts[0]))
+                    rows = self.add_images(images, prompts[0], self.read_before_image(prompts[0]))
                 else:
-                    rows = self.under(self.seen(images[:1], prompts), prompts)
+                    rows = self.add_prompts(self.read_images(images[:1], prompts), prompts)
                 rows.generate([word], **steps)
         except Exception as error:  # whatever this model cannot do
             return f"none: {type(error).__name__}: {error}".splitlines()[0]
@@ -58,28 +58,28 @@ class Reader(ChatModel):
             return f"none: after its cache its logits are {gap:.1%} off"
         return "policy" if policy_first else "picture"
 
-    def whole(self, images: Sequence, prompts: Sequence[str]) -> Prefix:
+    def read_whole(self, images: Sequence, prompts: Sequence[str]) -> Prefix:
         """Read each prompt with its image, except for the prompt's last token."""
         return Prefix.read(self.model, self._unfinished(images, prompts))
 
-    def seen(self, images: Sequence, prompts: Sequence[str]) -> Prefix:
+    def read_images(self, images: Sequence, prompts: Sequence[str]) -> Prefix:
         """Read what all prompts open with, up to the end of each image."""
         return Prefix.read(self.model, self.inputs(images, [self._head(prompts[0])] * len(images)))
 
-    def under(self, seen: Prefix, prompts: Sequence[str]) -> Prefix:
+    def add_prompts(self, images: Prefix, prompts: Sequence[str]) -> Prefix:
         """Go on with the rest of each prompt, except its last token; rows are (prompt, image)."""
         start = len(self.ids(self._head(prompts[0])))
-        return join([seen.then(self.ids(prompt)[start:-1]) for prompt in prompts])
+        return join([images.extend(self.ids(prompt)[start:-1]) for prompt in prompts])
 
-    def opening(self, prompt: str) -> Prefix:
+    def read_before_image(self, prompt: str) -> Prefix:
         """Read a prompt up to its image."""
         return Prefix.read(
             self.model, self.inputs([], [prompt[: prompt.index(self._mark(prompt))]])
         )
 
-    def about(self, images: Sequence, prompt: str, opening: Prefix) -> Prefix:
+    def add_images(self, images: Sequence, prompt: str, before: Prefix) -> Prefix:
         """Go on with each image, all of one size, and the rest of the prompt but its last token."""
-        return opening.onto(self._unfinished(images, [prompt] * len(images)))
+        return before.branch(self._unfinished(images, [prompt] * len(images)))
 
     def _unfinished(self, images: Sequence, prompts: Sequence[str]) -> dict:
         """Return the model's inputs without the last token of each prompt."""
