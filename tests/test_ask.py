@@ -118,6 +118,19 @@ def test_every_problem_of_a_panel_is_named_before_a_model_loads():
     assert "two judges have the id 'always_safe'" in text
 
 
+def test_two_judges_share_no_row_of_a_table_and_no_file():
+    equal = [
+        {"kind": "rule", "id": "a", "name": "Rule"},
+        {"kind": "rule", "id": "b", "name": "Rule"},
+    ]
+    with pytest.raises(InputError, match="two judges have the name 'Rule'"):
+        check_judges(equal)
+    with pytest.raises(InputError, match="two judges have the id 'Base'"):
+        check_judges(["rule", {"kind": "chat", "id": "base"}, {"kind": "chat", "id": "Base"}])
+    with pytest.raises(InputError, match="judge id 'a.replies'"):
+        check_judges([{"kind": "rule", "id": "a.replies"}])
+
+
 def test_an_id_defaults_to_the_kind_and_a_name_to_the_id():
     specs = ["rule", {"kind": "always_safe", "id": "floor", "name": "Always safe"}]
     assert check_judges(specs) == ["rule", "floor"]

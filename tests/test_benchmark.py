@@ -83,8 +83,25 @@ def test_what_is_written_is_read_again(panel):
     assert read.names["always_unsafe"] == "always unsafe" and read.names["exact"] == "exact"
 
 
-def test_answers_that_are_not_there_name_their_notebook(tmp_path):
+def test_texts_are_read_as_they_were_written(panel, tmp_path):
+    """An id 007 stays one, and so does a reply "NA"."""
+    frames = {name: frame.copy() for name, frame in panel[0].frames.items()}
+    frames["levels"].loc[:, "id"] = "007"
+    frames["levels"].loc[:, "reply"] = "NA"
+    frames["levels"].loc[::2, "rationale"] = ""
+    benchmark.write(benchmark.Panel(panel[0].judges, frames), tmp_path)
+    read = benchmark.read(tmp_path).frames
+    written = frames["levels"].astype({"p_unsafe": float}).fillna({"rationale": ""})
+    pd.testing.assert_frame_equal(read["levels"], written, check_dtype=False)
+    assert read["levels"]["id"].iloc[0] == "007" and read["levels"]["reply"].iloc[0] == "NA"
+
+
+def test_answers_that_are_not_there_name_their_notebook(panel, tmp_path):
     with pytest.raises(InputError, match="run notebook 05_benchmark first"):
+        benchmark.read(tmp_path)
+    benchmark.write(panel[0], tmp_path)
+    (tmp_path / "naming.csv").unlink()
+    with pytest.raises(InputError, match=r"lacks naming.csv; run notebook 05_benchmark first"):
         benchmark.read(tmp_path)
 
 

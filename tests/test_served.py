@@ -132,6 +132,15 @@ def test_the_picture_stands_where_the_prompt_puts_it(faulty):
     assert POLICIES[0].render("full") in before["text"] and "CONVERSATION" in after["text"]
 
 
+def test_pictures_of_a_question_are_all_sent(faulty):
+    two = Sample("two", [SAMPLES[2].image, SAMPLES[1].image])
+    list(served(faulty).replies([(two, "Which one is red?")]))
+    *shown, text = faulty.asked[0]["messages"][0]["content"]
+    urls = [part["image_url"]["url"].removeprefix("data:image/png;base64,") for part in shown]
+    sent = [Image.open(io.BytesIO(base64.b64decode(url))).getpixel((0, 0))[0] for url in urls]
+    assert sent == [2, 1] and text["text"].endswith("Which one is red?")
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_the_policies_of_a_picture_are_asked_one_after_another(faulty, concurrency):
     """So that all but the first find the picture in the server's prefix cache."""

@@ -282,7 +282,6 @@ def _read_csv(file: Path) -> pd.DataFrame:
         dtype=dict.fromkeys(TEXTS, str),
         keep_default_na=False,
         na_values={"p_unsafe": [""]},
-        float_precision="round_trip",
     )
 
 
