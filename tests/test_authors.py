@@ -8,7 +8,7 @@ import pytest
 from sgvl.common.errors import InputError
 from sgvl.scores.llavaguard_scorer import llavaguard
 
-# Two pictures under the default policy, one of them under three others, and an unread answer.
+# Two pictures under the default policy, one of them under three others, and an unparseable answer.
 ROWS = [
     ("a", "unsafe", "unsafe"),
     ("a_v3_a", "unsafe", "safe"),

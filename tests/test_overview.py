@@ -170,7 +170,7 @@ def test_drawn_data_is_asked_about_under_the_levels(bench):
 
 
 def test_names_of_sources_are_names_of_files_and_of_no_drawn_set():
-    spec = {"kind": "folder"}
+    spec = {"kind": "folder", "path": ".", "labels": "labels.csv", "policies": ["L1"]}
     with pytest.raises(InputError) as caught:
         load_sources({"safeeditbench": spec, "../mine": spec})
     assert caught.value.problems == [

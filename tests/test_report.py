@@ -134,9 +134,9 @@ def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, 
     assert "**3 claims of the paper** (holds: 1, does not hold: 0, cannot tell: 2)" in first
     lines = [line for line in first.splitlines() if line.startswith("|")]
     assert lines[2:5] == [
-        "| ✓ holds | rl helps | +5.0 [+1.0, +9.0] |",
-        "| ? cannot tell | sft helps | +3.0 [-1.0, +7.0] |",
-        "| ? cannot tell | full helps |  |",
+        "| ✓ holds | RL helps | +5.0 [+1.0, +9.0] |",
+        "| ? cannot tell | SFT helps | +3.0 [-1.0, +7.0] |",
+        "| ? cannot tell | Full helps |  |",
     ]
     assert lines[7:] == [
         "| UnsafeBench | drawn | 200 |",

@@ -266,6 +266,23 @@ def test_a_slip_over_a_finished_training_is_named_and_leaves_it(slip, message, t
     assert not tmp_path.with_name(tmp_path.name + ".replacement").exists()
 
 
+@pytest.mark.parametrize("killed_after", ["model saved", "first rename", "second rename"])
+def test_a_training_killed_while_it_takes_a_finished_ones_place_is_the_one_reported(
+    killed_after, tmp_path
+):
+    folder = tmp_path / "stage"
+    (trainer.claim_folder(folder, rate=1) / "model").mkdir()
+    beside = trainer.claim_folder(folder, rate=2)
+    (beside / "model").mkdir()
+    if killed_after != "model saved":
+        folder.rename(tmp_path / "stage.old")
+    if killed_after == "second rename":
+        beside.rename(folder)
+    assert trainer.claim_folder(folder, rate=2) == folder
+    assert (folder / "model").exists() and '"rate": 2' in (folder / "identity.json").read_text()
+    assert not beside.exists()
+
+
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_main_fields_say_who_sets_them(stage):
     fields = trainer.main_fields(stage, {"learning_rate": 1e-3})

@@ -168,17 +168,17 @@ def ask_panel(
     check_judges([*judges, *level_judges])
     cases = cases_of(sets.bench, policies)
     samples = store.samples(sets.bench)
-    rows, found = [], []
+    rows, panels = [], []
     for spec in [*judges, *level_judges]:
         judge, whole = make_judge(spec), spec in judges
         ask = partial(ask_all, judge, folder=folder, worker=worker)
         frames = {"levels": judgements(ask, cases, samples)}
         if whole:
             frames |= ask_judge(judge, ask, sets, cases, samples, **options)
-        found.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
+        panels.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
         rows.append(_about(judge, "everything" if whole else "levels"))
         del judge, ask
-    return Panel(pd.DataFrame(rows), joined(found))
+    return Panel(pd.DataFrame(rows), joined(panels))
 
 
 def ask_judge(

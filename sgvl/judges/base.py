@@ -87,7 +87,7 @@ class Judge:
         A judge that can fail for one case alone defines this method, and ``judge`` follows from it.
         """
         indices = range(len(cases))
-        yield [(i, found, "") for i, found in zip(indices, self.judge(cases), strict=True)]
+        yield [(i, judgement, "") for i, judgement in zip(indices, self.judge(cases), strict=True)]
 
 
 class SpeakingJudge(Judge):

@@ -168,8 +168,8 @@ class Records:
         """The files of other workers, in order of their names."""
         first = self._first
         name = re.compile(rf"{re.escape(first.stem)}(\.\d+-of-\d+)?{re.escape(first.suffix)}")
-        found = {path for path in first.parent.iterdir() if name.fullmatch(path.name)}
-        return sorted(found - {self.path})
+        files = {path for path in first.parent.iterdir() if name.fullmatch(path.name)}
+        return sorted(files - {self.path})
 
     def _mend(self) -> None:
         self._file.seek(0)

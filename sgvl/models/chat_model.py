@@ -107,9 +107,9 @@ class ChatModel:
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             messages = list(map(_message, texts[part], images[part]))
-            shown = [[b["image"] for b in m["content"] if "image" in b] for m in messages]
+            pictures = [[b["image"] for b in m["content"] if "image" in b] for m in messages]
             batch = self.generate(
-                shown, list(map(self.prompt, messages)), max_new_tokens=max_new_tokens
+                pictures, list(map(self.prompt, messages)), max_new_tokens=max_new_tokens
             )
             yield [Reply(self.text(tokens), self._finish(tokens)) for tokens in batch]
 

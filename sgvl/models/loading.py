@@ -174,8 +174,8 @@ def control_tokens(processor) -> list[str]:
     tokenizers add as tokens.
     """
     added = processor.tokenizer.added_tokens_decoder.values()
-    found = {t.content for t in added if t.special or t.content in processor.chat_template}
-    return sorted(token for token in found if len(token) > 1 and not token.isspace())
+    tokens = {t.content for t in added if t.special or t.content in processor.chat_template}
+    return sorted(token for token in tokens if len(token) > 1 and not token.isspace())
 
 
 def digest(model: str | Path) -> str | None:
@@ -186,14 +186,14 @@ def digest(model: str | Path) -> str | None:
     folder = Path(resolve(model))
     if not folder.is_dir():
         return pin(model)
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in SUFFIXES and file.name not in REMARKS:
-            found.update(f"{file.name} {file.stat().st_size}\n".encode())
+            sha.update(f"{file.name} {file.stat().st_size}\n".encode())
             with file.open("rb") as content:
                 while part := content.read(2**20):
-                    found.update(part)
-    return found.hexdigest()
+                    sha.update(part)
+    return sha.hexdigest()
 
 
 def stamps(model: str | Path) -> dict[str, tuple[int, int]]:

@@ -218,11 +218,17 @@ def _outcomes(claims):
     lines = pd.DataFrame(
         {
             "outcome": order["outcome"].astype(str).map(OUTCOMES),
-            "claim": order["name"],
+            "claim": order["name"].map(_title),
             "points": [_effect(row) for row in order.itertuples()],
         }
     )
     return [f"**{len(claims)} claims of the paper** ({words})\n", markdown(lines)]
+
+
+def _title(claim):
+    """Write a claim's name as a title, as "SFT on L1 degenerates"."""
+    title = re.sub(r"\b(sft|rl|l[1-5])\b", lambda match: match[0].upper(), claim)
+    return title[0].upper() + title[1:]
 
 
 def _effect(row):

@@ -245,6 +245,9 @@ def claim_folder(folder: Path, **facts) -> Path:
                 shutil.rmtree(place)
             place.mkdir(parents=True)
             (place / "identity.json").write_text(text, encoding="utf-8")
+        elif place != folder and (place / "model").exists():  # killed before ``_replace``
+            _replace(folder, place)
+            place = folder
     return place
 
 

@@ -53,7 +53,6 @@ DECIDES = {
     "seed": 1,
 }
 NEEDED = {  # options without a default
-    "endpoint": {"model": "a"},
     "served": {"model": "a"},
 }
 

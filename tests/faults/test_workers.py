@@ -122,6 +122,6 @@ def test_files_of_other_judges_are_left_alone(tmp_path):
 
 @pytest.mark.parametrize("worker", [(0, 0), (2, 2), (-1, 2)])
 def test_a_worker_that_cannot_be_is_named(worker, tmp_path):
-    with pytest.raises(InputError, match="workers are numbered from 0"):
+    with pytest.raises(InputError, match="a worker is a number from 0"):
         share(tmp_path, *worker)
     assert not list(tmp_path.iterdir())

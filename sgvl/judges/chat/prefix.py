@@ -151,8 +151,8 @@ def log_probability(model, inputs: dict, ends: list[int], last: list[int]) -> to
     with torch.no_grad():
         logits = model(**inputs, logits_to_keep=before).logits
     wanted = ids.gather(1, before + 1).unsqueeze(-1)
-    found = logits.float().log_softmax(-1).gather(-1, wanted).squeeze(-1)
-    return found.where(steps >= most - last, 0).sum(1)
+    chosen = logits.float().log_softmax(-1).gather(-1, wanted).squeeze(-1)
+    return chosen.where(steps >= most - last, 0).sum(1)
 
 
 @contextmanager

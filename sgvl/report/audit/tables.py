@@ -141,7 +141,7 @@ def constant(cells: pd.DataFrame, grids: dict[str, np.ndarray]) -> list[Finding]
         elif (safe == 0).all() and (f1 == 0).any():
             follows = (
                 "every safe image wrong there, every unsafe one here: no one answer does this, "
-                "but counting unreadable answers as wrong does"
+                "but counting unparseable answers as wrong does"
             )
         else:
             continue
