@@ -31,6 +31,7 @@ class Hub:
     members: set[str] = field(default_factory=set)  # tokens that have accepted the terms
     broken: Counter = field(default_factory=Counter)  # file -> how many more times it is cut short
     status: dict[str, int] = field(default_factory=dict)  # repo -> an error in its place
+    reason: str = ""  # of an error, in the hub's own words
     asked: list[str] = field(default_factory=list)  # files that were sent, whole or in part
     public: set[str] = field(default_factory=set)  # data sets that everybody sees; others: members
 
@@ -140,6 +141,8 @@ def local_hub():
         def refuse(self, status, code):
             self.send_response(status)
             self.send_header("X-Error-Code", code)
+            if hub.reason:
+                self.send_header("X-Error-Message", hub.reason)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -1,6 +1,7 @@
 """The chat judge on the shipped model, and loading."""
 
 import copy
+import json
 import math
 import re
 
@@ -502,6 +503,18 @@ def saved(tmp_path):
         (folder / WEIGHTS).write_bytes(content)  # into the same file, as cp does
 
     return folder, change
+
+
+def test_code_that_comes_with_a_model_is_never_run(tmp_path, monkeypatch):
+    """And nobody is asked whether to run it."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))
+    auto_map = {"AutoConfig": "code.C", "AutoModelForImageTextToText": "code.M"}
+    config = {"model_type": "strange", "auto_map": auto_map}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    with pytest.raises(InputError, match="of no kind that transformers has .* is never run"):
+        loading.load(tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 WEIGHTS = "model.safetensors"

@@ -142,6 +142,21 @@ def test_a_server_error_says_to_try_again(serve_safeedit, safeedit_rows):
     assert "try again" in problem and "500" in problem
 
 
+def test_a_refusal_says_what_the_hub_says(serve_safeedit, safeedit_rows, monkeypatch):
+    hub = serve_safeedit(safeedit_rows)
+    hub.reason = "Please enable access to public gated repositories in your token's settings."
+    said = "(Please enable access to public gated repositories in your token's settings)"
+    hub.status["tyodd/SafeEditBench"] = 403
+    (problem,) = refused("safeeditbench")
+    assert f"the hub answered 403 {said}; check what HF_TOKEN may do" in problem
+    hub.status.clear()
+    hub.gated.add("tyodd/SafeEditBench")
+    (problem,) = refused("safeeditbench")
+    assert f"tyodd/SafeEditBench is gated {said}. Accept its terms" in problem
+    hub.reason = "no " * 1000
+    assert len(refused("safeeditbench")[0]) < 600
+
+
 def test_a_download_that_was_cut_short_goes_on(serve_safeedit, safeedit_rows):
     hub = serve_safeedit(safeedit_rows)
     hub.broken[SAFEEDIT_FILE] = 1

@@ -75,8 +75,8 @@ def load(
     Raises
     ------
     InputError
-        For an unknown dtype or device, a model that is not there, one of which a part is missing
-        or left over, and one with weights that are not finite.
+        For an unknown dtype or device; a model that is not there, that needs code of its own, of
+        which a part is missing or left over, or with weights that are not finite.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
@@ -87,13 +87,21 @@ def load(
     need_known(f"model {str(model)!r}: dtype", dtype, DTYPES)
     _check_device(device)
     name, revision = resolve(model), pin(model, revision)
-    with _found(model):
-        config = AutoConfig.from_pretrained(name, revision=revision)
+    try:
+        with _found(model, OSError):
+            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except ValueError as error:
+        raise InputError(
+            f"model {str(model)!r} is of no kind that transformers has "
+            f"({str(error).splitlines()[0]}); code that comes with a model is never run"
+        ) from None
     processor_class = image_only_processor() if config.model_type == "qwen2_5_vl" else AutoProcessor
     try:
-        processor = processor_class.from_pretrained(name, revision=revision)
+        processor = processor_class.from_pretrained(
+            name, revision=revision, trust_remote_code=False
+        )
         network, report = AutoModelForImageTextToText.from_pretrained(
-            name, revision=revision, dtype=dtype, use_safetensors=True,
+            name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False,
             ignore_mismatched_sizes=True, output_loading_info=True,  # refused below, by name
         )  # fmt: skip
     except (OSError, SafetensorError) as error:
@@ -152,15 +160,15 @@ def pin(model: str | Path, revision: str | None = None) -> str | None:
     name = resolve(model)
     if Path(name).is_dir():
         return None
-    with _found(model):
+    with _found(model, OSError, ValueError):
         return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
 
 
 @contextmanager
-def _found(model: str | Path):
+def _found(model: str | Path, *errors: type[Exception]):
     try:
         yield
-    except (OSError, ValueError) as error:
+    except errors as error:
         raise InputError(
             f"model {str(model)!r} was not found as a folder or on the hub "
             f"({str(error).splitlines()[0]}); `nano` ships with the package and needs no network"

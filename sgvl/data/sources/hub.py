@@ -13,6 +13,7 @@ from sgvl.common.errors import InputError
 from sgvl.data.real_rows import need_columns
 
 TOKEN = "HF_TOKEN"
+REASON = 200  # characters of the hub's own sentence that an error repeats
 MEANWHILE = "the nano profile runs without it: python -m sgvl.run nano"
 
 
@@ -81,10 +82,10 @@ def explained(repo: str, revision: str):
     page = f"{constants.ENDPOINT}/datasets/{repo}"
     try:
         yield
-    except errors.GatedRepoError:
+    except errors.GatedRepoError as error:
         raise InputError(
-            f"{repo} is gated. Accept its terms at {page} and set {TOKEN} to a token of yours; "
-            f"meanwhile {MEANWHILE}"
+            f"{repo} is gated{_reason(error)}. Accept its terms at {page} and set {TOKEN} to a "
+            f"token of yours; meanwhile {MEANWHILE}"
         ) from None
     except errors.RepositoryNotFoundError:
         raise InputError(
@@ -96,9 +97,11 @@ def explained(repo: str, revision: str):
             f"{repo} has no revision {revision!r}; its commits are at {page}"
         ) from None
     except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        step = f"check what {TOKEN} may do" if status in (401, 403) else "try again"
         raise InputError(
-            f"{repo}: the hub answered {error.response.status_code}; "
-            f"try again, finished files are kept, or see {page}"
+            f"{repo}: the hub answered {status}{_reason(error)}; "
+            f"{step}, finished files are kept, or see {page}"
         ) from None
     except (httpx2.HTTPError, OSError) as error:
         cause = type(error.__cause__ or error).__name__
@@ -106,3 +109,9 @@ def explained(repo: str, revision: str):
             f"{repo}: the hub cannot be reached ({cause}); connect, and unset HF_HUB_OFFLINE, "
             f"or try again: finished files are kept; meanwhile {MEANWHILE}"
         ) from None
+
+
+def _reason(error: errors.HfHubHTTPError) -> str:
+    """Return the hub's own sentence in brackets, on one line; "" if it gave none."""
+    sentence = " ".join((error.server_message or "").split())[:REASON]
+    return f" ({sentence.rstrip('.')})" if sentence else ""
