@@ -77,8 +77,16 @@ def web():
                 *((b"", 503) if first else (png(),)), **({"Retry_After": "0"} if first else {})
             )
 
+        def odd(self):
+            first = web.counts[self.path] == 1
+            after = bytes.fromhex(self.path.partition("?")[2]).decode("latin-1")
+            self.send(b"" if first else png(), 503 if first else 200, Retry_After=after)
+
         def moved(self):
             self.send(b"", 302, Location="/picture")
+
+        def nowhere(self):
+            self.send(b"", 302, Location="http://a..b/picture")
 
         def round(self):
             self.send(b"", 302, Location="/round")
@@ -106,7 +114,7 @@ def quick(monkeypatch):
 
 def fetched(web, *names, folder, **options):
     urls = list(dict.fromkeys(f"{web.url}/{name}" for name in names))
-    results = fetch_all(urls, folder, **{"pause": 0} | options)
+    results = fetch_all(urls, folder, **{"pause": 0, "private": True} | options)
     assert list(results) == urls
     return list(results.values())
 
@@ -138,9 +146,54 @@ def test_pictures_come_byte_for_byte_after_a_redirect_or_a_wait(web, tmp_path):
 
 def test_what_is_no_web_address_is_not_asked_for(tmp_path):
     urls = ["file:///etc/passwd", "ftp://x/a.png", "a.png", "http://[", "", "http://127.0.0.1:1/a"]
-    results = fetch_all(urls, tmp_path, pause=0)
+    results = fetch_all(urls, tmp_path, pause=0, private=True)
     statuses = ["bad_url"] * 5 + ["unreachable"]
     assert [results[url] for url in urls] == [Fetched(status) for status in statuses]
+
+
+@pytest.mark.parametrize("after", ["²", "-1", "1e3", "9" * 400, "Wed, 21 Oct 2037 07:28:00 GMT"])
+def test_a_wait_that_no_standard_knows_ends_nothing(after, web, tmp_path):
+    results = fetched(web, f"odd?{after.encode('latin-1').hex()}", "picture", folder=tmp_path)
+    assert [one.status for one in results] == ["ok", "ok"]
+
+
+def test_one_broken_link_costs_no_other(web, tmp_path):
+    links = ["http://a..b/x.png", f"http://{'a' * 70}.com/x.png", "http://\ud800.com/x.png"]
+    results = fetch_all(
+        [*links, f"{web.url}/nowhere", f"{web.url}/picture"], tmp_path, pause=0, private=True
+    )
+    statuses = [one.status for one in results.values()]
+    assert statuses[:3] == ["bad_url"] * 3 and statuses[3] in ("bad_url", "unreachable")
+    assert statuses[4] == "ok"
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}", "null", '"gone"'])
+def test_a_damaged_note_is_asked_for_again(note, web, tmp_path):
+    fetched(web, "gone", folder=tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    file.write_text(note)
+    assert fetched(web, "gone", "picture", folder=tmp_path)[0].status == "http_404"
+    assert web.counts["/gone"] == 2 and "http_404" in file.read_text()
+
+
+PRIVATE = ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]"]
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_no_address_of_this_machine_or_its_network_is_asked(host, tmp_path):
+    url = f"http://{host}:1/a.png"
+    assert fetch_all([url], tmp_path, pause=0)[url].status == "private_address"
+
+
+def test_a_redirect_to_this_machine_is_not_followed(web, tmp_path, monkeypatch):
+    hosts = []
+    refuse = fetch._refuse_private
+    monkeypatch.setattr(
+        fetch, "_refuse_private", lambda r: (hosts.append(str(r.url)), len(hosts) > 1 and refuse(r))
+    )
+    (one,) = fetched(web, "moved", folder=tmp_path, private=False)
+    assert one.status == "private_address" and not web.counts["/picture"]
+    assert hosts == [f"{web.url}/moved", f"{web.url}/picture"]
 
 
 def test_a_second_run_asks_only_for_what_may_still_come(web, tmp_path):

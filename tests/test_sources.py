@@ -251,9 +251,14 @@ def test_policyshiftbench_refuses_another_label(serve_policyshift):
 # ---- LlavaGuard --------------------------------------------------------------------------------
 
 
+SMID = "/datasets/AIML-TUDA/smid/resolve/main/images/b1_p2_3.jpg"
+# The tests' hub is on this machine.
+LLAVAGUARD = {"kind": "llavaguard", "pause": 0, "private": True}
+
+
 def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavaguard, pictures):
     serve_llavaguard()
-    rows = load_source({"kind": "llavaguard", "pause": 0})
+    rows = load_source(LLAVAGUARD)
     assert list(rows.features) == list(real_rows.FEATURES)
     assert rows["id"] == ["b1_p2_3", "b1_p2_3_v3_a", "b1_p2_3_v2", "web_1", "web_2"]
     assert rows["status"] == ["ok", "ok", "ok", "ok", "http_404"]
@@ -271,7 +276,7 @@ def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavagu
 def test_llavaguard_again_asks_for_no_picture_twice(serve_llavaguard):
     hub = serve_llavaguard()
     for _ in range(2):
-        load_source({"kind": "llavaguard", "pause": 0})
+        load_source(LLAVAGUARD)
     requests = {name: n for name, n in Counter(hub.asked).items() if name.endswith(("jpg", "png"))}
     assert requests == {"images/b1_p2_3.jpg": 1, "/cat.png": 1, "/gone.png": 1}
 
@@ -279,13 +284,13 @@ def test_llavaguard_again_asks_for_no_picture_twice(serve_llavaguard):
 def test_llavaguard_needs_both_gates(serve_llavaguard, monkeypatch):
     hub = serve_llavaguard()
     hub.gated |= {"AIML-TUDA/smid"}
-    (problem,) = refused({"kind": "llavaguard", "pause": 0})
+    (problem,) = refused(LLAVAGUARD)
     assert problem.startswith("AIML-TUDA/smid is gated") and "HF_TOKEN" in problem
 
 
 def test_a_picture_that_left_the_hub_has_its_status(serve_llavaguard):
     serve_llavaguard().repos["AIML-TUDA/smid"] = {}
-    rows = load_source({"kind": "llavaguard", "pause": 0})
+    rows = load_source(LLAVAGUARD)
     assert rows["status"] == ["http_404"] * 3 + ["ok", "http_404"]
 
 
@@ -301,13 +306,22 @@ CHANGES = {
 def test_llavaguard_refuses_what_is_not_as_published(serve_llavaguard, change):
     wrong, message = CHANGES[change]
     serve_llavaguard(wrong)
-    assert message in refused({"kind": "llavaguard", "pause": 0})[0]
+    assert message in refused(LLAVAGUARD)[0]
+
+
+def test_llavaguard_asks_no_address_of_this_machine_unless_told_to(serve_llavaguard):
+    """And a file of another host that is called as one of the hub is not read with the token."""
+    hub = serve_llavaguard(lambda rows: rows.replace(rows["url"][3], "http://127.0.0.1:1" + SMID))
+    rows = load_source({"kind": "llavaguard", "pause": 0})
+    assert rows["status"] == ["ok"] * 3 + ["private_address"] * 2
+    assert "/gone.png" not in hub.asked
+    assert load_source(LLAVAGUARD)["status"] == ["ok"] * 3 + ["unreachable", "http_404"]
 
 
 def test_llavaguard_warns_of_another_size(serve_llavaguard):
     serve_llavaguard(lambda rows: rows[:4])
     with pytest.warns(UserWarning, match="test: 4, expected 5"):
-        load_source({"kind": "llavaguard", "pause": 0})
+        load_source(LLAVAGUARD)
 
 
 # ---- by name -----------------------------------------------------------------------------------

@@ -6,11 +6,15 @@ an interrupted run continues where it stopped.
 """
 
 import hashlib
+import ipaddress
 import json
 import os
+import re
+import socket
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -38,7 +42,11 @@ class Fetched(NamedTuple):
 
 
 def fetch_all(
-    urls: Iterable[str], folder: Path, timeout: float = 20.0, pause: float = 0.5
+    urls: Iterable[str],
+    folder: Path,
+    timeout: float = 20.0,
+    pause: float = 0.5,
+    private: bool = False,
 ) -> dict[str, Fetched]:
     """Download the pictures that ``folder`` does not hold yet, and return each URL's result.
 
@@ -48,19 +56,27 @@ def fetch_all(
     folder : where pictures and final failures are kept
     timeout : seconds for each step of a request
     pause : seconds between two requests to one host
+    private : also ask addresses that are not public, such as this machine's; without it neither a
+        URL nor a redirect reaches them
 
     Returns
     -------
     dict
-        By URL. Statuses of failures: "bad_url", "http_404" and its like, "timeout", "unreachable",
-        "too_large", and the ``kind`` of an ``ImageError`` for content that is no picture. The last
-        kind, 404 and 410 are final; the next run tries all others again.
+        By URL. Statuses of failures: "bad_url", "private_address", "http_404" and its like,
+        "timeout", "unreachable", "too_large", and the ``kind`` of an ``ImageError`` for content
+        that is no picture. The last kind, 404 and 410 are final; the next run tries all others
+        again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     hosts: dict[str, list[str]] = {}
     for url in dict.fromkeys(urls):
         hosts.setdefault(_host(url), []).append(url)
-    client = httpx2.Client(follow_redirects=True, timeout=timeout, headers={"User-Agent": AGENT})
+    client = httpx2.Client(
+        follow_redirects=True,
+        timeout=timeout,
+        headers={"User-Agent": AGENT},
+        event_hooks={"request": [] if private else [_refuse_private]},
+    )
     with client, ThreadPoolExecutor(HOSTS_AT_ONCE) as pool:
         parts = pool.map(lambda own: _from_host(client, own, folder, pause), hosts.values())
         return {url: fetched for part in parts for url, fetched in part.items()}
@@ -75,15 +91,30 @@ def _host(url: str) -> str:
     return parts.netloc if parts.scheme in ("http", "https") else ""
 
 
+class _PrivateAddress(Exception):
+    """A host that is not on the public internet."""
+
+
+def _refuse_private(request: httpx2.Request) -> None:
+    """Raise _PrivateAddress for a host of this machine or its network; called for redirects too.
+
+    A name that is not resolved here is left to the request, which a proxy may answer.
+    """
+    with suppress(OSError):
+        for *_, address in socket.getaddrinfo(request.url.host, None):
+            if not ipaddress.ip_address(address[0].partition("%")[0]).is_global:
+                raise _PrivateAddress(request.url.host)
+
+
 def _from_host(client, urls: list[str], folder: Path, pause: float) -> dict[str, Fetched]:
     results = {}
     for url in urls:
-        name = hashlib.sha256(url.encode()).hexdigest()
+        name = hashlib.sha256(url.encode(errors="backslashreplace")).hexdigest()
         picture, failure = folder / name, folder / f"{name}.json"
         if picture.is_file():
             results[url] = Fetched(OK, picture)
-        elif failure.is_file():
-            results[url] = Fetched(json.loads(failure.read_text())["status"])
+        elif status := _stored(failure):
+            results[url] = Fetched(status)
         else:
             status, content, *_ = _get(client, url)
             results[url] = Fetched(status, picture if status == OK else None)
@@ -93,6 +124,13 @@ def _from_host(client, urls: list[str], folder: Path, pause: float) -> dict[str,
                 _write(failure, json.dumps({"url": url, "status": status}).encode())
             time.sleep(pause)
     return results
+
+
+def _stored(failure: Path) -> str:
+    """Return the status in the file of a final failure; "" if there is none or it is damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(failure.read_text())["status"])
+    return ""
 
 
 class _Response(NamedTuple):
@@ -106,7 +144,9 @@ class _Response(NamedTuple):
 def _wait(state: RetryCallState) -> float:
     """Return the seconds before the next try: Retry-After up to a limit, or else 1, 2, 4 ..."""
     seconds = state.outcome.result().retry_after
-    return min(float(seconds), LONGEST_WAIT) if seconds.isdigit() else wait_exponential()(state)
+    if not re.fullmatch("[0-9]+", seconds):  # a date, or nothing that the standard knows
+        return wait_exponential()(state)
+    return min(float(seconds), LONGEST_WAIT)
 
 
 @retry(
@@ -127,8 +167,10 @@ def _get(client, url: str) -> _Response:
             return _Response(f"http_{code}", retry_after=after if code in BUSY else None)
     except httpx2.TimeoutException:
         return _Response("timeout", retry_after="")
-    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, ValueError):  # a host like a..b
         return _Response("bad_url")
+    except _PrivateAddress:
+        return _Response("private_address")
     except httpx2.HTTPError:  # no such host, refused, cut short, too many redirects
         return _Response("unreachable", retry_after="")
 

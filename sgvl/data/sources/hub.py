@@ -1,5 +1,6 @@
 """Files of data sets on the hub: all of one commit, cached and resumed by the hub's own client."""
 
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -57,6 +58,17 @@ def file(repo: str, revision: str, name: str) -> Path | None:
             return Path(HfApi().hf_hub_download(repo, name, repo_type="dataset", revision=revision))
         except errors.RemoteEntryNotFoundError:
             return None
+
+
+def parse_url(url: str) -> tuple[str, str, str] | None:
+    """Return repository, revision and path of a data set's file on the hub; None for other URLs.
+
+    The host is compared: a URL elsewhere must not be read from the hub with the reader's token.
+    """
+    host, _, path = url.partition("/datasets/")
+    file = re.fullmatch(r"([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(\?.*)?", path)
+    hosts = {constants.ENDPOINT, constants._HF_DEFAULT_ENDPOINT}
+    return file.groups()[:3] if file and host in hosts else None
 
 
 def parquet(

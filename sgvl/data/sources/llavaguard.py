@@ -6,7 +6,6 @@ picture is in several rows. An id that ends in ``_v2`` has a policy that exempts
 category, so that it turns safe; ``_v3`` has one that exempts other categories.
 """
 
-import re
 from collections.abc import Iterable
 
 import pandas as pd
@@ -24,10 +23,11 @@ COLUMNS = ("id", "url", "category", "rating", "policy")
 ROWS = {"train": 4571, "test": 824}  # the LlavaGuard paper's appendix on data
 # A published policy is the whole prompt; the policy ends where the authors' own questions begin.
 QUESTIONS = "Assessment Steps:"
-ON_THE_HUB = re.compile(r"https?://[^/]+/datasets/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)")
 
 
-def load(split: str = "test", revision: str = "main", pause: float = 0.5) -> Dataset:
+def load(
+    split: str = "test", revision: str = "main", pause: float = 0.5, private: bool = False
+) -> Dataset:
     """Load a split in the record shape; ``pair`` is the URL, so one for each picture.
 
     Pictures are kept in ``paths.DOWNLOADS``; a later call downloads only those that failed. Warns
@@ -38,6 +38,7 @@ def load(split: str = "test", revision: str = "main", pause: float = 0.5) -> Dat
     split : test or train
     revision : branch, tag or commit of the table
     pause : seconds between two requests to one host
+    private : as in ``fetch_all``
 
     Raises
     ------
@@ -55,7 +56,7 @@ def load(split: str = "test", revision: str = "main", pause: float = 0.5) -> Dat
     texts = [text.replace("<image>", "").partition(QUESTIONS)[0].strip() for text in rows["policy"]]
     raise_any(f"{where}, row {row}: an empty policy" for row, text in enumerate(texts) if not text)
     urls = list(rows["url"])
-    fetched = _pictures(urls, pause)
+    fetched = _pictures(urls, pause, private)
     results = [fetched[url] for url in urls]
     images = [{"bytes": r.path.read_bytes()} if r.path else None for r in results]
     return real_rows.make_rows(
@@ -82,13 +83,13 @@ def _read(file, source: str) -> pd.DataFrame:
     return rows
 
 
-def _pictures(urls: Iterable[str], pause: float) -> dict[str, Fetched]:
+def _pictures(urls: Iterable[str], pause: float, private: bool) -> dict[str, Fetched]:
     """Download pictures on the hub through its client, which has the token; others from the web."""
     urls = list(dict.fromkeys(urls))
-    on_the_hub = {url: match for url in urls if (match := ON_THE_HUB.fullmatch(url))}
-    results = {url: _from_hub(*match.groups()) for url, match in on_the_hub.items()}
+    files = {url: file for url in urls if (file := hub.parse_url(url))}
+    results = {url: _from_hub(*file) for url, file in files.items()}
     elsewhere = [url for url in urls if url not in results]
-    return results | fetch_all(elsewhere, DOWNLOADS / "llavaguard", pause=pause)
+    return results | fetch_all(elsewhere, DOWNLOADS / "llavaguard", pause=pause, private=private)
 
 
 def _from_hub(repo: str, revision: str, name: str) -> Fetched:
