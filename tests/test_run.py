@@ -434,6 +434,26 @@ def test_a_parameter_file_is_of_its_folder_and_ends_in_yaml(project):
     assert "rename it to 03_other.yaml" in project.run("nano", "--dry-run")[2]
 
 
+def test_a_model_that_is_replaced_makes_its_unit_stale(project):
+    """One of the run itself does not: it is not there before its training."""
+    project.notebook("05_ask", "ran('05_ask', '')", parameters="judges: list[dict] = []")
+    project.parameters(
+        "05_ask", "judges: [{model: models/mine}, {model: runs/nano/training/03/model}]"
+    )
+    weights = project.root / "models/mine/model.safetensors"
+    weights.parent.mkdir(parents=True)
+    (weights.parent / "config.json").write_text("{}")
+    weights.write_bytes(b"old")
+    assert project.run("nano")[0] == 0
+    own = project.root / "runs/nano/training/03/model"
+    own.mkdir(parents=True)
+    (own / "config.json").write_text("{}")
+    assert project.status(0)["05_ask"].startswith("ok")
+    weights.write_bytes(b"other")
+    assert project.status(4)["05_ask"].startswith("stale") and project.run("nano")[0] == 0
+    assert project.newly_run() == ["05_ask"] * 2
+
+
 def test_a_receipt_of_another_shape_makes_its_unit_stale(project):
     for name in ("01_data", "02_score", "03_other"):
         project.notebook(name, f"ran('{name}', '')")

@@ -158,7 +158,7 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     )
     # A need that failed to load is not in ``earlier``; load_units raises its problem.
     upstream = {need: earlier[need].key for need in needs if need in earlier}
-    files = _digests(reads, parameters)
+    files = _digests(reads, parameters, runs(profile))
     key = digest([code, parameters, files, upstream])
     needs = tuple(sorted(set(needs)))
     return Unit(name, profile, parameters, source, code, files, needs, tuple(gives), key)
@@ -173,11 +173,12 @@ def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list
     return [name for file, name in writers.items() if any(map(file.is_relative_to, paths))]
 
 
-def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
+def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
     """Return digests of a unit's input files, by path.
 
-    These are files of the package that its notebook declares (``globs``), and files and folders of
-    pictures that its parameters name.
+    These are files of the package that its notebook declares (``globs``), and files, folders of
+    pictures and folders of models that its parameters name. Models in the folder of the run itself
+    are left out: the units that train them are needs.
     """
     files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
     files += own_policies() if "policies/*.md" in globs else []
@@ -186,6 +187,8 @@ def _digests(globs: list[str], parameters: dict) -> dict[str, str]:
         match part:
             case str() if (ROOT / part).is_file():
                 files.append(ROOT / part)
+            case str() if (model := ROOT / part / "config.json").is_file():
+                folders += [] if model.is_relative_to(run) else [part]
             case {"kind": "folder", "path": str(path)}:
                 folders.append(path)
     digests = {os.path.relpath(file, ROOT): fingerprint(file)["sha256"] for file in files}
