@@ -16,7 +16,8 @@ def says(text, finish="stop", **message) -> bytes:
 
 class Server(ThreadingHTTPServer):
     """Answers by script: ``script[text]`` is what it does next about that text, as (status, body,
-    seconds that it takes); what has no script gets the text and ``plain`` back.
+    seconds that it takes); status 0 closes the connection. What has no script gets the text and
+    ``plain`` back.
 
     The text is what follows "Caption: " or "Policy: " in a line of the question. ``models`` is what
     it answers to a look-up of its models, as (status, body).
@@ -65,6 +66,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status if self.path == "/v1/chat/completions" else 404, body)
 
     def send(self, status: int, body: bytes) -> None:
+        if status == 0:
+            self.close_connection = True
+            return
         kind = "text/html" if body.startswith(b"<") else "application/json"
         self.send_response(status)
         self.send_header("Content-Type", kind)

@@ -179,6 +179,7 @@ def test_trouble_that_passes_is_waited_out(faulty, path):
         ((503, b"{}", 0), "HTTP 503"),
         ((400, b'{"error": {"message": "too long"}}', 0), r"HTTP 400 \(too long\)"),
         ((200, b"{}", 2), "time-out"),
+        ((0, b"", 0), "the server broke the connection off"),
         ((200, b"<html>Welcome</html>", 0), "the response is not JSON"),
         ((200, b"garbage {", 0), "the response is not JSON"),
         ((200, b'{"choices": []}', 0), "the response holds no answer"),

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, NamedTuple
 
+import httpx2
 import openai
 
 from sgvl.common.errors import InputError, nearest
@@ -170,6 +171,8 @@ class Endpoint:
         except openai.APITimeoutError:
             return Reply("", error="time-out")
         except openai.APIConnectionError as error:
+            if not isinstance(error.__cause__, httpx2.ConnectError):  # it may be this picture
+                return Reply("", error="the server broke the connection off")
             problem = self._unreachable(error)
         except openai.APIStatusError as error:
             if error.status_code not in (401, 403, 404):
