@@ -182,6 +182,7 @@ def test_trouble_that_passes_is_waited_out(faulty, path):
         ((0, b"", 0), "the server broke the connection off"),
         ((200, b"<html>Welcome</html>", 0), "the response is not JSON"),
         ((200, b"garbage {", 0), "the response is not JSON"),
+        ((200, b"[" * 100_000, 0), "the response is not JSON"),
         ((200, b'{"choices": []}', 0), "the response holds no answer"),
         ((200, says([1]), 0), "the response holds no text"),
         ((200, says("", "length", reasoning_content="Hm."), 0), "the reply is empty, .*parser"),
@@ -318,9 +319,16 @@ def test_p_unsafe_by_hand(prompt, tokens, expected):
     assert p_unsafe(tokens, prompt) == pytest.approx(expected)
 
 
+def near_safe(value):
+    first = {"token": "Answer:", "top_logprobs": []}
+    likeliest = [{"token": " safe", "logprob": value}, {"token": " unsafe", "logprob": -1}]
+    return {"content": [first, {"token": " safe", "top_logprobs": likeliest}]}
+
+
 @pytest.mark.parametrize(
     "logprobs",
-    [None, {}, {"content": None}, {"content": [1]}, {"content": [{"token": "Answer:"}]},
+    [None, {}, *map(near_safe, [1e308, 10**400, math.nan, math.inf, "x"]), {"content": None},
+     {"content": [1]}, {"content": [{"token": "Answer:"}]},
      {"content": [{"token": None, "top_logprobs": []}]},
      {"content": [{"token": "safe", "top_logprobs": [{"token": "safe", "logprob": "x"}]}]}],
 )  # fmt: skip

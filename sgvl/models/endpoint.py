@@ -179,7 +179,7 @@ class Endpoint:
                 detail = self._without_key(_detail(error.body))[:DETAIL]
                 return Reply("", error=f"HTTP {error.status_code}{detail and f' ({detail})'}")
             problem = self._refused(error.status_code)
-        except (openai.APIError, ValueError):
+        except (openai.APIError, ValueError, RecursionError, OverflowError):
             return Reply("", error="the response is not JSON")
         else:
             reply = _read(completion)
@@ -277,9 +277,11 @@ def _read(completion) -> Reply:
 def _tokens(choice) -> tuple:
     """Return a choice's tokens with the likeliest alternatives of each; () if any is malformed."""
     try:
-        return tuple(
+        tokens = tuple(
             (str(token.token), tuple((str(o.token), float(o.logprob)) for o in token.top_logprobs))
             for token in choice.logprobs.content
         )
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return ()
+    # Neither nan nor a number far above 0 is the logarithm of a probability.
+    return tokens if all(p <= 1 for _, likeliest in tokens for _, p in likeliest) else ()
