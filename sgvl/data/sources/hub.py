@@ -65,10 +65,11 @@ def parse_url(url: str) -> tuple[str, str, str] | None:
 
     The host is compared: a URL elsewhere must not be read from the hub with the reader's token.
     """
-    host, _, path = url.partition("/datasets/")
+    address, _, path = url.partition("/datasets/")
     file = re.fullmatch(r"([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)(\?.*)?", path)
-    hosts = {constants.ENDPOINT, constants._HF_DEFAULT_ENDPOINT}
-    return file.groups()[:3] if file and host in hosts else None
+    own = (constants.ENDPOINT, constants._HF_DEFAULT_ENDPOINT)
+    hosts = {endpoint.partition("://")[2] for endpoint in own}
+    return file.groups()[:3] if file and re.sub("^https?://", "", address) in hosts else None
 
 
 def parquet(
