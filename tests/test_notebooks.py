@@ -107,8 +107,9 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     sources = "".join(
         f"  real_{kind}: {{kind: {kind}}}\n"
         for kind in SOURCES
-        if kind not in ("folder", "general")
+        if kind not in ("folder", "general", "llavaguard")
     )
+    sources += "  real_llavaguard: {kind: llavaguard, private: true}\n"  # the hub is this machine
     sources += "".join(f"  {name}: {{kind: general, benchmark: {name}}}\n" for name in REPOS)
     (checkout / "01.yaml").write_text(
         f"profile: mine\n{SMALL}sources:\n  photos: {{kind: folder, path: {tmp_path}/photos, "

@@ -312,7 +312,7 @@ def test_a_folder_of_ones_own_adds_to_the_shipped_policies(tmp_path, monkeypatch
     monkeypatch.setenv("SGVL_POLICIES", str(tmp_path))
     assert [p.name for p in load_all()] == [*LEVELS, "house"]
     assert load("house").label({"axe", "home"}).label == "unsafe"
-    read = _digests(["policies/*.md"], {})
+    read = _digests(["policies/*.md"], {}, tmp_path)
     assert len([path for path in read if path.endswith("house.md")]) == 1  # an edit is seen
     write(FILE.replace("name: house", "name: L2"), "L2.md")
     assert load("L2").title == "L2: open forum"

@@ -144,7 +144,7 @@ def test_pictures_of_a_question_are_all_sent(faulty):
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_the_policies_of_a_picture_are_asked_one_after_another(faulty, concurrency):
     """So that all but the first find the picture in the server's prefix cache."""
-    faulty.delay = 0.02
+    faulty.delay = 0.1
     judge = served(faulty, concurrency=concurrency)
     judge.judge(under(SAMPLES, POLICIES))
     found = list(zip(pictures_of(faulty), faulty.texts(), strict=True))
