@@ -20,6 +20,7 @@ naming              the things of the pictures, and whether a caption names them
 ``inversion`` need drawn pictures, whose content is known.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,12 +38,13 @@ from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
 from sgvl.judges.base import SpeakingJudge
 from sgvl.policies.policy import Policy, load, load_all
 
+FOLLOWING = ("following_neutral", "following_harmful")
 JUDGEMENT = ["id", "policy", "verdict", "p_unsafe", "rationale", "reply", "pair", "label", "judge"]
 # The columns of each frame, also where no judge was asked.
 FRAMES = {
     "levels": JUDGEMENT,
     "controls": ["id", "pair", "policy", "label", "no_picture", "no_policy", "judge"],
-    **dict.fromkeys(("content", "own", "following_neutral", "following_harmful"), JUDGEMENT),
+    **dict.fromkeys(("content", "own", *FOLLOWING), JUDGEMENT),
     "inversion": [
         "id",
         "policy",
@@ -55,13 +57,11 @@ FRAMES = {
     "general": [*ability.QUESTIONS, "judge"],
     "naming": [*ability.THINGS, "judge"],
 }
-# Columns of frames that hold text, whatever it looks like.
-TEXTS = (
-    *("judge", "name", "prefix_sharing", "id", "pair", "policy", "label", "verdict", "rationale"),
-    *("reply", "inverted_label", "inverted_verdict", "no_picture", "no_policy", "task", "category"),
-    *("given", "thing", "group", "caption"),
-)
-FOLLOWING = ("following_neutral", "following_harmful")
+# Columns of numbers and of true and false; all others hold text, whatever it looks like.
+NO_TEXT = {
+    "p_unsafe": float,
+    **dict.fromkeys(("right", "unparseable", "reads_policy", "reads_tags"), bool),
+}
 
 
 class TestSets(NamedTuple):
@@ -79,7 +79,7 @@ def read_sets(
     bench: str = "safeeditbench",
     content: str = "unsafebench",
     own: str = "llavaguard_test",
-    following: Sequence[str] = ("following_neutral", "following_harmful"),
+    following: Sequence[str] = FOLLOWING,
     questions: Sequence[str] = ("general",),
     pairs: int = 0,
     rows: int = 0,
@@ -279,7 +279,7 @@ def _read_csv(file: Path) -> pd.DataFrame:
     """Read a table as it was written: an id 007, a reply "NA" and an empty text stay texts."""
     return pd.read_csv(
         file,
-        dtype=dict.fromkeys(TEXTS, str),
+        dtype=defaultdict(lambda: str, NO_TEXT),
         keep_default_na=False,
         na_values={"p_unsafe": [""]},
     )

@@ -259,10 +259,8 @@ def _read(completion) -> Reply:
     try:
         choice = completion.choices[0]
         refusal, text = getattr(choice.message, "refusal", None), choice.message.content
-        finish, fields = (
-            choice.finish_reason,
-            vars(choice.message) | (choice.message.model_extra or {}),
-        )
+        finish = choice.finish_reason
+        fields = vars(choice.message) | (choice.message.model_extra or {})
     except (AttributeError, IndexError, TypeError, KeyError):
         return Reply("", error="the response holds no answer")
     if refusal:
