@@ -71,7 +71,7 @@ class Cell(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How one artefact of a run stands beside the published one."""
+    """Outcome of comparing one artefact of a run with the published one."""
 
     name: str
     outcome: str  # SAME, INSIDE, OUTSIDE, MISSING (from the run) or NEW (not published)

@@ -85,7 +85,7 @@ JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark"
 
 
 class Run(NamedTuple):
-    """What the report prints about a run, besides the files of 07_figures."""
+    """Facts that the report prints about a run, besides the files of 07_figures."""
 
     profile: str
     base_model: str

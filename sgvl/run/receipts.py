@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 class Status(StrEnum):
-    """How a unit stands: in its receipt, under ``--status`` and at the end of a run.
+    """State of a unit: in its receipt, under ``--status`` and at the end of a run.
 
     Done, so it is not run again:
 

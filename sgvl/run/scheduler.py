@@ -11,7 +11,7 @@ from sgvl.run.units import Unit, with_needs
 
 
 class Row(NamedTuple):
-    """How one unit of a run ended."""
+    """End of one unit of a run."""
 
     unit: str
     status: Status

@@ -123,7 +123,7 @@ class ChatJudge(SpeakingJudge):
 
     @cached_property
     def prefix_sharing(self) -> str:
-        """What one forward pass reads for several cases; see ``Reader.prefix_sharing``."""
+        """Return what one forward pass reads for several cases; see ``Reader.prefix_sharing``."""
         texts = [prompts.judge_prompt(policy, self.prompt) for policy in TRIALS]
         return self.reader.prefix_sharing(list(map(self._with_picture, texts)))
 

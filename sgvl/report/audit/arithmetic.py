@@ -100,7 +100,7 @@ def pooled(parts: list[np.ndarray], overall: float, decimals: int) -> np.ndarray
 
 
 class Average(NamedTuple):
-    """How an overall value can come from its parts: as their mean, pooled F1, both or neither."""
+    """Way in which an overall value can come from its parts: mean, pooled F1, both or neither."""
 
     kind: str  # "mean", "pooled", "mean or pooled", "neither"; without counts also "not the mean"
     mean: float  # of the parts, percent
