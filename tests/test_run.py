@@ -19,6 +19,7 @@ from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from sgvl.run import unit_process
+from sgvl.run.units import _filled
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 # What the notebooks share: each logs that it ran and writes what it gives.
@@ -251,6 +252,36 @@ def test_a_failure_is_named_and_the_next_run_goes_on(project):
     assert project.newly_run() == ["01_dies", "03_refuses"]
     assert "03_refuses bad-input: data: no images\ndata: no labels\n" in err
     assert project.receipt("01_dies")["status"] == "ok"
+
+
+def test_what_cannot_be_had_is_left_out_and_the_rest_goes_on(project):
+    """Its unit is done, with the reason; once there is something new to try, it runs again."""
+    gone = "from sgvl.common.errors import Unavailable\n"
+    gone += "if not Path('released').exists():\n    raise Unavailable('a_set: never released')\n"
+    drawn = "import os\nran('01', os.environ.get('SGVL_DRAWN', '1'))"
+    project.notebook("01_data", drawn, parameters="drawn: bool = True", gives=["01.txt"])
+    project.notebook("03_sft", gone, "ran('03_sft', '')", needs=["01_data"], gives=["{unit}.txt"])
+    ask = "(folder / 'guards').mkdir()\nran('guards/table', '')"
+    project.notebook("05_ask", ask, needs=["03_sft"], gives=["{variant}/table.txt"])
+    project.parameters("01_data", "drawn: false")
+    project.parameters("03_sft")
+    project.parameters("05_ask.guards")
+
+    code, _, err = project.run("nano")
+    assert code == 0, err
+    assert "03_sft unavailable: a_set: never released" in err
+    assert (project.root / "runs/nano/01.txt").read_text() == "0", "nothing may be drawn"
+    assert "guards/table.txt" in project.receipt("05_ask.guards")["outputs"]
+    assert project.status(0)["03_sft"] == "unavailable  a_set: never released"
+    project.newly_run()
+    assert project.run("nano")[0] == 0 and project.newly_run() == [], "all of it is done"
+
+    (project.root / "released").touch()
+    project.parameters("01_data", "drawn: true")
+    assert project.run("nano", "--only", "03_sft")[0] == 0
+    assert project.newly_run() == ["01", "03_sft"]
+    assert project.status(4)["05_ask.guards"] == "stale        upstream (03_sft)"
+    assert _filled("benchmark/{variant}/a.csv", "05_ask") == "benchmark/a.csv"
 
 
 SLEEPS = """\

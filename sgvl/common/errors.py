@@ -29,6 +29,13 @@ class InputError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class Unavailable(InputError):
+    """Data or a model that cannot be had, such as a set that was never released.
+
+    A unit that ends with it counts as done: what needs the unit runs, and says what is left out.
+    """
+
+
 class Busy(InputError):
     """Another run is writing the same results; wait for it. The exit code is 3."""
 

@@ -166,7 +166,7 @@ def _print_rows(rows: list[Row], units: dict[str, Unit], elapsed: float) -> None
     print(f"{'total':<37} {sum(row.seconds for row in rows):>9.1f} s")
     print(f"{'elapsed':<37} {elapsed:>9.1f} s")
     for row in rows:
-        if not row.status.done:
+        if not row.status.done or row.status == Status.UNAVAILABLE:
             print(f"\n{row.unit} {row.status}: {row.note}", file=sys.stderr)
             if row.status != Status.SKIPPED:
                 print(f"see {units[row.unit].executed.relative_to(ROOT)}", file=sys.stderr)

@@ -33,6 +33,7 @@ class Status(StrEnum):
 
     - ok: it finished, and nothing that it depends on has changed since
     - old-code: as ok, but ``sgvl`` itself has changed since; only ``--force`` runs it again
+    - unavailable: it stopped because its data or model cannot be had; what needs it runs without it
 
     Not done; the next run starts it:
 
@@ -50,6 +51,7 @@ class Status(StrEnum):
 
     OK = "ok"
     OLD_CODE = "old-code"
+    UNAVAILABLE = "unavailable"
     MISSING = "missing"
     STALE = "stale"
     INTERRUPTED = "interrupted"
@@ -61,7 +63,7 @@ class Status(StrEnum):
     @property
     def done(self) -> bool:
         """Return True for the statuses in which a unit need not run."""
-        return self in (Status.OK, Status.OLD_CODE)
+        return self in (Status.OK, Status.OLD_CODE, Status.UNAVAILABLE)
 
 
 @dataclass
@@ -166,10 +168,12 @@ def state(unit: Unit, units: dict[str, Unit]) -> tuple[Status, str]:
     receipt = read_receipt(unit)
     if receipt is None:
         return Status.MISSING, ""
-    if receipt["status"] != Status.OK:
+    if receipt["status"] not in (Status.OK, Status.UNAVAILABLE):
         return receipt["status"], receipt.get("reason", "")
     if changes := _changes(unit, units, receipt):
         return Status.STALE, ", ".join(changes)
+    if receipt["status"] == Status.UNAVAILABLE:
+        return Status.UNAVAILABLE, receipt.get("reason", "")
     if receipt["sgvl"] != _package_digest():
         return Status.OLD_CODE, "sgvl has changed since; --force reruns"
     return Status.OK, ""
@@ -187,7 +191,8 @@ def _changes(unit: Unit, units: dict[str, Unit], receipt: dict) -> list[str]:
         if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
             changes.append(f"{what} ({', '.join(names)})")
     before, folder = receipt["outputs"], runs(unit.profile)
-    if names := [p for p in unit.gives if not _unchanged(folder / p, before.get(p))]:
+    gives = unit.gives if receipt["status"] == Status.OK else ()
+    if names := [p for p in gives if not _unchanged(folder / p, before.get(p))]:
         changes.append(f"outputs ({', '.join(names)})")
     return changes
 

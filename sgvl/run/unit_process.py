@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sgvl.common.errors import Unavailable
 from sgvl.common.paths import PACKAGE, ROOT
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
@@ -47,7 +48,8 @@ class Execution:
         _unfinished(unit).write_text(json.dumps(_with_moved_links(unit.source)), encoding="utf-8")
         context = multiprocessing.get_context("spawn")
         self.ended, send = context.Pipe(duplex=False)  # becomes readable when the process ends
-        self._child = context.Process(target=_child, args=(send, unit, threads), daemon=True)
+        arguments = send, unit, threads, _draws(units)
+        self._child = context.Process(target=_child, args=arguments, daemon=True)
         self._child.start()
         send.close()
 
@@ -104,7 +106,12 @@ def _with_moved_links(notebook: dict) -> dict:
     return notebook | {"cells": cells}
 
 
-def _child(send, unit: Unit, threads: int | None) -> None:
+def _draws(units: dict[str, Unit]) -> bool:
+    """Return False for a profile of published data alone: its 01_data says ``drawn: false``."""
+    return units["01_data"].parameters.get("drawn", True) if "01_data" in units else True
+
+
+def _child(send, unit: Unit, threads: int | None, draws: bool) -> None:
     """Prepare the child process, run papermill, and send status and reason to the parent."""
     if os.name == "posix":
         os.setsid()  # Ctrl-C at a terminal then reaches the parent only, which passes it on
@@ -120,6 +127,8 @@ def _child(send, unit: Unit, threads: int | None) -> None:
     # thresholds; setting one turns off glibc's automatic tuning of the other.
     for threshold in ("TRIM", "MMAP"):
         os.environ.setdefault(f"MALLOC_{threshold}_THRESHOLD_", str(2**30))
+    if not draws:
+        os.environ["SGVL_DRAWN"] = "0"  # ``sgvl.world`` then refuses to draw a row
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     send.send(_run_papermill(unit))
@@ -152,6 +161,8 @@ def _run_papermill(unit: Unit) -> tuple[Status, str]:
         except PapermillExecutionError as error:
             if error.ename in INPUT_ERRORS:
                 return Status.BAD_INPUT, error.evalue
+            if error.ename == Unavailable.__name__:
+                return Status.UNAVAILABLE, error.evalue
             return Status.FAILED, f"{error.ename}: {error.evalue}"
         except DeadKernelError:
             return Status.FAILED, "the kernel was killed, perhaps because memory ran out"

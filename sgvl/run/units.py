@@ -4,7 +4,7 @@ A unit is one notebook with one parameter file: ``params/nano/03_sft.recap.yaml`
 ``notebooks/03_sft.ipynb`` (what follows the first dot names the variant). The notebook's metadata
 declare the units it needs, the files it gives and the package files it reads:
 
-    "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],
+    "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],  # or {variant}
              "reads": ["policies/*.md"], "checks": {"sgvl.judges:check_judges": ["judges"]}}
 
 ``checks`` are functions that take the named parameters and raise InputError for values that the
@@ -135,7 +135,7 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
 
     match source["metadata"].get("sgvl"):
         case {"needs": [*patterns], "gives": [*gives]} if _all_text(patterns + gives):
-            gives = [path.replace("{unit}", name) for path in gives]
+            gives = [_filled(path, name) for path in gives]
         case other:
             patterns, gives = [], []
             example = '"sgvl": {"needs": [...], "gives": [...]}'
@@ -163,6 +163,13 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     key = digest([code, parameters, files, upstream])
     needs = tuple(sorted(set(needs)))
     return Unit(name, profile, parameters, source, code, files, needs, tuple(gives), key)
+
+
+def _filled(path: str, name: str) -> str:
+    """Return a path with ``{unit}`` filled in, and ``{variant}``, a part that may be empty."""
+    variant = name.partition(".")[2]
+    path = path.replace("{variant}/", f"{variant}/" if variant else "")
+    return path.replace("{unit}", name).replace("{variant}", variant)
 
 
 def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
