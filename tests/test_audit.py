@@ -10,7 +10,7 @@ import pytest
 
 from sgvl.common.errors import InputError
 from sgvl.report import reference
-from sgvl.report.audit import arithmetic, audit, counts
+from sgvl.report.audit import arithmetic, audit, blind, counts
 from sgvl.report.audit.__main__ import main
 from sgvl.report.audit.findings import ASSUMPTIONS, VERDICTS, span
 
@@ -104,6 +104,7 @@ def test_span():
 
 def test_docstrings_tell_the_truth():
     assert doctest.testmod(arithmetic) == (0, 4)
+    assert doctest.testmod(blind).failed == 0
 
 
 # The truth is always possible
@@ -214,6 +215,48 @@ def test_most_judges_do_not_beat_flagging_everything_on_l5(findings):
     assert "17 are below that, 1 above" in about(findings, "baselines", "L5").follows
     assert "always answering safe" in about(findings, "baselines", "SFT on L1").follows
     assert "no one answer" in about(findings, "baselines", "QwenGuard-3B").follows
+
+
+def test_three_rows_need_no_judge_that_reads(findings):
+    explained = {f.where for f in findings if f.check == "blind" and "one fixed set" in f.follows}
+    assert explained == {"table3, SFT on L1", "table3, RL on L4", "table6, ShieldGemma2"}
+    assert "3 could come" in about(findings, "blind", "table3 and table6").follows
+    # At least 108 pictures are flagged on L2, and 34 on L5.
+    assert "at least 74 more verdicts" in about(findings, "blind", "table6, QwenGuard-7B").follows
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_judge_that_does_not_read_is_always_explained(seed):
+    """Flag one random set of 60 pictures under three policies, one of which prohibits nothing."""
+    random = np.random.default_rng(seed)
+    flagged = random.random(60) < random.random()
+    harm = random.random(60)
+    columns, candidates, grids = {}, {}, {}
+    for k, (name, bar, n) in enumerate([("A", 2.0, 58), ("B", 0.8, 60), ("C", 0.4, 57)]):
+        unsafe = harm[:n] > bar
+        tp = int((unsafe & flagged[:n]).sum())
+        errors = int((unsafe != flagged[:n]).sum())
+        columns[k] = ("t", "judge", name, "f1" if unsafe.any() else "accuracy", "1")
+        candidates[k] = np.array([[tp, errors]])
+        grids[name] = np.zeros((61, 61), bool)
+        grids[name][n, unsafe.sum()] = True
+    names = ["table", "row", "set", "metric", "printed"]
+    cells = pd.DataFrame.from_dict(columns, orient="index", columns=names)
+    row, _ = blind.fixed_flags(cells, counts.Counts(grids, candidates))
+    assert row.follows.startswith("one fixed set of")
+
+
+def test_a_judge_that_reads_is_not_explained():
+    # 2 of 10 flagged where nothing is unsafe, and at the other level just the 5 unsafe ones.
+    cells = pd.DataFrame(
+        {"table": "t", "row": "judge", "set": ["A", "B"], "metric": ["accuracy", "f1"]}
+    ).assign(printed="1")
+    grids = {name: np.zeros((11, 11), bool) for name in "AB"}
+    grids["A"][10, 0] = grids["B"][10, 5] = True
+    candidates = {0: np.array([[0, 2]]), 1: np.array([[5, 0]])}
+    row, every = blind.fixed_flags(cells, counts.Counts(grids, candidates))
+    assert "at least 3 more verdicts" in row.follows and "A 2; B 5" in row.follows
+    assert "0 could come" in every.follows
 
 
 def test_what_the_text_says_besides(findings):

@@ -25,7 +25,7 @@ Each finding holds what was printed, what follows from it, and the assumptions t
 (``findings.ASSUMPTIONS``). ``python -m sgvl.report.audit [folder]`` prints them.
 """
 
-from sgvl.report.audit import counts, tables, text
+from sgvl.report.audit import blind, counts, tables, text
 from sgvl.report.audit.findings import CELL, POOLED, Finding, given
 from sgvl.report.reference import Paper
 
@@ -61,6 +61,7 @@ def audit(paper: Paper) -> list[Finding]:
         *tables.solved(pooled, solved),
         *tables.baselines(cells, solved.grids, given(*(POOLED if pooled else CELL))),
         *tables.constant(cells, solved.grids),
+        *blind.fixed_flags(cells, solved),
         *tables.repeats(cells, alias),
         *[finding for claim in claims for finding in check(claim)],
         *text.check_figure(paper.shares, solved),

@@ -12,6 +12,8 @@ ASSUMPTIONS = {
     "shares": "the shares of unsafe images are those of the text",
     "pooled": "overall values that are no means are F1 over the rows of all their sets together",
     "total": "the sets have as many rows together as text.csv says",
+    "pictures": "every picture of a test set is also in the largest one",
+    "readable": "every answer was read as safe or as unsafe, none counted as wrong unread",
     "one model": "the two names that text.csv gives mean one model",
     "reading": "the words of the text mean this comparison",
 }
@@ -23,7 +25,7 @@ VERDICTS = ("contradicts", "partly", "agrees", "follows")
 class Finding(NamedTuple):
     """One result of the audit."""
 
-    check: str  # sizes, unsafe, averages, counts, baselines, repeats, text
+    check: str  # sizes, unsafe, averages, counts, baselines, blind, repeats, text
     where: str  # tables, rows and columns, or the section
     printed: str
     follows: str
