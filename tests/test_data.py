@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import PIL.Image
 import pytest
-from datasets import ClassLabel, Image
+from datasets import ClassLabel, Dataset, Image
 
 from sgvl.common.errors import InputError
 from sgvl.data import store
@@ -368,6 +368,33 @@ def test_the_number_of_things_does_not_tell_whether_one_is_there(no_pictures):
 def test_a_setting_that_matches_nothing_is_an_error(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+MAKERS = {
+    "safeeditbench": lambda: pairs.safeeditbench(per_category=10),
+    "unsafebench": lambda: sets.unsafebench(per_category=1),
+    "llavaguard": lambda: sets.llavaguard(images=1),
+    "following": lambda: sets.following(images=1),
+    "sft_images": lambda: sets.sft_images(images=1),
+    "general": lambda: sets.general(per_task=1),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_no_row_is_drawn_in_a_run_of_published_data(maker, monkeypatch):
+    monkeypatch.setenv("SGVL_DRAWN", "0")
+    with pytest.raises(InputError, match="no drawn row may be in it"):
+        MAKERS[maker]()
+
+
+def test_every_maker_of_drawn_rows_is_in_the_test_above():
+    public = {
+        name
+        for module in (pairs, sets)
+        for name, made in vars(module).items()
+        if callable(made) and getattr(made, "__annotations__", {}).get("return") is Dataset
+    }
+    assert public == {*MAKERS, "table"}
 
 
 # ---- one record shape --------------------------------------------------------------------------

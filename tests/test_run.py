@@ -18,7 +18,7 @@ import pytest
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sgvl.run import unit_process
+from sgvl.run import receipts, unit_process, units
 from sgvl.run.units import _filled
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
@@ -598,3 +598,20 @@ def test_status_tells_why_at_once_and_loads_nothing_heavy(project):
     assert spent < 1, "seconds at the processor, whatever else the machine does"
     heavy = {"torch", "transformers", "datasets", "pandas", "numpy", "papermill", "nbformat"}
     assert not heavy & set(out.split())
+
+
+def test_a_pattern_stands_for_every_file_that_it_matched(tmp_path, monkeypatch):
+    for module in (receipts, units):
+        monkeypatch.setattr(module, "runs", lambda profile: tmp_path)
+    unit = units.Unit("01_data", "p", {}, {}, "", {}, (), ("data/*.parquet", "card.md"), "key")
+    assert receipts.missing_outputs(unit) == ["data/*.parquet", "card.md"]
+    (tmp_path / "data").mkdir()
+    for file in ("data/a.parquet", "data/b.parquet", "card.md"):
+        (tmp_path / file).write_text(file)
+    assert receipts.missing_outputs(unit) == []
+    receipts.write_receipt(unit, {}, receipts.Status.OK, sgvl=receipts._package_digest())
+    assert receipts.state(unit, {}) == (receipts.Status.OK, "")
+    (tmp_path / "data/c.parquet").write_text("of somebody else")
+    assert receipts.state(unit, {}) == (receipts.Status.OK, "")
+    (tmp_path / "data/b.parquet").write_text("damaged")
+    assert receipts.state(unit, {}) == (receipts.Status.STALE, "outputs (data/b.parquet)")

@@ -118,7 +118,7 @@ def write_receipt(unit: Unit, units: dict[str, Unit], status: Status, **facts) -
         "parameters": unit.parameters,
         "reads": unit.reads,
         "needs": _upstream(unit, units),
-        "outputs": {path: fingerprint(runs(unit.profile) / path) for path in unit.gives}
+        "outputs": {path: fingerprint(runs(unit.profile) / path) for path in _given(unit)}
         if status == Status.OK
         else {},
     }
@@ -156,7 +156,19 @@ def environment() -> dict:
 
 def missing_outputs(unit: Unit) -> list[str]:
     """List the outputs that the unit declares and that do not exist."""
-    return [path for path in unit.gives if not (runs(unit.profile) / path).is_file()]
+    return [path for path in unit.gives if not _files(unit, path)]
+
+
+def _given(unit: Unit) -> list[str]:
+    """List the files that the unit has given."""
+    return [file for path in unit.gives for file in _files(unit, path)]
+
+
+def _files(unit: Unit, path: str) -> list[str]:
+    """List the files of one declared output, which may be a pattern such as ``data/*.parquet``."""
+    folder = runs(unit.profile)
+    files = sorted(folder.glob(path)) if "*" in path else [folder / path]
+    return [file.relative_to(folder).as_posix() for file in files if file.is_file()]
 
 
 def state(unit: Unit, units: dict[str, Unit]) -> tuple[Status, str]:
@@ -191,7 +203,8 @@ def _changes(unit: Unit, units: dict[str, Unit], receipt: dict) -> list[str]:
         if names := [n for n in sorted(before | now) if before.get(n) != now.get(n)]:
             changes.append(f"{what} ({', '.join(names)})")
     before, folder = receipt["outputs"], runs(unit.profile)
-    gives = unit.gives if receipt["status"] == Status.OK else ()
+    declared = [path for path in unit.gives if "*" not in path]
+    gives = sorted({*declared, *before}) if receipt["status"] == Status.OK else ()
     if names := [p for p in gives if not _unchanged(folder / p, before.get(p))]:
         changes.append(f"outputs ({', '.join(names)})")
     return changes

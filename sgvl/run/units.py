@@ -7,6 +7,7 @@ declare the units it needs, the files it gives and the package files it reads:
     "sgvl": {"needs": ["01_data", "03_sft.*"], "gives": ["scores/{unit}.csv"],  # or {variant}
              "reads": ["policies/*.md"], "checks": {"sgvl.judges:check_judges": ["judges"]}}
 
+A path in ``gives`` may be a pattern, as ``data/*.parquet``, that at least one file matches.
 ``checks`` are functions that take the named parameters and raise InputError for values that the
 notebook cannot use, such as a misspelt option of a judge; see ``check_values``.
 A unit also needs those whose results its parameters name, such as the weights that it starts from.
@@ -197,7 +198,7 @@ def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
                 files.append(ROOT / part)
             case str() if _is_model(ROOT / part) and not (ROOT / part).is_relative_to(run):
                 folders.append(part)
-            case {"kind": "folder", "path": str(path)}:
+            case {"kind": "folder" | "pictures" | "safeeditbench", "path": str(path)} if path:
                 folders.append(path)
     digests = {os.path.relpath(file, ROOT): fingerprint(file)["sha256"] for file in files}
     return digests | {f"{path}/": _listing(ROOT / path) for path in folders}

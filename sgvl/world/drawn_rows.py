@@ -1,9 +1,11 @@
 """Rows of drawn scenes: the picture, its tags, and how it was drawn."""
 
+import os
 from io import BytesIO
 
 from datasets import Dataset, Features, Image, List, Value
 
+from sgvl.common.errors import InputError
 from sgvl.world.scenes import Scene, render
 
 
@@ -18,8 +20,21 @@ def features(**more) -> Features:
     )
 
 
+def check_drawing() -> None:
+    """Raise InputError in a run of published data alone, where SGVL_DRAWN is 0."""
+    if os.environ.get("SGVL_DRAWN") == "0":
+        raise InputError(
+            "SGVL_DRAWN=0: this run is of published data alone, so no drawn row may be in it; "
+            "name a published set for this role, or say `drawn: true` in 01_data"
+        )
+
+
 def row(scene: Scene, **fields) -> dict:
-    """Make the row of a scene: picture, tags, smoothed boxes and how many of them are empty."""
+    """Make the row of a scene: picture, tags, smoothed boxes and how many of them are empty.
+
+    Raises InputError as ``check_drawing`` does.
+    """
+    check_drawing()
     fills = [list(map(int, fill)) for fill in scene.fills]
     centres = [((t.box[0] + t.box[2]) / 2, (t.box[1] + t.box[3]) / 2) for t in scene.things]
     filled = [any(f[0] < x < f[2] and f[1] < y < f[3] for x, y in centres) for f in fills]
