@@ -57,8 +57,9 @@ test-browser: env  ## run the classroom in JupyterLab, Voila and as a file, and 
 bench: env  ## race the judging engine against three other ways to ask
 	$(BIN)/python benchmarks/judging.py
 
-test-faults: env  ## run the tests of faults, the long ones too, and write docs/RELIABILITY.md
+test-faults: env  ## run the tests of faults, the long ones too, write docs/RELIABILITY.md, and fuzz for an hour
 	$(BIN)/python -m pytest -m fault --write-faults
+	$(BIN)/python -m pytest tests/test_properties.py --hypothesis-profile hour
 
 lint: env  ## check style, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check

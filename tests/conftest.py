@@ -2,8 +2,14 @@
 
 import pytest
 import table
+from hypothesis import settings
 
 pytest_plugins = ["published", "scripted_server"]  # their fixtures serve several test files
+
+# Of the property tests: the same examples in every `make test`, and an hour of others.
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.register_profile("hour", deadline=None, print_blob=True)
+settings.load_profile("ci")
 
 went: dict[str, list[table.Outcome]] = {}  # test -> one outcome a case
 

@@ -152,7 +152,7 @@ def test_opennsfw_identity_holds_the_digest_of_the_weights():
         ({"kind": "chat", "batch_size": "8"}, "batch_size: got the text '8', expected int above 0"),
         ({"kind": "chat", "batch_size": 0}, "batch_size: got 0, expected int above 0"),
         ({"kind": "chat", "max_new_tokens": "1e2"}, "max_new_tokens: got the text '1e2'"),
-        ({"kind": "chat", "prompt": None}, "prompt: got None, expected str"),
+        ({"kind": "chat", "prompt": None}, "prompt: got None, expected Literal['reason'"),
         ({"kind": "chat", "model": None}, "model: got None, expected str"),
         ({"kind": "chat", "with_p_unsafe": "no"}, "with_p_unsafe: got 'no', expected bool"),
         ({"kind": "chat", "dtype": "bf16"}, "dtype 'bf16'; did you mean bfloat16?"),

@@ -16,7 +16,7 @@ steps: int = 10
 model: str = "nano"
 blur: bool = True
 weights: list[float] = [0.5, 1.0]
-names: dict[str, int] = {"a": -1}
+names: dict[str, int] = {"a": 1}
 limit: int | None = None
 split: Literal["train", "test"] = "train"
 """
@@ -26,7 +26,7 @@ DEFAULTS = {
     "model": "nano",
     "blur": True,
     "weights": [0.5, 1.0],
-    "names": {"a": -1},
+    "names": {"a": 1},
     "limit": None,
     "split": "train",
 }

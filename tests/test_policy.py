@@ -329,7 +329,7 @@ BROKEN = {
     "header not closed": (FILE.replace("---\nThis", "This"), ["header between two lines of ---"]),
     "header is a list": ("---\n- weapons\n---\nText.\n", ["header must be a mapping"]),
     "bad YAML": (FILE.replace("[weapons]", "[weapons"), ["line 7", "not valid YAML"]),
-    "bad date": (FILE.replace("House rules", "2026-13-45"), ["not valid YAML", "month"]),
+    "no number": (FILE.replace("House rules", "!!int x"), ["line 3", "no value of int"]),
     "python object": (FILE.replace("House", "!!python/object:os.system"), ["line 3", "python"]),
     "key twice": (FILE.replace("default", "title: B\ndefault"), ["line 4", "title is set twice"]),
     "key of a rule twice": (

@@ -1,6 +1,7 @@
 """Errors that a user can fix, and hints on how."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -25,7 +26,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, problems: str | Iterable[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        problems = [problems] if isinstance(problems, str) else problems
+        self.problems = list(map(one_line, problems))
         super().__init__("\n".join(self.problems))
 
 
@@ -34,6 +36,12 @@ class Unavailable(InputError):
 
     A unit that ends with it counts as done: what needs the unit runs, and says what is left out.
     """
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line that any terminal can print; what it cannot, as an escape."""
+    text = re.sub(r"\s*[\r\n]\s*", " ", text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Busy(InputError):

@@ -5,6 +5,7 @@ it; where the package is installed without the checkout, it is the current direc
 """
 
 import os
+import re
 from pathlib import Path
 
 from sgvl.common.errors import InputError
@@ -30,7 +31,7 @@ DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; each is downlo
 
 def user_path(path: str | Path) -> Path:
     """Resolve a user's file or folder against the current directory, or else the checkout."""
-    return Path(path) if Path(path).exists() else ROOT / path
+    return Path(path) if os.path.exists(path) else ROOT / path
 
 
 def own_policies() -> list[Path]:
@@ -47,7 +48,12 @@ def own_policies() -> list[Path]:
 
 
 def runs(profile: str) -> Path:
-    """Return the folder of a profile's executed notebooks and results. Does not create it."""
+    """Return the folder of a profile's executed notebooks and results. Does not create it.
+
+    Raises InputError for a name that is no plain name of a folder.
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", profile, re.ASCII):
+        raise InputError(f"profile {profile!r}: use letters, digits, '_', '-', '.' and '+'")
     return ROOT / "runs" / profile
 
 

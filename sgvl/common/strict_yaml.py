@@ -1,4 +1,4 @@
-"""A YAML loader for settings, in which a repeated key or an alias is an error."""
+"""A YAML loader for settings: repeated keys and aliases are errors, and dates are text."""
 
 import yaml
 
@@ -11,6 +11,18 @@ class Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark
             raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
         return super().compose_node(parent, index)
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }  # papermill reads dates as text, too
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:  # as in `!!bool maybe`
+            problem = f"no value of {node.tag.rpartition(':')[2]}: {error}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
     def construct_mapping(self, node, deep=False):
         seen = set()

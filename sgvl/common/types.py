@@ -39,6 +39,9 @@ def mismatch(value: object, annotation: object) -> str:
     """Describe a value that does not fit its type: what it is, and what is expected."""
     got, expected = reprlib.repr(value), inspect.formatannotation(annotation)
     expected = re.sub(r"(typing\.)?Annotated\[(\w+), Gt\(gt=0\)\]", r"\2 above 0", expected)
+    expected = re.sub(r"(typing\.)?Annotated\[(\w+), Ge\(ge=0\)\]", r"\2 from 0", expected)
+    expected = re.sub(r"(typing\.)?Annotated\[(\w+), FieldInfo\(.*\)\]", r"\2", expected)
+    expected = re.sub(r"(?:typing\.)?Optional\[(\w+)\]", r"\1 | None", expected)
     expected = expected.replace("collections.abc.Sequence", "list")
     if isinstance(value, float) and not math.isfinite(value):
         expected = f"finite {expected}"

@@ -5,18 +5,19 @@ change.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from sgvl.common.errors import need_known
+from sgvl.common.errors import InputError, need_known
 from sgvl.common.paths import ROOT, runs
 from sgvl.experiments.benchmark import TestSets, ask_panel, joined
 from sgvl.experiments.claims import Effect, Evidence, Term
 from sgvl.policies.policy import LEVELS
 from sgvl.run import units
 from sgvl.training import grpo, launch, sft
+from sgvl.training.trainer import check_fields
 
 # The measures that are compared over seeds: frame, policies and metric of a ``Term``.
 MEASURES = {
@@ -25,6 +26,23 @@ MEASURES = {
     "L2 to L5 followed": ("levels", LEVELS[1:], "balanced_accuracy"),
     "general ability": ("general", (), "accuracy"),
 }
+
+
+def check(recipes: str, trainings: Sequence[int], trained: dict, settings: dict) -> None:
+    """Check what is to be trained again, before anything runs.
+
+    Raises InputError for no seeds; for units that are no trainings and judges that 05 of
+    ``recipes`` does not ask, with the nearest name; and for what ``check_fields`` finds.
+    """
+    if not trainings:
+        raise InputError("trainings: name at least one seed")
+    known, stages = units.load_units(recipes), {"03": "sft", "04": "grpo"}
+    specs = specs_of(recipes)
+    for judge, unit in [("base", None), *trained.items()]:
+        need_known("trained: judge", judge, specs)
+        if unit is not None:
+            need_known("trained: no unit", unit, [name for name in known if name[:2] in stages])
+            check_fields(stages[unit[:2]], settings)
 
 
 def train(

@@ -58,6 +58,8 @@ def check_judges(*panels: Sequence[str | dict]) -> list[str]:
     specs = [spec for panel in panels for spec in panel]
     problems = []
     for spec in specs:
+        if isinstance(spec, dict) and not isinstance(spec.get("name", ""), str):
+            problems.append(f"judge {_id(spec)!r}: name: got {spec['name']!r}, expected str")
         try:
             check_id(_id(spec))
             registry.check("judge", JUDGES, _without_name(spec)[0])

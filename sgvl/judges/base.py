@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from sgvl.common.errors import InputError, nearest
 from sgvl.data import Sample
@@ -14,7 +14,8 @@ from sgvl.text import prompts, verdict
 if TYPE_CHECKING:
     from sgvl.policies.policy import Policy
 
-FORMS = ("full", "brief")  # of a policy: its document, or its clauses in one line
+Form = Literal["full", "brief"]
+FORMS = get_args(Form)  # of a policy: its document, or its clauses in one line
 
 
 class Judgement(NamedTuple):

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from sgvl.judges.base import Results, SpeakingJudge
+from sgvl.judges.base import Form, Results, SpeakingJudge
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.models.reply import Reply
-from sgvl.text import prompts
+from sgvl.text import prompts, verdict
 
 TOP = 20  # likeliest tokens requested at each place: the most that vLLM gives by default
 
@@ -55,16 +55,16 @@ class ServedJudge(SpeakingJudge):
         url: str = "http://localhost:8000/v1",
         id: str = "served",
         revision: str | None = None,
-        prompt: str = "reason",
-        policy_form: str = "brief",
-        parser: str = "answer",
+        prompt: prompts.JudgePrompt = "reason",
+        policy_form: Form = "brief",
+        parser: verdict.Parser = "answer",
         max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
         image_format: str = "PNG",
-        max_side: int = 0,
-        concurrency: int = 32,
-        timeout: float = 120.0,
-        max_retries: int = 5,
+        max_side: NonNegativeInt = 0,
+        concurrency: PositiveInt = 32,
+        timeout: PositiveFloat = 120.0,
+        max_retries: NonNegativeInt = 5,
         key_variable: str = "",
     ):
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)

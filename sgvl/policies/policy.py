@@ -25,6 +25,7 @@ no scene. Policies from published data, and most people's own, are of this kind.
 """
 
 import hashlib
+import os
 import re
 import reprlib
 import warnings
@@ -276,7 +277,7 @@ def load(source: str | Path) -> Policy:
     named = Path(source).suffix != ".md"
     by_name = {file.stem: file for file in reversed(_files())}
     path = by_name.get(str(source), POLICIES / f"{source}.md") if named else user_path(source)
-    if not path.is_file():
+    if not os.path.isfile(path):
         known = ", ".join(sorted(by_name))
         raise InputError(f"no policy file {path}: give a path to a .md file, or one of {known}")
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from sgvl.judges.base import Results
 from sgvl.models.endpoint import Endpoint, Requests
@@ -42,14 +42,14 @@ class ServedCaptioner(Captioner):
         name: str | None = None,
         image: bool = True,
         image_format: str = "JPEG",
-        max_side: int = 0,
+        max_side: NonNegativeInt = 0,
         image_tokens: int = 256,
         max_tokens: PositiveInt = 1024,
         temperature: float = 0.0,
         seed: int | None = None,
-        concurrency: int = 8,
-        timeout: float = 120.0,
-        max_retries: int = 5,
+        concurrency: PositiveInt = 8,
+        timeout: PositiveFloat = 120.0,
+        max_retries: NonNegativeInt = 5,
         key_variable: str = "",
     ):
         prompts.caption_prompt(prompt)

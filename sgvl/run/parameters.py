@@ -11,7 +11,10 @@ runs.
 
 import ast
 import json
+import math
+import re
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
@@ -24,8 +27,11 @@ from sgvl.common.paths import NOTEBOOKS
 from sgvl.common.strict_yaml import Loader
 from sgvl.common.types import mismatch
 
+HALF = re.compile("[\ud800-\udfff]")  # a surrogate without its other half
 LEAST = {"resamples": 100}  # whole numbers that may not be 0; fewer resamples give no interval
-_PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict}
+MOST = 2**32 - 1  # the largest seed that numpy takes
+COUNT = Annotated[int, Field(ge=0, le=MOST)]  # or a seed
+_PLAIN = {"int": COUNT, "float": float, "str": str, "bool": bool, "dict": dict}
 
 
 def read_notebook(path: Path) -> dict:
@@ -72,8 +78,8 @@ def declared(notebook: Path) -> type[BaseModel]:
             continue
         if name in fields:
             problems.append(f"{where}, line {line.lineno}: {name} is declared twice")
-        if annotation is int:  # a count or a seed
-            annotation = Annotated[int, Field(ge=LEAST.get(name, 0))]
+        if annotation is COUNT and name in LEAST:
+            annotation = Annotated[int, Field(ge=LEAST[name], le=MOST)]
         fields[name] = (annotation, default)
     if problems:
         raise InputError(problems)
@@ -185,18 +191,45 @@ def _injected(namespace: dict) -> list[str]:
 
 
 def _checked(model: type[BaseModel], values: dict, where: str) -> dict[str, Any]:
+    problems = dict(_not_plain(values))
     try:
-        return model.model_validate(values).model_dump()
+        whole = model.model_validate(values).model_dump()
     except ValidationError as error:
-        raise InputError(_explain(model, problem, where) for problem in error.errors()) from None
+        problems |= dict(_explain(model, problem) for problem in error.errors())
+    if problems:
+        raise InputError(f"{where}: {path}: {problem}" for path, problem in problems.items())
+    return whole
 
 
-def _explain(model: type[BaseModel], problem: dict, where: str) -> str:
+def _not_plain(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the place and the fault of what JSON, and so a record of this run, cannot hold."""
+    match value:
+        case dict():
+            for key, part in value.items():
+                if isinstance(key, str) and not HALF.search(key):
+                    yield from _not_plain(part, f"{path}.{key}".removeprefix("."))
+                else:
+                    yield f"{path}.{key!r}".removeprefix("."), "write the name as text, in quotes"
+        case list():
+            for index, part in enumerate(value):
+                yield from _not_plain(part, f"{path}.{index}")
+        case float() if not math.isfinite(value):
+            yield path, f"got {value}, expected a finite number"
+        case str() if HALF.search(value):
+            yield path, f"got {reprlib.repr(value)}, which holds half a character"
+        case None | bool() | int() | float() | str():
+            pass
+        case _:
+            yield path, f"got {reprlib.repr(value)}; write text in quotes"
+
+
+def _explain(model: type[BaseModel], problem: dict) -> tuple[str, str]:
+    """Return the place and the fault that pydantic found."""
     key = str(problem["loc"][0])
     path = ".".join(map(str, problem["loc"]))
     if key not in model.model_fields:
-        return f"{where}: {path}: no such parameter; {nearest(key, model.model_fields)}"
-    if problem["type"] == "greater_than_equal":
-        return f"{where}: {path}: got {problem['input']}, expected {problem['ctx']['ge']} or more"
-    expected = mismatch(problem["input"], model.model_fields[key].annotation)
-    return f"{where}: {path}: {expected}"
+        return path, f"no such parameter; {nearest(key, model.model_fields)}"
+    if limit := {"greater_than_equal": "more", "less_than_equal": "less"}.get(problem["type"]):
+        (bound,) = problem["ctx"].values()
+        return path, f"got {problem['input']}, expected {bound} or {limit}"
+    return path, mismatch(problem["input"], model.model_fields[key].annotation)

@@ -194,7 +194,7 @@ def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
     folders = []
     for part in _parts(parameters):
         match part:
-            case str() if (ROOT / part).is_file():
+            case str() if os.path.isfile(ROOT / part):
                 files.append(ROOT / part)
             case str() if _is_model(ROOT / part) and not (ROOT / part).is_relative_to(run):
                 folders.append(part)
@@ -205,7 +205,7 @@ def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+    return os.path.isfile(folder / "config.json")
 
 
 def _parts(value: object) -> Iterator[object]:

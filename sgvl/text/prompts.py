@@ -9,6 +9,7 @@ text, or where the text says ``<image 1>``.
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from sgvl.common.errors import need_known
 
@@ -33,6 +34,7 @@ JUDGE = {
         "list the categories that were violated on a second line, with commas between them."
     ),
 }
+JudgePrompt = Literal[tuple(JUDGE)]  # the type of an option that names one
 
 CAPTION = (
     "Describe the image.",

@@ -12,7 +12,7 @@ import json
 import re
 import string
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sgvl.common.errors import InputError
 
@@ -204,3 +204,4 @@ PARSERS: dict[str, Callable[[str], Parsed]] = {
     "llavaguard": _llavaguard,
     "llama_guard": _llama_guard,
 }
+Parser = Literal[tuple(PARSERS)]  # the type of an option that names one

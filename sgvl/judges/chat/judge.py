@@ -9,7 +9,7 @@ from os.path import commonprefix
 from pydantic import PositiveInt
 
 from sgvl.common.errors import InputError
-from sgvl.judges.base import Judgement, Results, SpeakingJudge
+from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge
 from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
 from sgvl.judges.chat.reader import Reader
 from sgvl.text import prompts, verdict
@@ -43,9 +43,9 @@ class ChatJudge(SpeakingJudge):
         id: str = "chat",
         model: str = "nano",
         revision: str | None = None,
-        prompt: str = "reason",
-        policy_form: str = "brief",
-        parser: str = "answer",
+        prompt: prompts.JudgePrompt = "reason",
+        policy_form: Form = "brief",
+        parser: verdict.Parser = "answer",
         max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
         batch_size: PositiveInt = 32,
