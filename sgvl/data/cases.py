@@ -1,6 +1,6 @@
 """The cases of a data set: each picture under its policies, with the right answer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +29,12 @@ class Cases(NamedTuple):
         """Return the different policies, in the order of their first case."""
         return list({policy.digest: policy for policy in self.policies}.values())
 
-    def with_pictures(self, samples: Iterable[Sample]) -> list[tuple[Sample, Policy]]:
-        """Return the cases as judges take them, (sample, policy), sample by sample."""
+    def with_pictures(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Policy]]:
+        """Yield the cases as judges take them, (sample, policy), sample by sample."""
         own: dict[str, list[Policy]] = {}
         for id_, policy in zip(self.table["id"], self.policies, strict=True):
             own.setdefault(id_, []).append(policy)
-        return [(sample, policy) for sample in samples for policy in own.get(sample.id, ())]
+        return ((sample, policy) for sample in samples for policy in own.get(sample.id, ()))
 
 
 def cases_of(dataset: Dataset, names: Sequence[str | Path] = ()) -> Cases:

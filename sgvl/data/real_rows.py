@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
 from sgvl.common.errors import InputError, nearest, raise_any
+from sgvl.data.arrow import join
 from sgvl.data.images import ImageError, load_image
 from sgvl.policies.policy import Policy
 from sgvl.text.verdict import SAFE, UNSAFE
@@ -54,27 +55,32 @@ def make_rows(
     pairs: Sequence[str] | None = None,
     origins: Sequence[str] | None = None,
     status: Sequence[str] | None = None,
+    places: Sequence[int] | None = None,
 ) -> Dataset:
     """Combine pictures and their labels, one entry per row, in the record shape.
 
     Parameters
     ----------
-    images : with a column ``image`` of files
+    images : with a column ``image`` of files, which are referred to and not copied
     where : data set and split, which open each error message
     status : by default every picture is decoded once to find it
+    places : which of ``images`` each row has; by default each its own
 
     Raises
     ------
     InputError
         For no rows, and for a picture that is labelled twice under one policy.
     """
-    if not len(images):
+    if not len(ids):
         raise InputError(f"{where}: 0 rows; there is nothing to judge")
     names = [policy.name for policy in policies]
     twice = [key for key, n in Counter(zip(ids, names, strict=True)).items() if n > 1]
     raise_any(f"{where}: {id_} is labelled twice under {name}; keep one row" for id_, name in twice)
-    rows = len(images)
+    rows = len(ids)
     images = images.select_columns("image").cast_column("image", Image(decode=False))
+    if status is None:
+        of_file = [picture_status(row["image"]) for row in images]
+        status = of_file if places is None else [of_file[place] for place in places]
     columns = {
         "id": ids,
         "source": [source] * rows,
@@ -84,11 +90,11 @@ def make_rows(
         "pair": pairs or ids,
         "policy": [policy.model_dump_json(by_alias=True) for policy in policies],
         "label": [LABEL.str2int(label) for label in labels],
-        "status": status or [picture_status(row["image"]) for row in images],
+        "status": status,
     }
-    for name, values in columns.items():
-        images = images.add_column(name, list(values), feature=FEATURES[name])
-    return images.select_columns(list(FEATURES)).cast_column("image", Image())
+    own = Features({name: FEATURES[name] for name in columns})
+    joined = join(images, {name: list(values) for name, values in columns.items()}, places, own)
+    return joined.select_columns(list(FEATURES)).cast_column("image", Image())
 
 
 def concatenate(parts: Sequence[Dataset]) -> Dataset:
@@ -96,10 +102,10 @@ def concatenate(parts: Sequence[Dataset]) -> Dataset:
     return concatenate_datasets(parts).select_columns(list(FEATURES))
 
 
-def picture_status(file: dict) -> str:
+def picture_status(file: dict | None) -> str:
     """Decode a picture under the limits of ``sgvl.data.images``; return "ok" or the error kind."""
     try:
-        load_image(file["bytes"])
+        load_image(file["bytes"] if file else b"")
     except ImageError as error:
         return error.kind
     return OK

@@ -1,7 +1,8 @@
 """Data sets on disk: one Parquet file each, and a manifest of digests that ``read`` checks."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from datasets import Dataset, Image, disable_progress_bars
 from sgvl import __version__
 from sgvl.common.errors import InputError, need_known
 from sgvl.common.files import sha256
-from sgvl.data import Sample
+from sgvl.data import Sample, arrow
 from sgvl.data.images import load_image
 from sgvl.data.real_rows import OK
 from sgvl.policies.policy import Policy
@@ -49,9 +50,7 @@ def read(name: str, folder: Path) -> Dataset:
     need_known(f"{folder}, written by {writer}: no data set", name, sets)
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
         raise InputError(f"{path} is not the file of its manifest; write it again")
-    # A cache by digest: the library's own goes by path and time, and could be stale.
-    cache = folder / ".cache" / sets[name]["sha256"][:16]
-    return Dataset.from_parquet(str(path), cache_dir=str(cache))
+    return arrow.open_parquet(path, sets[name]["sha256"])
 
 
 def even_indices(rows: int, wanted: int, group: int = 1) -> list[int]:
@@ -97,17 +96,43 @@ def some_pairs(dataset: Dataset, wanted: int) -> Dataset:
     return dataset.select([i for i, pair in enumerate(dataset["pair"]) if pair in chosen])
 
 
-def samples(dataset: Dataset) -> list[Sample]:
-    """Decode the pictures of a data set, each once, for a judge; drawn scenes have their tags.
+class Lazy(Sequence):
+    """A sequence of ``length`` items, each made by ``make(index)`` when it is read."""
 
-    Raises ImageError for a picture outside the limits of ``sgvl.data.images``.
+    def __init__(self, length: int, make: Callable):
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int | slice):
+        chosen = range(self._length)[index]
+        return list(map(self._make, chosen)) if isinstance(index, slice) else self._make(chosen)
+
+
+def samples(dataset: Dataset) -> Sequence[Sample]:
+    """Return the pictures of a data set, each once, for a judge; drawn scenes have their tags.
+
+    A picture is decoded when it is read, so that a large set need not fit in memory. This raises
+    ImageError for a picture outside the limits of ``sgvl.data.images``.
     """
+    ids, sample = list(dict.fromkeys(dataset["id"])), _opener(dataset)
+    return Lazy(len(ids), lambda k: sample(ids[k]))
+
+
+def _opener(dataset: Dataset) -> Callable[[str], Sample]:
+    """Return a function that decodes the picture of an id; it keeps the last one."""
     known = [name for name in ("id", "image", "tags") if name in dataset.column_names]
-    files = {row["id"]: row for row in without_decoding(dataset.select_columns(known))}
-    return [
-        Sample(id_, load_image(row["image"]["bytes"], name=id_), frozenset(row.get("tags", ())))
-        for id_, row in files.items()
-    ]
+    rows = without_decoding(dataset.select_columns(known))
+    places = {id_: place for place, id_ in enumerate(rows["id"])}
+
+    @lru_cache(maxsize=1)
+    def sample(id_: str) -> Sample:
+        row = rows[places[id_]]
+        image = load_image(row["image"]["bytes"], name=id_)
+        return Sample(id_, image, frozenset(row.get("tags", ())))
+
+    return sample
 
 
 def without_decoding(dataset: Dataset) -> Dataset:
@@ -115,15 +140,31 @@ def without_decoding(dataset: Dataset) -> Dataset:
     return dataset.cast_column("image", Image(decode=False))
 
 
-def from_rows(rows: Iterable[dict]) -> Dataset:
-    """Build a data set from rows of another one, whose pictures may be undecoded files."""
-    return Dataset.from_list(list(rows)).cast_column("image", Image())
+def beside_pictures(
+    dataset: Dataset, rows: Iterable[dict], places: Sequence[int] | None = None
+) -> Dataset:
+    """Build a data set of rows beside pictures of another one, which are not copied.
+
+    Parameters
+    ----------
+    rows : of the new set, without their pictures
+    places : the row of ``dataset`` whose picture each of them has; by default its own
+    """
+    rows = list(rows)
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return arrow.join(dataset.select_columns("image"), columns, places)
 
 
-def policy_cases(dataset: Dataset) -> list[tuple[Sample, Policy]]:
-    """Return (picture, policy) for each row of a set whose rows have a policy."""
-    by_id = {sample.id: sample for sample in samples(dataset)}
-    return [(by_id[id_], p) for id_, p in zip(dataset["id"], policies(dataset), strict=True)]
+def policy_cases(
+    dataset: Dataset, own: Sequence[Policy] | None = None
+) -> Sequence[tuple[Sample, Policy]]:
+    """Return (picture, policy) for each row: its own policy, or that of ``own``.
+
+    Pictures are decoded when they are read.
+    """
+    own = policies(dataset) if own is None else own
+    ids, sample = list(dataset["id"]), _opener(dataset)
+    return Lazy(len(ids), lambda row: (sample(ids[row]), own[row]))
 
 
 def policies(dataset: Dataset) -> list[Policy]:

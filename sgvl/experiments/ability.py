@@ -3,7 +3,7 @@
 Both are measured before and after training, with the same pictures and the same requests.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 from datasets import Dataset
@@ -19,10 +19,10 @@ QUESTIONS = ["id", "task", "category", "given", "right", "unparseable"]
 THINGS = ["id", "thing", "group", "caption", "right"]
 
 # Sends (sample, text) requests to one judge and returns its replies, as ``judges.ask_all`` does.
-Ask = Callable[[list], list[dict]]
+Ask = Callable[[Iterable], list[dict]]
 
 
-def naming(ask: Ask, samples: Sequence[Sample]) -> pd.DataFrame:
+def naming(ask: Ask, samples: Iterable[Sample]) -> pd.DataFrame:
     """Ask for captions of drawn scenes and check which things they name.
 
     Returns
@@ -30,15 +30,18 @@ def naming(ask: Ask, samples: Sequence[Sample]) -> pd.DataFrame:
     DataFrame
         One row a thing: id, thing, group, caption, and whether the caption names it (right).
     """
-    captions = {row["id"]: row["reply"] for row in ask([(s, CAPTION[0]) for s in samples])}
-    rows = []
-    for sample in samples:
-        if sample.id not in captions:  # another worker's
-            continue
-        caption = captions[sample.id]
+    tags, rows = {}, []
+
+    def requests() -> Iterator[tuple[Sample, str]]:
+        for sample in samples:
+            tags[sample.id] = sample.tags
+            yield sample, CAPTION[0]
+
+    captions = {row["id"]: row["reply"] for row in ask(requests())}
+    for id_, caption in captions.items():  # without those of other workers
         words = f" {caption.replace(',', ' ').replace('.', ' ')} "
-        for thing in sorted(set(sample.tags) - set(PLACES)):
-            rows.append((sample.id, thing, group(thing), caption, f" {thing} " in words))
+        for thing in sorted(set(tags[id_]) - set(PLACES)):
+            rows.append((id_, thing, group(thing), caption, f" {thing} " in words))
     return pd.DataFrame(rows, columns=THINGS)
 
 
@@ -69,9 +72,9 @@ def answering(ask: Ask, rows: Dataset, convention: str = "vlmevalkit") -> pd.Dat
     return pd.DataFrame(answers, columns=QUESTIONS)
 
 
-def _drawn_requests(rows: Dataset, convention: str) -> list[tuple[Sample, str]]:
+def _drawn_requests(rows: Dataset, convention: str) -> Iterator[tuple[Sample, str]]:
     questions = dict(zip(rows["id"], rows["question"], strict=True))
-    return [(sample, questions[sample.id]) for sample in store.samples(rows)]
+    return ((sample, questions[sample.id]) for sample in store.samples(rows))
 
 
 def _check_drawn(row: dict, reply: str, convention: str) -> tuple:

@@ -205,8 +205,7 @@ def ask_judge(
         frames["controls"] = controls.blind_answers(ask, samples, cases)
     if sets.content:
         frames["content"] = _by_category(ask, sets.content)
-        alone = [s for s in store.samples(sets.content) if len(s.tags) == 2][:single]
-        if alone:
+        if alone := _alone(sets.content, single):
             frames["inversion"] = inversion.ask_both_ways(ask, alone, load_all())
     for name, rows in {"own": sets.own, **sets.following}.items():
         if rows:
@@ -303,13 +302,17 @@ def _about(judge: Judge, asked_about: str) -> dict:
 
 def _by_category(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
     """Ask about pictures under one policy; their category stands in the column policy."""
-    policies = _policies(rows)
-    samples = {sample.id: sample for sample in store.samples(rows)}
-    cases = [(samples[id], policy) for id, policy in zip(rows["id"], policies, strict=True)]
-    answers = _frame(ask(cases))
+    answers = _frame(ask(store.policy_cases(rows, _policies(rows))))
     about = rows.select_columns(["id", "category"]).to_pandas().assign(label=store.labels(rows))
     answers = answers.drop(columns="policy").merge(about, on="id")
     return answers.rename(columns={"category": "policy"}).assign(pair=answers["id"])
+
+
+def _alone(content: Dataset, wanted: int) -> Sequence[Sample]:
+    """Return the first drawn pictures of one thing in its place."""
+    tags = content["tags"] if "tags" in content.column_names else []
+    places = [place for place, own in enumerate(tags) if len(set(own)) == 2]
+    return store.samples(content.select(places[:wanted]))
 
 
 def _policies(rows: Dataset) -> list[Policy]:

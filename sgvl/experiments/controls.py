@@ -202,7 +202,7 @@ def blind_answers(ask: Ask, samples: Sequence[Sample], cases: Cases) -> pd.DataF
     # One picture belongs to one worker, so there is an answer for every policy or for none.
     answers = ask([(BLANK_SAMPLE, policy) for policy in policies])
     by_policy = {p.digest: row["verdict"] for p, row in zip(policies, answers, strict=False)}
-    by_picture = {row["id"]: row["verdict"] for row in ask([(s, BLANK_POLICY) for s in samples])}
+    by_picture = {row["id"]: row["verdict"] for row in ask((s, BLANK_POLICY) for s in samples)}
     return cases.table.assign(
         no_picture=[by_policy.get(policy.digest) for policy in cases.policies],
         no_policy=cases.table["id"].map(by_picture),

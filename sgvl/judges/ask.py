@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sgvl.policies.policy import Policy
 
 PATIENCE = 20  # failures in a row that end a run: then it is not the request
+PIXELS = 250_000_000  # of pictures in memory at a time, 0.75 GB: 20 photographs of 12 megapixels
 LISTED = 3  # errors that a message lists in full
 REPLY = ("reply", "finish")  # stored fields of a reply to a plain request
 
@@ -94,6 +95,7 @@ def ask_all(
             requests += [request._replace(content=None) for request in batch]
             if progress:
                 progress(len({id(request.content[0]) for request in batch}))
+            del batch  # its pictures, before the next ones are decoded
         if errors:
             raise InputError(_problems(judge, requests, errors))
         return [
@@ -175,15 +177,20 @@ def _peek(cases: Iterable) -> tuple[object, Iterator]:
 def _batches(
     judge: Judge, cases: Iterable[tuple], pictures: int, takes: Callable[[str], bool]
 ) -> Iterator[list[Request]]:
-    """Yield the requests of this worker, those of ``pictures`` pictures at a time."""
-    batch, n, before, digest = [], 0, None, ""
+    """Yield the requests of this worker, those of ``pictures`` pictures at a time.
+
+    Fewer at a time, where they have more than ``PIXELS`` together.
+    """
+    batch, n, pixels, before, digest = [], 0, 0, None, ""
     for sample, question in cases:
         if sample is not before:
             before, digest = sample, _content_digest(judge, sample)
-            if n == pictures:
+            if n == pictures or pixels > PIXELS:
                 yield batch
-                batch, n = [], 0
-            n += takes(digest)
+                batch, n, pixels = [], 0, 0
+            if takes(digest):
+                n += 1
+                pixels += sum(image.width * image.height for image in _images(sample))
         if takes(digest):
             batch.append(_request(sample, question, digest))
     if batch:
@@ -199,11 +206,14 @@ def _request(sample: Sample, question, digest: str) -> Request:
 
 def _content_digest(judge: Judge, sample: Sample) -> str:
     """Return the digest of what a judge gets of a sample: pictures, and tags if it reads them."""
-    images = sample.image if isinstance(sample.image, list) else [sample.image]
-    digest = " ".join(map(image_digest, images))
+    digest = " ".join(map(image_digest, _images(sample)))
     if not judge.reads_tags:
         return digest
     return hashlib.sha256("\n".join([digest, *sorted(sample.tags)]).encode()).hexdigest()
+
+
+def _images(sample: Sample) -> list:
+    return sample.image if isinstance(sample.image, list) else [sample.image]
 
 
 def _row(records: Records, request: Request, answer: Judgement | Reply) -> dict:

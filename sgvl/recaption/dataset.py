@@ -36,6 +36,8 @@ def to_dataset(
     """
     from datasets import concatenate_datasets
 
+    from sgvl.data import arrow
+
     position = {id_: row for row, id_ in enumerate(pictures["id"])}
     columns = [name for name in ("id", "image", "tags") if name in pictures.column_names]
     pictures, parts = pictures.select_columns(columns), []
@@ -45,15 +47,14 @@ def to_dataset(
             for item, row in zip(items, rows, strict=True)
             if row["status"] == OK
         ]
-        part = pictures.select([position[item.id] for item, _ in pairs])
-        for name, texts in {
+        columns = {
             "caption": [item.caption for item, _ in pairs],
             "recaption": [text for _, text in pairs],
             "recaptioner": [captioner.name] * len(pairs),
             "prompt": [captioner.prompt] * len(pairs),
-        }.items():
-            part = part.add_column(name, texts)
-        parts += [part] if pairs else []
+        }
+        places = [position[item.id] for item, _ in pairs]
+        parts += [arrow.join(pictures, columns, places)] if pairs else []
     if not parts:
         raise InputError("no recaption is usable: there is nothing to save; see the counts above")
     return concatenate_datasets(parts)

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from sgvl.common.errors import InputError
-from sgvl.data import store
+from sgvl.data import arrow, store
 from sgvl.judges import ask_all, check_judges
 from sgvl.judges.base import SpeakingJudge
 from sgvl.policies.concepts import CATEGORIES
@@ -76,17 +76,17 @@ def _replies_to_policies(
     harmless = [c.name for c in CATEGORIES.values() if c.group != "harmful"]
     policies = [fill(rng, mixed_skeleton(rng, longest=12), harmless) for _ in chosen["id"]]
     answers = ask_all(judge, zip(store.samples(chosen), policies, strict=True), folder)
-    rows = [
-        {"id": row["id"], "image": row["image"]}
-        | {"request": judge.request(policy), "reply": answer["reply"]}
-        for row, policy, answer in zip(
-            store.without_decoding(chosen), policies, answers, strict=True
-        )
+    requests = map(judge.request, policies)
+    replies = [
+        (place, request, answer["reply"])
+        for place, (request, answer) in enumerate(zip(requests, answers, strict=True))
         if answer["verdict"] != UNPARSEABLE
     ]
-    if not rows:
+    if not replies:
         raise InputError(f"{judge.id}: none of {len(answers)} replies to replay has a verdict")
-    return store.from_rows(rows)
+    places, requests, texts = map(list, zip(*replies, strict=True))
+    pictures = chosen.select_columns(["id", "image"])
+    return arrow.join(pictures, {"request": requests, "reply": texts}, places)
 
 
 def _replies_to_questions(judge: SpeakingJudge, per_task: int, folder: Path, seed: int) -> Dataset:
@@ -94,4 +94,4 @@ def _replies_to_questions(judge: SpeakingJudge, per_task: int, folder: Path, see
     questions = sets.general(seed, per_task, split="train").rename_column("question", "request")
     cases = zip(store.samples(questions), questions["request"], strict=True)
     replies = [answer["reply"] for answer in ask_all(judge, cases, folder)]
-    return questions.select_columns(["id", "image", "request"]).add_column("reply", replies)
+    return arrow.join(questions.select_columns(["id", "image", "request"]), {"reply": replies})

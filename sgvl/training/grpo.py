@@ -42,11 +42,10 @@ def rows_of(variant: str, folder: Path) -> Dataset:
     return under(rows, load_all(LEVELS if variant == "rl_safeedit" else [variant]))
 
 
-def prompt_row(image, policy: Policy, label: str, id: str) -> dict:
+def prompt_row(policy: Policy, label: str, id: str) -> dict:
     """Make one prompt, with the columns that the reward reads: label, policy, id."""
     prompt = prompts.judge_prompt(policy.render("brief"))
     return {
-        "image": image,
         "prompt": [{"role": "user", "content": prompt}],
         "label": label,
         "policy": policy.name,
@@ -56,19 +55,19 @@ def prompt_row(image, policy: Policy, label: str, id: str) -> dict:
 
 def conditioned(rows: Dataset) -> Dataset:
     """Make one prompt of each row of a data set whose rows bring their own policy and label."""
-    cases = zip(store.without_decoding(rows), store.policies(rows), store.labels(rows), strict=True)
-    return store.from_rows(
-        prompt_row(row["image"], policy, label, row["id"]) for row, policy, label in cases
-    )
+    cases = zip(store.policies(rows), store.labels(rows), rows["id"], strict=True)
+    return store.beside_pictures(rows, (prompt_row(*case) for case in cases))
 
 
 def under(rows: Dataset, policies: list[Policy]) -> Dataset:
     """Make a prompt of every drawn picture under each policy, with the exact label."""
-    return store.from_rows(
-        prompt_row(row["image"], p, p.label(row["tags"]).label, f"{row['id']}-{p.name}")
-        for row in store.without_decoding(rows)
-        for p in policies
+    texts = (
+        prompt_row(policy, policy.label(row["tags"]).label, f"{row['id']}-{policy.name}")
+        for row in rows.select_columns(["tags", "id"])
+        for policy in policies
     )
+    places = [place for place in range(len(rows)) for _ in policies]
+    return store.beside_pictures(rows, texts, places)
 
 
 def shuffled(rows: Dataset, seed: int) -> Dataset:

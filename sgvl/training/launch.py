@@ -16,6 +16,8 @@ import pandas as pd
 from datasets import Dataset
 
 from sgvl.common.errors import InputError, nearest
+from sgvl.common.files import sha256
+from sgvl.data import arrow
 from sgvl.training import grpo, sft, trainer
 
 STAGES = {"sft": sft.train, "grpo": grpo.train}
@@ -79,7 +81,8 @@ def command(processes: int, layout: str) -> list[str]:
 def train_rank(job_folder: Path) -> None:
     """Train as one process of the job that ``train`` has written to ``job_folder``."""
     job = json.loads((job_folder / "job.json").read_text(encoding="utf-8"))
-    rows = Dataset.from_parquet(str(job_folder / "rows.parquet"))
+    file = job_folder / "rows.parquet"
+    rows = arrow.open_parquet(file, sha256(file))
     STAGES[job.pop("stage")](rows, **job | {"folder": Path(job["folder"])})
 
 

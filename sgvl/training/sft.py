@@ -58,15 +58,12 @@ def parts_of(variant: str, folder: Path, replay: bool = False) -> dict[str, Data
     else:
         parts = {f"verdicts under {variant}": classify(rows, load(variant))}
     if replay:
-        stored = store.without_decoding(store.read("replay", folder / "recaption"))
-        policies = [row for row in stored if not row["id"].startswith("general-")]
-        questions = [row for row in stored if row["id"].startswith("general-")]
-        for name, part in {"policies": policies, "questions": questions}.items():
-            if part:
-                parts[f"replay: own replies to {name}"] = store.from_rows(
-                    training_row(row["image"], row["request"], row["reply"], row["id"])
-                    for row in part
-                )
+        stored = store.read("replay", folder / "recaption")
+        asked = [id_.startswith("general-") for id_ in stored["id"]]
+        for name, questions in {"policies": False, "questions": True}.items():
+            places = [place for place, question in enumerate(asked) if question == questions]
+            if places:
+                parts[f"replay: own replies to {name}"] = replies(stored.select(places))
     return parts
 
 
@@ -87,11 +84,10 @@ def overview(parts: dict[str, Dataset]) -> pd.DataFrame:
     ).set_axis(list(parts))
 
 
-def training_row(image, prompt: str, completion: str, id: str) -> dict:
-    """Make one training row in TRL's conversational form; the image goes before the prompt."""
+def training_row(prompt: str, completion: str, id: str) -> dict:
+    """Make one training row in TRL's conversational form; its image goes before the prompt."""
     user, assistant = {"role": "user"}, {"role": "assistant"}
     return {
-        "image": image,
         "prompt": [user | {"content": prompt}],
         "completion": [assistant | {"content": completion}],
         "id": id,
@@ -100,11 +96,21 @@ def training_row(image, prompt: str, completion: str, id: str) -> dict:
 
 def captions(rows: Dataset, column: str) -> Dataset:
     """Make rows that teach the captions in ``column``, with the caption prompts by turns."""
-    return store.from_rows(
-        training_row(
-            row["image"], prompts.CAPTION[i % len(prompts.CAPTION)], row[column], row["id"]
-        )
-        for i, row in enumerate(store.without_decoding(rows))
+    texts = enumerate(zip(rows[column], rows["id"], strict=True))
+    return store.beside_pictures(
+        rows,
+        (
+            training_row(prompts.CAPTION[i % len(prompts.CAPTION)], text, id_)
+            for i, (text, id_) in texts
+        ),
+    )
+
+
+def replies(rows: Dataset) -> Dataset:
+    """Make rows that teach the replies of 02_recaption to their requests again."""
+    texts = rows.select_columns(["request", "reply", "id"])
+    return store.beside_pictures(
+        rows, (training_row(row["request"], row["reply"], row["id"]) for row in texts)
     )
 
 
@@ -116,9 +122,12 @@ def edited(captions: Dataset) -> Dataset:
 def classify(rows: Dataset, policy: Policy) -> Dataset:
     """Make rows that teach bare verdicts under one policy, as for a guard of one taxonomy."""
     prompt = prompts.judge_prompt(policy.render("brief"))
-    return store.from_rows(
-        training_row(row["image"], prompt, f"Answer: {policy.label(row['tags']).label}", row["id"])
-        for row in store.without_decoding(rows)
+    return store.beside_pictures(
+        rows,
+        (
+            training_row(prompt, f"Answer: {policy.label(row['tags']).label}", row["id"])
+            for row in rows.select_columns(["tags", "id"])
+        ),
     )
 
 
@@ -127,14 +136,17 @@ def taxonomy(rows: Dataset) -> Dataset:
 
     Each row brings its own policy: the nine categories, some of them declared as not violating.
     """
-    return store.from_rows(
-        training_row(
-            row["image"],
-            prompts.judge_prompt(policy.render("brief"), "taxonomy"),
-            rating(policy, row["tags"]),
-            row["id"],
-        )
-        for row, policy in zip(store.without_decoding(rows), store.policies(rows), strict=True)
+    own = zip(rows.select_columns(["tags", "id"]), store.policies(rows), strict=True)
+    return store.beside_pictures(
+        rows,
+        (
+            training_row(
+                prompts.judge_prompt(policy.render("brief"), "taxonomy"),
+                rating(policy, row["tags"]),
+                row["id"],
+            )
+            for row, policy in own
+        ),
     )
 
 

@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets import Dataset, Features, Image
+from datasets import Dataset
 
 from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.common.paths import user_path
-from sgvl.data.images import ImageError, file_inside, load_image
-from sgvl.data.real_rows import OK, make_rows
+from sgvl.data.arrow import write_files
+from sgvl.data.images import ImageError, file_inside
+from sgvl.data.real_rows import make_rows
 from sgvl.policies.policy import load_all
 from sgvl.text.verdict import SAFE, UNSAFE
 
@@ -32,8 +33,7 @@ SEPARATORS = ",;\t|"
 def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     """Load the pictures that a file of labels names, in the record shape.
 
-    All pictures are in memory until they are saved. One that exists and cannot be decoded keeps
-    its row, with the reason as its status.
+    A picture that exists and cannot be decoded keeps its row, with the reason as its status.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     problems += [] if rules else [f"{file}: name the policies of the labels under `policies`"]
     raise_any(problems)
     only = next(iter(rules)) if len(rules) == 1 else None
-    rows, files, status = [], [], []
+    rows = []
+    files: dict[tuple, Path] = {}  # each once
     by_id: dict[str, tuple] = {}  # the file of each id, its path and line
     judged: dict[tuple, int] = {}  # the line of each picture and policy
     for line, cells in _lines(file, problems):
@@ -68,17 +69,12 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         if not isinstance(row.get("image"), str):
             continue
         image = row["image"].replace("\\", "/")
-        kind, content = OK, None
         try:
             picture = file_inside(image, root, image)
-            content = picture.read_bytes()
-            load_image(content, name=image)
         except ImageError as error:
-            kind = error.kind
-            problems += [f"{file}, line {line}: {error}"] if kind in ("path", "missing") else []
-        except OSError:
-            kind = "image_decode"
-        if wrong or kind in ("path", "missing"):
+            problems.append(f"{file}, line {line}: {error}")
+            continue
+        if wrong:
             continue
         row = {"id": str(PurePosixPath(image))} | row
         stat = picture.stat()
@@ -90,12 +86,12 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         elif (earlier := judged.setdefault((same, row["policy"]), line)) != line:
             where = f"{file}, lines {earlier} and {line}"
             problems.append(f"{where}: {image} is labelled twice under {row['policy']}; keep one")
-        files.append(content and {"bytes": content, "path": None})
-        rows.append(row | {"split": row["split"].strip().lower()})
-        status.append(kind)
+        files.setdefault(same, picture)
+        rows.append(row | {"split": row["split"].strip().lower(), "file": same})
     raise_any(problems)
+    places = {same: place for place, same in enumerate(files)}
     return make_rows(
-        Dataset.from_dict({"image": files}, Features({"image": Image(decode=False)})),
+        write_files(files.values()),
         str(file),
         ids=[row["id"] for row in rows],
         source=root.name,
@@ -104,7 +100,7 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         labels=[row["label"] for row in rows],
         categories=[row["category"] for row in rows],
         pairs=[row.get("pair", row["id"]) for row in rows],
-        status=status,
+        places=[places[row["file"]] for row in rows],
     )
 
 

@@ -24,6 +24,7 @@ from string import ascii_uppercase
 from datasets import Dataset, Features, Image, List, Value
 
 from sgvl.common.errors import InputError, need_known, raise_any
+from sgvl.data.arrow import write_rows
 from sgvl.data.real_rows import OK, need_columns, picture_status, warn_of_counts
 from sgvl.data.sources import hub
 
@@ -68,32 +69,32 @@ def load(benchmark: str, revision: str = "main") -> Dataset:
             if column.startswith("image"):
                 published = published.cast_column(column, Image(decode=False))
     needed, read = READERS[benchmark]
-    rows = []
-    for k, row in enumerate(published):
-        if k == 0:
-            need_columns(list(row), needed, source)
-        try:
-            rows.append(
-                {"id": f"{benchmark}-{k}", "category": "", "source": source, "set": benchmark}
-                | read(row)
-            )
-        except (ValueError, SyntaxError, TypeError, AttributeError) as error:
-            raise InputError(f"{source}, row {k}: not as published: {error}") from None
-    raise_any([] if rows else [f"{source}: 0 rows; there is nothing to ask"])
-    raise_any(
-        f"{source}, row {k}: answer {row['answer']!r}; allowed: "
-        f"{', '.join(ascii_uppercase[: len(row['options'])])}"
-        for k, row in enumerate(rows)
-        if row["options"] and row["answer"] not in ascii_uppercase[: len(row["options"])]
-    )
-    raise_any(
-        f"{source}, row {k}: a picture cannot be judged ({status})"
-        for k, row in enumerate(rows)
-        for status in map(picture_status, row["images"])
-        if status != OK
-    )
-    warn_of_counts(source, {benchmark: len(rows)}, {benchmark: ROWS[benchmark]})
-    return Dataset.from_list(rows, features=FEATURES)
+    problems: list[str] = []
+
+    def rows() -> Iterator[dict]:
+        for k, row in enumerate(published):
+            if k == 0:
+                need_columns(list(row), needed, source)
+            try:
+                question = {"id": f"{benchmark}-{k}", "category": "", **read(row)}
+            except (ValueError, SyntaxError, TypeError, AttributeError) as error:
+                raise InputError(f"{source}, row {k}: not as published: {error}") from None
+            problems.extend(f"{source}, row {k}: {problem}" for problem in _problems(question))
+            yield question | {"source": source, "set": benchmark}
+
+    questions = write_rows(rows(), FEATURES)
+    raise_any(problems if len(questions) else [f"{source}: 0 rows; there is nothing to ask"])
+    warn_of_counts(source, {benchmark: len(questions)}, {benchmark: ROWS[benchmark]})
+    return questions
+
+
+def _problems(question: dict) -> Iterator[str]:
+    letters = ascii_uppercase[: len(question["options"])]
+    if letters and question["answer"] not in letters:
+        yield f"answer {question['answer']!r}; allowed: {', '.join(letters)}"
+    for status in map(picture_status, question["images"]):
+        if status != OK:
+            yield f"a picture cannot be judged ({status})"
 
 
 def _mmmu(row: dict) -> dict:
@@ -159,12 +160,14 @@ def _images(row: dict, most: int) -> list[dict]:
 
 def _tsv(file: Path, source: str) -> Iterator[dict]:
     """Yield the rows of a table with base64 pictures, which exceed csv's default limit per cell."""
-    csv.field_size_limit(2**31 - 1)
+    limit = csv.field_size_limit(2**31 - 1)
     try:
         with file.open(encoding="utf-8", newline="") as text:
             yield from csv.DictReader(text, delimiter="\t")
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{source}: {file.name} is no table: {error}") from None
+    finally:
+        csv.field_size_limit(limit)  # it is one for the whole process
 
 
 READERS: dict[str, tuple[tuple[str, ...], Callable]] = {

@@ -9,11 +9,11 @@ category, so that it turns safe; ``_v3`` has one that exempts other categories.
 from collections.abc import Iterable
 
 import pandas as pd
-from datasets import Dataset, Features, Image
+from datasets import Dataset
 
 from sgvl.common.errors import InputError, need_known, raise_any
 from sgvl.common.paths import DOWNLOADS
-from sgvl.data import real_rows
+from sgvl.data import arrow, real_rows
 from sgvl.data.sources import hub
 from sgvl.data.sources.fetch import Fetched, fetch_all
 from sgvl.policies.policy import Policy
@@ -58,9 +58,9 @@ def load(
     urls = list(rows["url"])
     fetched = _pictures(urls, pause, private)
     results = [fetched[url] for url in urls]
-    images = [{"bytes": r.path.read_bytes()} if r.path else None for r in results]
+    places = {path: k for k, path in enumerate(dict.fromkeys(r.path for r in results))}
     return real_rows.make_rows(
-        Dataset.from_dict({"image": images}, Features({"image": Image(decode=False)})),
+        arrow.write_files(places),
         where,
         ids=list(rows["id"]),
         source=source,
@@ -70,6 +70,7 @@ def load(
         categories=list(rows["category"]),
         pairs=urls,
         status=[result.status for result in results],
+        places=[places[result.path] for result in results],
     )
 
 

@@ -1,0 +1,114 @@
+"""Rows with pictures in Arrow files, of which the system maps into memory what is being read.
+
+A set of pictures can be larger than memory, and one Arrow array holds 2 GiB at most. So pictures
+are written one after another, and rows that share a picture refer to it.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetInfo, Features, Image
+from datasets.arrow_writer import ArrowWriter
+from datasets.fingerprint import get_temporary_cache_files_directory
+
+from sgvl.common.files import sha256
+
+TOGETHER = 100, 2**26  # rows and bytes of a batch in a file: the smaller of both
+
+
+def write_rows(rows: Iterable[dict], features: Features) -> Dataset:
+    """Write rows to a temporary file as they come, and return them as a data set.
+
+    The file is removed when the process ends; ``TMPDIR`` says where there is room for it.
+    """
+    file = Path(get_temporary_cache_files_directory()) / f"{uuid4().hex}.arrow"
+    with ArrowWriter(features=features, path=str(file), writer_batch_size=16) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+    return Dataset.from_file(str(file))
+
+
+def write_files(files: Iterable[Path | None]) -> Dataset:
+    """Write files to a column ``image`` as ``write_rows`` does.
+
+    There is no image for None, and for a file that is empty or cannot be read.
+    """
+
+    def image(file: Path | None) -> dict | None:
+        with suppress(OSError):
+            if content := file and file.read_bytes():
+                return {"bytes": content, "path": None}
+        return None
+
+    features = Features({"image": Image(decode=False)})
+    return write_rows(({"image": image(file)} for file in files), features)
+
+
+def join(
+    pictures: Dataset,
+    columns: Mapping[str, Sequence],
+    places: Sequence[int] | None = None,
+    features: Features | None = None,
+) -> Dataset:
+    """Add columns to pictures without a copy of these.
+
+    Parameters
+    ----------
+    columns : values by name, one for each row of the result
+    places : which of ``pictures`` each row of the result has; by default all of them, in order
+    features : of ``columns``; by default inferred
+    """
+    added = Dataset.from_dict(dict(columns), features)
+    own = pictures if places is None else pictures.select(places)
+    table = own.with_format("arrow")[:]  # slices of the file
+    for name in added.column_names:
+        table = table.append_column(name, added.data.column(name))
+    info = DatasetInfo(features=Features({**pictures.features, **added.features}))
+    # The library's own fingerprint would read every byte.
+    return Dataset(table, info, fingerprint=uuid4().hex)
+
+
+def open_parquet(path: Path, digest: str) -> Dataset:
+    """Open a Parquet file of this digest through its copy in Arrow's format, in ``.cache``.
+
+    The copy is compared with the digest that was noted when it was written; one that is not there,
+    or was changed or cut since, is written again.
+    """
+    copy = path.parent / ".cache" / f"{path.stem}.arrow"
+    note = copy.with_suffix(".json")
+    if not copy.is_file() or _read(note) != {"parquet": digest, "arrow": sha256(copy)}:
+        copy.parent.mkdir(exist_ok=True)
+        fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
+        _convert(path, fresh)
+        noted = note.with_name(f"{note.name}.{os.getpid()}")
+        noted.write_text(json.dumps({"parquet": digest, "arrow": sha256(fresh)}), encoding="utf-8")
+        fresh.replace(copy)
+        noted.replace(note)
+    return Dataset.from_file(str(copy))
+
+
+def _read(note: Path) -> object:
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _convert(path: Path, copy: Path) -> None:
+    with pq.ParquetFile(path) as parquet:
+        rows, most = TOGETHER
+        own = path.stat().st_size // max(1, parquet.metadata.num_rows)  # bytes of a row
+        batches = parquet.iter_batches(max(1, min(rows, most // max(1, own))))
+        with (
+            pa.OSFile(str(copy), "wb") as file,
+            pa.ipc.new_stream(file, parquet.schema_arrow) as to,
+        ):
+            for batch in batches:
+                to.write_batch(batch)
