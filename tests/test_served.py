@@ -132,6 +132,23 @@ def test_the_picture_stands_where_the_prompt_puts_it(faulty):
     assert POLICIES[0].render("full") in before["text"] and "CONVERSATION" in after["text"]
 
 
+def test_the_released_scripts_ask_three_times_for_one_word(faulty):
+    """A full stop is asked about again; the third reply stands, as the parser reads it."""
+    stop, word = (200, says("unsafe."), 0), (200, says("unsafe"), 0)
+    judge = served(faulty, prompt="word", parser="released", policy_form="text")
+    for script, verdict, requests in (
+        ([stop, stop, word], "unsafe", 3),
+        ([stop] * 3, "safe", 3),
+        ([word], "unsafe", 1),
+    ):
+        faulty.script, faulty.asked[:] = {"A": script}, []
+        (answer,) = judge.judge(under([SAMPLES[0]], POLICIES[:1]))
+        assert (answer.verdict, len(faulty.asked)) == (verdict, requests)
+    faulty.script, faulty.asked[:] = {"A": [stop, word]}, []
+    served(faulty, prompt="word", parser="word").judge(under([SAMPLES[0]], POLICIES[:1]))
+    assert len(faulty.asked) == 1
+
+
 def test_pictures_of_a_question_are_all_sent(faulty):
     two = Sample("two", [SAMPLES[2].image, SAMPLES[1].image])
     list(served(faulty).replies([(two, "Which one is red?")]))

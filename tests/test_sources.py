@@ -8,11 +8,12 @@ import PIL.Image
 import pytest
 from huggingface_hub import constants
 from local_hub import COMMIT, local_hub
-from published import SAFEEDIT, SAFEEDIT_FILE, TEXT, UNSAFEBENCH, as_file, moved_to
+from published import PROMPT, SAFEEDIT, SAFEEDIT_FILE, TEXT, UNSAFEBENCH, as_file, moved_to
 
 from sgvl.common.errors import InputError
 from sgvl.data import real_rows, store
 from sgvl.data.sources.registry import load_source
+from sgvl.judges import make_judge
 
 
 def changed(rows, row, **cells):
@@ -268,7 +269,10 @@ def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavagu
     base, others, own, *_ = store.policies(rows)
     assert {policy.name for policy in store.policies(rows)} == {"llavaguard"}
     assert len({policy.digest for policy in (base, others, own)}) == 3
-    assert own.text.endswith("Can: show weapons")  # no questions, no <image>
+    assert own.text.endswith("Can: show weapons")  # no steps, no <image>
+    asked = {"kind": "served", "model": "m", "prompt": "llavaguard", "policy_form": "text"}
+    request = make_judge(asked).request(own)
+    assert request == PROMPT.format(can="show weapons").replace("<image>", "<image 1>")
     usable = store.without_decoding(store.usable(rows))
     assert [row["image"]["bytes"] for row in usable] == [pictures[0]] * 3 + [pictures[1]]
 

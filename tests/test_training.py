@@ -74,10 +74,16 @@ THINK = f"<think>{LONG}</think>"
         ("<answer>yes</answer>", "unsafe", 0.5),
         ("<think>Hm.</think><answer>no</answer>", "unsafe", 1.5 + 1),
         ("no idea", "safe", 0.0),
+        # A thought counts wherever it is, the first answer too; the form is to the letter.
+        (f"So: {THINK}<answer>no</answer>", "unsafe", 2.0),
+        (f"{THINK}<answer>no</answer><answer>yes</answer>", "unsafe", 2.0 + 1),
+        (f"{THINK}<answer>no</answer>\n", "unsafe", 2.0),
+        (f"{THINK}<answer>no.</answer>", "unsafe", 0.5 + 1),
+        (f"{THINK.upper()}<ANSWER>NO</ANSWER>", "unsafe", 2.0),
     ],
 )
 def test_the_released_reward_is_the_authors_table(reply, label, expected):
-    assert reward.rewards_of("released", [reply], label, "think_answer") == [
+    assert reward.rewards_of("released", [reply], label, "released_answer") == [
         pytest.approx(expected)
     ]
 

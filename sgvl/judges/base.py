@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -14,8 +15,9 @@ from sgvl.text import prompts, verdict
 if TYPE_CHECKING:
     from sgvl.policies.policy import Policy
 
-Form = Literal["full", "brief"]
-FORMS = get_args(Form)  # of a policy: its document, or its clauses in one line
+# Of a policy: its document, its clauses in one line, or its text alone, as it was published.
+Form = Literal["full", "brief", "text"]
+FORMS = get_args(Form)
 
 
 class Judgement(NamedTuple):
@@ -134,9 +136,9 @@ class SpeakingJudge(Judge):
 
     def identity(self) -> dict:
         return {
-            "prompt": prompts.JUDGE[self.prompt],
+            "prompt": prompts.judge_prompt("{policy}", self.prompt),
             "policy_form": self.policy_form,
-            "parser": [self.parser, verdict.VERSION],
+            "parser": [self.parser, verdict.VERSIONS.get(self.parser, verdict.VERSION)],
             "max_new_tokens": self.max_new_tokens,
             "with_p_unsafe": self.with_p_unsafe,
         }
@@ -161,9 +163,31 @@ class SpeakingJudge(Judge):
         """
         raise NotImplementedError
 
+    def asked(self, **protocol) -> SpeakingJudge:
+        """Return this judge with another prompt, parser or other option of this class.
+
+        The model is shared. For a test set that has a protocol of its own, whoever is asked.
+        """
+        names = ("prompt", "policy_form", "parser", "max_new_tokens", "with_p_unsafe")
+        other = copy.copy(self)
+        vars(other).pop("prefix_sharing", None)  # depends on the prompt
+        own = {name: getattr(self, name) for name in names}
+        SpeakingJudge.__init__(other, self.id, **own | protocol)
+        return other
+
     def request(self, policy: Policy) -> str:
-        """Return the text that puts a policy before the judge; the picture is no part of it."""
-        return prompts.judge_prompt(policy.render(self.policy_form), self.prompt)
+        """Return the text that puts a policy before the judge; the picture is no part of it.
+
+        Raises InputError for a prompt with a policy of its own, unless ``policy`` is that one.
+        """
+        own = prompts.OWN_POLICY.get(self.prompt, policy.name)
+        if policy.name != own:
+            raise InputError(
+                f"judge {self.id}: the prompt {self.prompt} asks under {own} alone, "
+                f"not under {policy.name}; choose another prompt"
+            )
+        steps = getattr(policy, "steps", "")
+        return prompts.judge_prompt(policy.render(self.policy_form), self.prompt, steps)
 
     def parse(self, reply: str, p_unsafe: float | None) -> Judgement:
         """Read a reply with this judge's parser."""

@@ -16,14 +16,6 @@ from sgvl.text import prompts, verdict
 
 TOP = 20  # likeliest tokens requested at each place: the most that vLLM gives by default
 
-# Per prompt: how a reply ends right before its verdict, and its words for safe and unsafe.
-VERDICTS = {
-    "reason": (re.compile(rf"{prompts.SLOT}\s*$"), ("safe", "unsafe")),
-    "word": (re.compile(r"^\s*$"), ("safe", "unsafe")),
-    "llama_guard": (re.compile(r"^\s*$"), ("safe", "unsafe")),
-    "taxonomy": (re.compile(r'"rating"\s*:\s*"$'), ("Safe", "Unsafe")),
-}
-
 
 class ServedJudge(SpeakingJudge):
     """Sends the chat judge's requests to a server.
@@ -32,7 +24,8 @@ class ServedJudge(SpeakingJudge):
     tokens where the reply's verdict begins: a word of several tokens counts by its first, and one
     that is not among them as 0. It is None where the reply has no verdict or the server sends no
     log-probabilities. (The chat judge has one for replies without a verdict too: it appends
-    "Answer:" and runs the model once more, which a server cannot do.)
+    "Answer:" and runs the model once more, which a server cannot do.) A judge with a parser in
+    ``verdict.ASKED_AGAIN`` asks up to three times; the chat judge, whose replies never vary, once.
 
     Parameters
     ----------
@@ -97,6 +90,8 @@ class ServedJudge(SpeakingJudge):
 
     def results(self, cases) -> Results:
         scored = {"logprobs": True, "top_logprobs": TOP} if self.with_p_unsafe else {}
+        if self.parser in verdict.ASKED_AGAIN:
+            scored["will_do"] = verdict.is_one_word
         texts = [self.request(policy) for _, policy in cases]
         for batch in self._send([sample for sample, _ in cases], texts, **scored):
             yield [(i, None if r.error else self._judgement(r), r.error) for i, r in batch]
@@ -138,10 +133,11 @@ def p_unsafe(tokens: Sequence[tuple], prompt: str) -> float | None:
     >>> round(p_unsafe([("Reply:", ()), (" safe", likeliest)], "reason"), 3)
     0.25
     """
-    before, words = VERDICTS[prompt]
+    _, before, words = prompts.OPENINGS.get(prompt, ("", r"^\s*$", ("safe", "unsafe")))
+    words = [word.strip() for word in words]
     text, candidates = "", ()
     for token, likeliest in tokens:
-        if any(_opens(word, token) for word in words) and before.search(text):
+        if any(_opens(word, token) for word in words) and re.search(before, text):
             candidates = likeliest
         text += token
     safe, unsafe = (sum(math.exp(p) for t, p in candidates if _opens(word, t)) for word in words)

@@ -27,6 +27,7 @@ ONLY_THOUGHT = (
 )
 DETAIL = 200  # characters of a server's own message that are kept
 GRACE = 1.0  # seconds that a closed iterator waits for the requests in flight
+TRIES = 3  # requests for one reply, where a reader of replies may ask again
 KEY_LENGTH = 8  # a shorter key, such as EMPTY, is no secret, and can be a part of any word
 
 
@@ -97,7 +98,10 @@ class Endpoint:
         return text.replace(self._key, "[key]") if len(self._key) >= KEY_LENGTH else text
 
     def replies(
-        self, requests: Iterable[Requests], **settings
+        self,
+        requests: Iterable[Requests],
+        will_do: Callable[[str], bool] = lambda text: True,
+        **settings,
     ) -> Iterator[tuple[object, list[Reply]]]:
         """Send requests and yield (key, one reply per text), in the order in which they finish.
 
@@ -107,6 +111,8 @@ class Endpoint:
         Parameters
         ----------
         requests : read lazily: at most ``concurrency`` pictures are in memory
+        will_do : checks the text of a reply. Where it fails, the request is sent again, ``TRIES``
+            times in all, and the last reply stands
         settings : sent with every request, such as ``temperature`` and ``max_tokens``
 
         Raises
@@ -128,6 +134,13 @@ class Endpoint:
             with lock:
                 return None if stopped.is_set() else next(waiting, None)
 
+        def reply(message: dict) -> Reply:
+            for _ in range(TRIES):
+                reply = self._send(client, message, settings)
+                if will_do(reply.text):
+                    break
+            return reply
+
         def work() -> None:
             try:
                 while drawn := draw():
@@ -136,7 +149,7 @@ class Endpoint:
                     images = images if isinstance(images, list) else [images]
                     urls = [data_url(image, *form) for image in images]
                     turns = [turn(text, urls) for text in drawn.texts]
-                    results.put((drawn.key, [self._send(client, t, settings) for t in turns]))
+                    results.put((drawn.key, list(map(reply, turns))))
                 results.put(None)
             except BaseException as error:
                 stopped.set()

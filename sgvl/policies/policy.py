@@ -126,6 +126,9 @@ class Policy(BaseModel):
     default: Status | None = None  # None: text alone
     rules: list[Rule] = []
     text: str = ""
+    # What its authors ask to be done with it, as published, for judges that are asked their way.
+    # Left out where there is none, so that digests and files stay what they were.
+    steps: Annotated[str, Field(exclude_if=lambda steps: not steps)] = ""
 
     @field_validator("name")
     @classmethod
@@ -152,12 +155,14 @@ class Policy(BaseModel):
     def _rule_of(self) -> dict[str, Rule]:
         return {tag: rule for rule in self.rules for tag in rule.tags}
 
-    def render(self, form: Literal["full", "brief"] = "full") -> str:
-        """Return the policy as prompt text: the whole document, or (brief) one line of clauses.
+    def render(self, form: Literal["full", "brief", "text"] = "full") -> str:
+        """Return the policy as prompt text: the whole document, one line of clauses, or its text.
 
         Without text, the document is the title and the clauses. Clauses also follow the text of a
         shipped policy whose rules were changed. Raises InputError if there is neither.
         """
+        if form == "text":
+            return self.render().removeprefix(f"{self.title}\n\n")
         if form == "full":
             text = self.text.strip()
             if not text and self.default is None:
@@ -169,7 +174,7 @@ class Policy(BaseModel):
                 text += f"\n\n{CHANGED} {self.render('brief')}"
             return f"{self.title}\n\n{text}"
         if form != "brief":
-            raise InputError(f"policy form {form!r}: use 'full' or 'brief'")
+            raise InputError(f"policy form {form!r}: use 'full', 'brief' or 'text'")
         self._need_rules("judge it with policy_form: full")
         clauses = [rule.clause(tag) for rule in self.rules for tag in rule.tags]
         return "; ".join([*clauses, f"all else {self.default}"]) + "."

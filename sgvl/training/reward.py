@@ -15,9 +15,10 @@ LONG = 50  # characters; the released reward counts a shorter reason as none
 FORMAT_SHARE = 0.1  # ours, after EasyR1's weight of a format reward
 
 # The reason, and a whole reply, in the form of the released recipe or of this kit's prompts.
-_REASON = re.compile(r"\A\s*(?:<think>(.*?)</think>|(.+?)\bAnswer:)", re.DOTALL)
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL | re.IGNORECASE)
+_REASON = re.compile(r"\A(.+?)\bAnswer:", re.DOTALL)
 _FORM = re.compile(
-    r"\A\s*(?:<think>.*?</think>\s*<answer>.*?</answer>|.+?\bAnswer:.*)\s*\Z", re.DOTALL
+    r"\A(?:<think>.*?</think>\s*<answer>.*?</answer>|\s*.+?\bAnswer:.*)\Z", re.DOTALL
 )
 
 
@@ -36,10 +37,11 @@ def released(reply: str, verdict_given: str, label: str) -> float:
     """Return the sum of both rewards of SafeGuard-VL's training script: accuracy and format.
 
     Its flaw is kept: a wrong verdict in full form earns 2.0, but a right one without a reason at
-    most 1.5, as much as nonsense in full form. Source: train/plugin.py of the authors' repository.
+    most 1.5, as much as nonsense in full form. Source: train/plugin.py of the authors' repository,
+    and ms-swift's format reward; with the parser ``released_answer`` every reward is theirs.
     """
-    reason = _REASON.match(reply)
-    reasoned = reason is not None and len((reason[1] or reason[2] or "").strip()) >= LONG
+    reason = _THOUGHT.search(reply) or _REASON.match(reply)
+    reasoned = reason is not None and len(reason[1].strip()) >= LONG
     if verdict_given == verdict.UNPARSEABLE:
         accuracy = 0.5 if reasoned else 0.0
     elif verdict_given != label:

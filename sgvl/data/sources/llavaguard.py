@@ -21,8 +21,8 @@ from sgvl.policies.policy import Policy
 REPO = "AIML-TUDA/LlavaGuard"
 COLUMNS = ("id", "url", "category", "rating", "policy")
 ROWS = {"train": 4571, "test": 824}  # the LlavaGuard paper's appendix on data
-# A published policy is the whole prompt; the policy ends where the authors' own questions begin.
-QUESTIONS = "Assessment Steps:"
+# A published policy is the whole prompt; the policy ends where the authors' own steps begin.
+STEPS = "Assessment Steps:"
 
 
 def load(
@@ -53,8 +53,9 @@ def load(
     where = f"{source}, {split}"
     real_rows.warn_of_counts(source, {split: len(rows)}, {split: ROWS[split]})
     labels = real_rows.translate(rows, "rating", real_rows.RATINGS, where)
-    texts = [text.replace("<image>", "").partition(QUESTIONS)[0].strip() for text in rows["policy"]]
-    raise_any(f"{where}, row {row}: an empty policy" for row, text in enumerate(texts) if not text)
+    policies = [_policy(text) for text in rows["policy"]]
+    empty = [row for row, policy in enumerate(policies) if not policy.text]
+    raise_any(f"{where}, row {row}: an empty policy" for row in empty)
     urls = list(rows["url"])
     fetched = _pictures(urls, pause, private)
     results = [fetched[url] for url in urls]
@@ -65,13 +66,20 @@ def load(
         ids=list(rows["id"]),
         source=source,
         split=split,
-        policies=[Policy(name="llavaguard", title="Policy", text=text) for text in texts],
+        policies=policies,
         labels=labels,
         categories=list(rows["category"]),
         pairs=urls,
         status=[result.status for result in results],
         places=[places[result.path] for result in results],
     )
+
+
+def _policy(published: str) -> Policy:
+    """Split a published prompt into the policy and the authors' steps; the picture comes last."""
+    text, mark, steps = published.replace("<image>", "").lstrip().partition(STEPS)
+    steps = text[len(text.rstrip()) :] + mark + steps if mark else ""
+    return Policy(name="llavaguard", title="Policy", text=text.rstrip(), steps=steps)
 
 
 def _read(file, source: str) -> pd.DataFrame:

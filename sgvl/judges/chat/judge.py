@@ -181,8 +181,7 @@ class ChatJudge(SpeakingJudge):
     @property
     def _words(self) -> tuple[str, str]:
         """Safe and unsafe, as replies to this prompt write them."""
-        words = {"reason": (" safe", " unsafe"), "taxonomy": ("Safe", "Unsafe")}
-        return words.get(self.prompt, (verdict.SAFE, verdict.UNSAFE))
+        return prompts.OPENINGS.get(self.prompt, ("", "", (verdict.SAFE, verdict.UNSAFE)))[2]
 
     def _record_log_odds(self):
         """Record the log-odds of unsafe over safe at each step of the replies, (rows,) each.
@@ -219,11 +218,15 @@ class ChatJudge(SpeakingJudge):
         return [float(odds[i].sigmoid()) for i in range(len(replies))]
 
     def _until_verdict(self, reply: str) -> str:
-        """Return the reply up to its verdict; to one without a verdict, ``Answer:`` is appended."""
-        if self.prompt != "reason":
-            return prompts.RATING if self.prompt == "taxonomy" else ""
-        head, slot, _ = reply.rpartition(prompts.SLOT)
-        return head + slot if slot else f"{reply} {prompts.SLOT}"
+        """Return the reply up to its verdict, opened as the prompt has it where there is none.
+
+        Replies that reason first are kept; a rating comes first, so that only one opening fits.
+        """
+        opening, *_ = prompts.OPENINGS.get(self.prompt, ("",))
+        if self.prompt not in ("reason", "yes_no"):
+            return opening
+        head, slot, _ = reply.rpartition(opening)
+        return head + slot if slot else f"{reply} {opening}"
 
     def _log_odds(self, prefix: Prefix | None, rows: list[int], images, requests, before):
         """Return the log-odds of the full words right after ``before``, shape (rows,).
