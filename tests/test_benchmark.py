@@ -2,11 +2,14 @@
 
 import pandas as pd
 import pytest
+import real_run
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, Unavailable
 from sgvl.data import store
+from sgvl.data.sources import unsafebench
 from sgvl.experiments import ablations, benchmark
 from sgvl.judges import make_judge
+from sgvl.run import receipts
 from sgvl.scores import accuracy
 from sgvl.world import pairs, sets
 
@@ -165,3 +168,85 @@ def test_workers_share_every_set_and_a_run_without_them_reads_it(data, tmp_path)
     assert len(panel.frames["levels"]) == 2 * 6 * 5
     alone = [tmp_path / "always_unsafe.jsonl", tmp_path / "sft_L1.jsonl"]
     assert [file.read_text() for file in alone] == ["", ""] and judged > 60
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """The data folder of a run on published sets, in their record shape."""
+    run = tmp_path_factory.mktemp("root") / "runs" / "real"
+    real_run.write(run)
+    return run / "data"
+
+
+def ask_published(real, monkeypatch, judges, folder):
+    monkeypatch.setattr(receipts, "runs", lambda profile: real.parent)
+    roles = {"following": [], "questions": ["mmmu", "blink"]}
+    sets_read = benchmark.read_sets(real, **roles)
+    return benchmark.ask_panel(
+        judges, [], sets_read, [], folder / "answers", convention="lmms_eval"
+    )
+
+
+def test_published_rows_are_scored_by_level_category_and_source(real, tmp_path, monkeypatch):
+    unsafe = {"kind": "always_unsafe", "id": "base"}
+    asked = ask_published(real, monkeypatch, [unsafe], tmp_path)
+    levels = (
+        asked.frames["levels"]
+        .groupby("policy")["label"]
+        .agg(["size", lambda x: sum(x == "unsafe")])
+    )
+    assert levels.to_numpy().tolist() == [[6, 0], [5, 1], [6, 2], [6, 2], [6, 6]]
+    assert not len(asked.frames["inversion"]) and not len(asked.frames["naming"])
+    scores = ablations.safety_scores(ablations.choose(asked, ["base"]), resamples=100)
+    table2 = scores["UnsafeBench"].set_index("policy")
+    assert {*unsafebench.CATEGORIES, "macro", "pooled"} == set(table2.index)
+    assert (table2["value"].round(2) == 66.67).all() and table2.loc["Spam", "n"] == 2
+    assert set(asked.frames["own"]["policy"]) == {"AIML-TUDA/LlavaGuard@1a2b3c4d"}
+    assert scores["LlavaGuard"]["n"].tolist() == [4, 4, 4]
+
+
+GATED = {"kind": "chat", "id": "guard", "name": "QwenGuard-7B", "model": "nobody/nothing"}
+NEVER = {
+    "kind": "chat",
+    "id": "rl_safeedit",
+    "model": "runs/real/training/04_grpo.rl_safeedit/model",
+}
+
+
+def test_a_judge_that_cannot_be_had_is_left_out_and_named(real, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="'nobody/nothing' was not found"):
+        ask_published(real, monkeypatch, [GATED], tmp_path)
+    panel = ["always_safe", GATED | {"optional": True}, NEVER]
+    asked = ask_published(real, monkeypatch, panel, tmp_path)
+    assert list(asked.judges["judge"]) == ["always_safe"]
+    reasons = asked.not_asked.set_index("name")["reason"]
+    assert "'nobody/nothing' was not found" in reasons["QwenGuard-7B"]
+    never = "04_grpo.rl_safeedit is unavailable: safeedit_train: never released"
+    assert reasons["rl_safeedit"] == never
+    assert set(ablations.choose(asked, ["rl_safeedit", "always_safe"])["own"]["judge"]) == {
+        "always_safe"
+    }
+    nobody = benchmark.Panel(asked.judges[:0], benchmark.joined([]), asked.not_asked)
+    with pytest.raises(Unavailable, match="04_grpo.rl_safeedit is unavailable"):
+        benchmark.write(nobody, tmp_path / "nobody")
+    assert benchmark.read(tmp_path / "nobody").not_asked["judge"].tolist() == [
+        "guard",
+        "rl_safeedit",
+    ]
+
+
+def test_panels_are_read_as_one_and_a_judge_is_in_one_alone(panel, tmp_path):
+    asked, _, _ = panel
+    for name, ids in {"a": ["always_unsafe", "sft_L1"], "b": ["base", "exact"]}.items():
+        own = {name: frame[frame["judge"].isin(ids)] for name, frame in asked.frames.items()}
+        part = benchmark.Panel(asked.judges[asked.judges["judge"].isin(ids)], own)
+        benchmark.write(part, tmp_path / name)
+    whole = benchmark.read(tmp_path, ["a", "b"])
+    assert sorted(whole.judges["judge"]) == ["always_unsafe", "base", "exact", "sft_L1"]
+    assert {n: len(f) for n, f in whole.frames.items()} == {
+        n: len(f) for n, f in asked.frames.items()
+    }
+    with pytest.raises(InputError, match="judge base is in two panels"):
+        benchmark.read(tmp_path, ["a", "b", "b"])
+    with pytest.raises(InputError, match="lacks judges.csv; run 05_benchmark.c first"):
+        benchmark.read(tmp_path, ["a", "c"])

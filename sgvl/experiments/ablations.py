@@ -21,9 +21,10 @@ BOUNDS = ["value", "low", "high"]
 def choose(panel: Panel, ids: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return the frames of these judges alone, judges in the order given.
 
-    Raises InputError for an id that no judge of the panel has, with the nearest one.
+    A judge that could not be asked is passed over. Raises InputError for an id that no judge of the
+    panel has, with the nearest one.
     """
-    known = list(panel.judges["judge"])
+    known = [*panel.judges["judge"], *panel.not_asked["judge"]]
     if unknown := [id for id in ids if id not in known]:
         raise InputError(f"no judge {id!r} was asked; {nearest(id, known)}" for id in unknown)
     order = {id: k for k, id in enumerate(ids)}

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import InputError, need_known
+from sgvl.common.errors import InputError, Unavailable, need_known
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
 from sgvl.data.images import thumbnail
@@ -37,6 +37,7 @@ from sgvl.experiments import ability, controls, inversion
 from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
 from sgvl.judges.base import SpeakingJudge
 from sgvl.policies.policy import Policy, load, load_all
+from sgvl.run import why_unavailable
 
 FOLLOWING = ("following_neutral", "following_harmful")
 JUDGEMENT = ["id", "policy", "verdict", "p_unsafe", "rationale", "reply", "pair", "label", "judge"]
@@ -57,6 +58,8 @@ FRAMES = {
     "general": [*ability.QUESTIONS, "judge"],
     "naming": [*ability.THINGS, "judge"],
 }
+JUDGES = ["judge", "name", "reads_policy", "reads_tags", "prefix_sharing", "asked_about", "model"]
+NOT_ASKED = ["judge", "name", "reason"]
 # Columns of numbers and of true and false; all others hold text, whatever it looks like.
 NO_TEXT = {
     "p_unsafe": float,
@@ -121,10 +124,11 @@ def read_sets(
 
 
 class Panel(NamedTuple):
-    """Every judge of a run, and everything that they answered."""
+    """The judges of one or several panels, and everything that they answered."""
 
-    judges: pd.DataFrame  # judge (id), name, reads_policy, reads_tags, prefix_sharing, asked_about
+    judges: pd.DataFrame  # the columns of JUDGES
     frames: dict[str, pd.DataFrame]
+    not_asked: pd.DataFrame = pd.DataFrame(columns=NOT_ASKED)  # judges that cannot be had, and why
 
     def asked_everything(self) -> list[str]:
         """Return the ids of the judges that were asked about every set."""
@@ -147,9 +151,12 @@ def ask_panel(
     policies: Sequence[str],
     folder: Path,
     worker: tuple[int, int] = (0, 1),
-    **options,
+    **about,
 ) -> Panel:
     """Ask every judge about every set; one judge is in memory at a time.
+
+    A judge whose model comes from a unit that is unavailable is not asked, nor is one whose spec
+    says ``optional: true`` and that cannot be made, such as a gated model.
 
     Parameters
     ----------
@@ -158,7 +165,7 @@ def ask_panel(
     folder : where answers are stored; what it holds is not asked again
     worker : (k, n): number k, from 0, of n workers that share the pictures. The frames of one of
         several workers hold its share.
-    options : of ``ask_judge``
+    about : further arguments of ``ask_judge``
 
     Raises
     ------
@@ -168,17 +175,34 @@ def ask_panel(
     check_judges([*judges, *level_judges])
     cases = cases_of(sets.bench, policies)
     samples = store.samples(sets.bench)
-    rows, panels = [], []
-    for spec in [*judges, *level_judges]:
-        judge, whole = make_judge(spec), spec in judges
+    rows, panels, not_asked = [], [], []
+    for spec, whole in [*((s, True) for s in judges), *((s, False) for s in level_judges)]:
+        options = {"kind": spec} if isinstance(spec, str) else spec
+        try:
+            judge = _judge(options)
+        except Unavailable as error:
+            id = options.get("id", options["kind"])
+            not_asked.append((id, options.get("name", id), str(error)))
+            continue
         ask = partial(ask_all, judge, folder=folder, worker=worker)
         frames = {"levels": judgements(ask, cases, samples)}
         if whole:
-            frames |= ask_judge(judge, ask, sets, cases, samples, **options)
+            frames |= ask_judge(judge, ask, sets, cases, samples, **about)
         panels.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
-        rows.append(_about(judge, "everything" if whole else "levels"))
+        rows.append(_about(judge, whole, options.get("model", "")))
         del judge, ask
-    return Panel(pd.DataFrame(rows), joined(panels))
+    missing = pd.DataFrame(not_asked, columns=NOT_ASKED)
+    return Panel(pd.DataFrame(rows, columns=JUDGES), joined(panels), missing)
+
+
+def _judge(spec: dict) -> Judge:
+    """Make a judge; raise Unavailable for one that is left out."""
+    if reason := why_unavailable(str(spec.get("model", ""))):
+        raise Unavailable(reason)
+    try:
+        return make_judge(spec)
+    except InputError as error:
+        raise Unavailable(error.problems) if spec.get("optional") else error from None
 
 
 def ask_judge(
@@ -254,24 +278,40 @@ def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> dict:
 
 
 def write(panel: Panel, folder: Path) -> None:
-    """Write the judges and every frame as CSV files into ``folder``."""
-    panel.judges.to_csv(folder / "judges.csv", index=False)
-    for name, frame in panel.frames.items():
-        frame.to_csv(folder / f"{name}.csv", index=False)
+    """Write the judges, those that were not asked, and every frame as CSV files into ``folder``.
 
-
-def read(folder: Path) -> Panel:
-    """Read what ``write`` wrote.
-
-    Raises InputError where it is missing; it names the notebook that makes it.
+    Raises Unavailable, after writing, if no judge of the panel could be asked.
     """
-    missing = [name for name in ("judges", *FRAMES) if not (folder / f"{name}.csv").is_file()]
-    if missing:
-        raise InputError(f"{folder} lacks {missing[0]}.csv; run notebook 05_benchmark first")
-    return Panel(
-        _read_csv(folder / "judges.csv"),
-        {name: _read_csv(folder / f"{name}.csv") for name in FRAMES},
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"judges": panel.judges, "not_asked": panel.not_asked, **panel.frames}
+    for name, frame in tables.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    if panel.judges.empty:
+        raise Unavailable(f"{row.name}: {row.reason}" for row in panel.not_asked.itertuples(False))
+
+
+def read(folder: Path, panels: Sequence[str] = ()) -> Panel:
+    """Read what ``write`` wrote: the panels named, in subfolders, or else ``folder`` itself.
+
+    Raises InputError for a file that is missing, with the unit that makes it, and for a judge that
+    is in two panels.
+    """
+    parts = [_read_panel(folder / name, name) for name in panels] or [_read_panel(folder)]
+    judges = pd.concat([part.judges for part in parts], ignore_index=True)
+    not_asked = pd.concat([part.not_asked for part in parts], ignore_index=True)
+    ids = pd.concat([judges["judge"], not_asked["judge"]])
+    if twice := sorted(ids[ids.duplicated()]):
+        raise InputError(f"{folder}: judge {id} is in two panels; name it once" for id in twice)
+    return Panel(judges, joined(part.frames for part in parts), not_asked)
+
+
+def _read_panel(folder: Path, name: str = "") -> Panel:
+    files = {stem: folder / f"{stem}.csv" for stem in ("judges", "not_asked", *FRAMES)}
+    if missing := [file.name for file in files.values() if not file.is_file()]:
+        unit = f"05_benchmark.{name}" if name else "notebook 05_benchmark"
+        raise InputError(f"{folder} lacks {missing[0]}; run {unit} first")
+    tables = {stem: _read_csv(file) for stem, file in files.items()}
+    return Panel(tables.pop("judges"), frames=tables, not_asked=tables.pop("not_asked"))
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
@@ -289,14 +329,15 @@ def _frame(answers: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(answers, columns=["id", "policy", *Judgement._fields])
 
 
-def _about(judge: Judge, asked_about: str) -> dict:
+def _about(judge: Judge, whole: bool, model: str) -> dict:
     return {
         "judge": judge.id,
         "name": judge.name,
         "reads_policy": judge.reads_policy,
         "reads_tags": judge.reads_tags,
         "prefix_sharing": judge.prefix_sharing,
-        "asked_about": asked_about,
+        "asked_about": "everything" if whole else "levels",
+        "model": model,
     }
 
 

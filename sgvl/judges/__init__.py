@@ -33,8 +33,9 @@ def make_judge(spec: str | dict) -> Judge:
     >>> make_judge({"kind": "opennsfw", "name": "Open NSFW", "threshold": 0.8}).name
     'Open NSFW'
 
-    Every kind takes ``id`` (names the judge in files, tables and claims; default: the kind) and
-    ``name`` (is printed; default: the id).
+    Every kind takes ``id`` (names the judge in files, tables and claims; default: the kind),
+    ``name`` (is printed; default: the id), and ``optional`` (05_benchmark goes on without a judge
+    that cannot be made; default: false).
 
     Raises
     ------
@@ -84,4 +85,5 @@ def _id(spec) -> object:
 def _without_name(spec) -> tuple[object, str]:
     if not isinstance(spec, dict):
         return spec, ""
-    return {k: v for k, v in spec.items() if k != "name"}, str(spec.get("name", ""))
+    options = {k: v for k, v in spec.items() if k not in ("name", "optional")}
+    return options, str(spec.get("name", ""))

@@ -1,12 +1,13 @@
 """Read what notebooks 01 to 06 have stored. A missing file is an error that names its notebook."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from sgvl.common.errors import InputError
 from sgvl.common.paths import FIGURES, ROOT, figures_of, runs
+from sgvl.run import why_unavailable
 
 # The notebook that writes a folder of a run; a folder of training/ is named after its unit.
 WRITERS = {
@@ -32,13 +33,27 @@ def read(profile: str, path: str) -> pd.DataFrame:
     try:
         return pd.read_csv(file)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        folder, name = Path(path).parts[:2]
-        writer = WRITERS.get(folder, name)
+        folder, name, *below = Path(path).parts
+        writer = WRITERS.get(folder, name) + (f".{name}" if folder in WRITERS and below else "")
         problem = "no such file" if isinstance(error, FileNotFoundError) else str(error).strip()
         raise InputError(
             f"{file.relative_to(ROOT)}: {problem}; {writer} writes it "
             f"(python -m sgvl.run {profile} --only {writer})"
         ) from None
+
+
+def read_scores(profile: str, panels: Sequence[str] = ()) -> pd.DataFrame:
+    """Read the scores of SafeEditBench that panels of 05 have stored, one below the other.
+
+    A panel of which no judge could be asked has none. Raises InputError as ``read`` does.
+    """
+    folders = [f"benchmark/{name}" for name in panels if not _unavailable(profile, name)]
+    parts = [read(profile, f"{folder}/scores.csv") for folder in folders or ["benchmark"]]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _unavailable(profile: str, panel: str) -> str:
+    return why_unavailable(f"runs/{profile}/05_benchmark.{panel}")
 
 
 def judge_names(profile: str) -> dict[str, str]:

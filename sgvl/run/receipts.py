@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sgvl.common.paths import PACKAGE, ROOT, runs
 from sgvl.common.types import fits
@@ -99,6 +99,23 @@ def read_receipt(unit: Unit) -> dict | None:
         return None
     todo = "a folder; remove it" if unit.receipt.is_dir() else "no receipt; the next run writes one"
     return {"status": Status.STALE, "reason": f"{unit.receipt.relative_to(ROOT)} is {todo}"}
+
+
+def why_unavailable(path: str) -> str:
+    """Return why a path in a run folder will not be there; "" if it may be.
+
+    The reason is that of a unit that is unavailable and after which a part of the path is named, as
+    in ``runs/single/training/04_grpo.full/model``.
+    """
+    match PurePosixPath(path).parts:
+        case ("runs", profile, *parts):
+            for part in parts:
+                with suppress(ValueError, OSError, RecursionError, KeyError, TypeError):
+                    file = runs(profile) / f"{part}.json"
+                    receipt = json.loads(file.read_text(encoding="utf-8"))
+                    if receipt["status"] == Status.UNAVAILABLE:
+                        return f"{part} is unavailable: {receipt['reason']}"
+    return ""
 
 
 def write_receipt(unit: Unit, units: dict[str, Unit], status: Status, **facts) -> None:
