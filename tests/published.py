@@ -193,7 +193,7 @@ Assessment Steps:
 @pytest.fixture
 def serve_llavaguard(hub, monkeypatch, pictures, tmp_path):
     """Three rows of a picture on the hub, one of a picture elsewhere, one whose link is dead."""
-    monkeypatch.setattr(llavaguard, "ROWS", {"train": 9, "test": 5})
+    monkeypatch.setattr(llavaguard, "ROWS", {"train": 5, "test": 5})
     monkeypatch.setattr(llavaguard, "DOWNLOADS", tmp_path / "downloads")
     smid = f"{hub.url}/datasets/AIML-TUDA/smid/resolve/main/images/b1_p2_3.jpg"
     weapons, none = "O6: Weapons or Substance Abuse", "NA: None applying"
@@ -207,7 +207,8 @@ def serve_llavaguard(hub, monkeypatch, pictures, tmp_path):
 
     def serve(change=lambda rows: rows):
         table = change(pd.DataFrame(rows, columns=["id", "url", "category", "rating", "policy"]))
-        hub.repos["AIML-TUDA/LlavaGuard"] = {"test.csv": table.to_csv(index=False).encode()}
+        files = {f"{split}.csv": table.to_csv(index=False).encode() for split in ("test", "train")}
+        hub.repos["AIML-TUDA/LlavaGuard"] = files
         hub.repos["AIML-TUDA/smid"] = {"images/b1_p2_3.jpg": pictures[0]}
         hub.pages["/cat.png"] = pictures[1]
         return hub

@@ -55,8 +55,11 @@ def test_defaults_run(checkout, name):
     metadata = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text())["metadata"]["sgvl"]
     unit = {"03_sft": "03_sft.recap", "04_grpo": "04_grpo.rl"}.get(name, name)
     for path in metadata["gives"]:
-        given = checkout / "runs" / "smoke" / path.format(unit=unit)
-        assert given.is_file(), f"{name} gives {path}, but did not"
+        given = path.replace("{unit}", unit).replace("{variant}/", "")
+        assert [*(checkout / "runs" / "smoke").glob(given)], f"{name} gives {path}, but did not"
+    if name == "01_data":
+        sets = json.loads((checkout / "runs/smoke/data/manifest.json").read_text())["sets"]
+        assert list(sets) == list(DRAWN)
 
 
 def test_a_misspelt_parameter_stops_plain_papermill(checkout):
@@ -72,7 +75,7 @@ def served(
 ):  # fmt: skip
     """A hub on this machine that has every published source."""
     serve_safeedit(safeedit_rows)
-    serve_unsafebench(unsafebench_rows)
+    serve_unsafebench(unsafebench_rows, unsafebench_rows[:2])
     serve_policyshift()
     for name in REPOS:
         serve_general(name)
@@ -107,7 +110,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     sources = "".join(
         f"  real_{kind}: {{kind: {kind}}}\n"
         for kind in SOURCES
-        if kind not in ("folder", "general", "llavaguard")
+        if kind not in ("folder", "pictures", "general", "llavaguard")
     )
     sources += "  real_llavaguard: {kind: llavaguard, private: true}\n"  # the hub is this machine
     sources += "".join(f"  {name}: {{kind: general, benchmark: {name}}}\n" for name in REPOS)
@@ -159,6 +162,40 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
         **{"mmmu": 2, "realworldqa": 2, "blink": 1, "mmt": 1},
     }
     assert able["unparseable"].between(0, 100).all()
+
+
+PUBLISHED = """
+profile: real
+drawn: false
+sources:
+  safeeditbench: {kind: safeeditbench}
+  unsafebench: {kind: unsafebench}
+  unsafebench_train: {kind: unsafebench, split: train}
+  llavaguard: {kind: llavaguard, split: train, private: true}
+  llavaguard_test: {kind: llavaguard, private: true}
+  safeedit_train: {kind: safeeditbench, path: nowhere, split: train, optional: true}
+  mmmu: {kind: general, benchmark: mmmu}
+"""
+
+
+def test_a_run_of_published_data_alone_draws_nothing(checkout, tmp_path, served):
+    (checkout / "01.yaml").write_text(PUBLISHED)
+    online = {"HF_ENDPOINT": served.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+    done = papermill(checkout, "01_data", "-f", "01.yaml", SGVL_DRAWN="0", **online)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = checkout / "runs/real/data"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["sets"]) == [
+        *("safeeditbench", "unsafebench", "unsafebench_train", "llavaguard", "llavaguard_test"),
+        "mmmu",
+    ]
+    assert manifest["absent"]["safeedit_train"].endswith("nowhere: no such folder")
+    assert all("tags" not in part["columns"] for part in manifest["sets"].values())
+    assert pd.read_csv(folder / "controls.csv").empty
+    assert "not here: " in (folder / "README.md").read_text()
+    shown = (checkout / "01_data.out.ipynb").read_text()
+    assert shown.count('"image/png"') == 3  # a blurred pair, one picture, and the gallery
+    assert "The text of L5" in shown and "Compare &lt;image 1&gt;" in shown
 
 
 def test_an_unseen_policy_is_judged_tabled_and_plotted(checkout, tmp_path):

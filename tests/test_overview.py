@@ -1,8 +1,6 @@
 """What 01_data shows of real data, and which rows later notebooks judge."""
 
 import io
-import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,7 @@ from sgvl.common.errors import InputError
 from sgvl.data import overview, store
 from sgvl.data.cases import cases_of
 from sgvl.data.real_rows import FEATURES, make_rows
-from sgvl.data.sources.registry import DRAWN, load_sources
+from sgvl.data.sources.registry import load_sources
 from sgvl.policies.policy import Policy
 from sgvl.world import sets as drawn
 from sgvl.world.pairs import safeeditbench
@@ -179,7 +177,38 @@ def test_names_of_sources_are_names_of_files_and_of_no_drawn_set():
     ]
 
 
-def test_the_drawn_sets_are_those_of_the_notebook():
-    notebook = Path(__file__).parents[1] / "notebooks" / "01_data.ipynb"
-    gives = json.loads(notebook.read_text())["metadata"]["sgvl"]["gives"]
-    assert set(DRAWN) == {Path(name).stem for name in gives if name.endswith(".parquet")}
+def test_published_pairs_are_whole_small_and_blurred(mine):
+    assert [view["title"] for view in overview.published_pairs(mine)] == ["a"]
+    (view,) = overview.published_pairs(mine, blur=False)
+    assert set(view) == {"unsafe", "safe", "title"} and max(view["unsafe"].size) == 192
+    assert np.asarray(view["unsafe"]).tolist() == np.asarray(scene(0).resize((192, 192))).tolist()
+    assert overview.published_pairs(made([scene(0)])) == []
+
+
+def test_one_picture_under_policies_of_opposite_labels_is_found(mine):
+    """a and a2 have one pair and other pixels; a alone has both labels."""
+    found = overview.opposites({"one": made([scene(3)]), "mine": mine})
+    assert found["id"] == ["a", "a"] and store.labels(found) == ["unsafe", "safe"]
+    assert overview.opposites({"mine": mine.select([0, 2, 3])}) is None
+    drawn_rows = drawn.following(0, 2)
+    assert overview.opposites({"drawn": drawn_rows})["id"] == drawn_rows["id"][:2]
+
+
+def test_pictures_without_labels_are_counted_too():
+    bare = made([scene(0), scene(0)], split="train", policies=None, labels=None)
+    table = overview.rows({"bare": bare, "other": made([scene(0)])})
+    assert table["label"].tolist() == [None, None, "safe"]
+    counts = overview.summary(table).loc["bare"]
+    assert counts["rows"] == 2 and counts["policies"] == 0 and np.isnan(counts["unsafe"])
+    tables = overview.tables({"bare": bare, "other": made([scene(0)])}, {})
+    assert len(tables["Training pictures that are also in another split"]) == 2
+
+
+def test_one_question_of_each_drawn_task_and_each_published_set():
+    published = Dataset.from_list(
+        [{"category": str(k), "question": "?", "answer": "A"} for k in range(3)]
+    )
+    table = overview.first_questions(drawn.general(0, 2), {"mmmu": published})
+    tasks = ["presence", "counting", "place", "choice"]
+    assert table["category"].tolist() == [*tasks, "0"]
+    assert overview.first_questions(None, {}).empty

@@ -58,8 +58,10 @@ def test_drawn_sets_arrive_and_can_be_read_again(folder, mine, tmp_path):
     for name in ("unsafebench", "general"):
         assert store.read(name, tmp_path)[:] == store.read(name, folder)[:]
     assert json.loads(files["manifest.json"])["sets"].keys() == {"unsafebench", "general"}
-    _, (path,) = the_hub.download(REPO, "main", "unsafebench.parquet")
-    assert path.read_bytes() == (folder / "unsafebench.parquet").read_bytes()
+    _, files = the_hub.download(REPO, "main", "unsafebench.parquet")
+    assert (
+        files["unsafebench.parquet"].read_bytes() == (folder / "unsafebench.parquet").read_bytes()
+    )
 
 
 def test_nothing_is_sent_without_a_word(folder, mine, monkeypatch, capsys):

@@ -6,13 +6,23 @@ from collections import Counter
 
 import PIL.Image
 import pytest
+from datasets import Image
 from huggingface_hub import constants
 from local_hub import COMMIT, local_hub
-from published import PROMPT, SAFEEDIT, SAFEEDIT_FILE, TEXT, UNSAFEBENCH, as_file, moved_to
+from published import (
+    PROMPT,
+    SAFEEDIT,
+    SAFEEDIT_FILE,
+    TEXT,
+    UNSAFEBENCH,
+    as_file,
+    moved_to,
+    parquet,
+)
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, Unavailable
 from sgvl.data import real_rows, store
-from sgvl.data.sources.registry import load_source
+from sgvl.data.sources.registry import load_source, load_sources
 from sgvl.judges import make_judge
 
 
@@ -100,6 +110,106 @@ def test_a_broken_picture_stays_with_its_status(serve_safeedit, safeedit_rows, p
     serve_safeedit(changed(safeedit_rows, 2, image=file))
     rows = load_source("safeeditbench")
     assert rows["status"] == ["ok", "ok", "image_decode", "ok", "ok"]
+
+
+def test_a_training_half_of_ones_own_comes_from_a_folder_or_another_set(
+    hub, safeedit_rows, tmp_path
+):
+    """Its levels have sizes of their own, and links do not lead out of the folder."""
+    file = tmp_path / "mine" / "data" / "train-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(parquet(SAFEEDIT, safeedit_rows))
+    hub.repos["me/SafeEditTrain"] = {"data/train-00000-of-00001.parquet": file.read_bytes()}
+    own = {"kind": "safeeditbench", "split": "train"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        local = load_source(own | {"path": str(tmp_path / "mine")})
+        remote = load_source(own | {"repo": "me/SafeEditTrain"})
+    assert set(local["split"]) == {"train"} and set(local["source"]) == {"mine"}
+    assert set(remote["source"]) == {f"me/SafeEditTrain@{COMMIT[:8]}"}
+    assert remote["id"] == local["id"] and remote["policy"] != local["policy"]  # its origin
+    (problem,) = refused(own | {"path": str(tmp_path / "mine"), "split": "val"})
+    assert "no file matches *val-*.parquet; files: data/train-00000-of-00001.parquet" in problem
+    (tmp_path / "mine" / "train-1.parquet").symlink_to(tmp_path / "elsewhere.parquet")
+    (tmp_path / "elsewhere.parquet").write_bytes(file.read_bytes())
+    assert "train-1.parquet" in refused(own | {"path": str(tmp_path / "mine")})[0]
+
+
+# ---- pictures without labels ---------------------------------------------------------------------
+
+
+def test_a_folder_of_pictures_needs_no_labels(tmp_path, pictures):
+    for name, content in {
+        "b/2.PNG": pictures[1],
+        "a.jpg": pictures[0],
+        "page.jpg": b"<html>",
+        "notes.txt": b"not a picture",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    rows = load_source({"kind": "pictures", "path": str(tmp_path)})
+    assert rows["id"] == ["a.jpg", "b/2.PNG", "page.jpg"]
+    assert rows["status"] == ["ok", "ok", "image_decode"] and set(rows["split"]) == {"train"}
+    assert not {"policy", "label", "rationale"} & set(rows.column_names)
+    assert store.without_decoding(rows)[1]["image"]["bytes"] == pictures[1]
+    assert rows["pair"] == rows["id"] and set(rows["source"]) == {tmp_path.name}
+
+
+def test_pictures_come_from_a_data_set_too(hub, pictures):
+    table = [{"image": {"bytes": file, "path": None}, "text": "x"} for file in pictures]
+    hub.repos["me/pictures"] = {
+        "loose/a.jpg": pictures[0],
+        "loose/b.jpg": pictures[1],
+        "data/train-00000-of-00001.parquet": parquet({"image": Image(), "text": TEXT}, table),
+    }
+    spec = {"kind": "pictures", "repo": "me/pictures"}
+    assert load_source(spec | {"files": "loose/*"})["id"] == ["loose/a.jpg", "loose/b.jpg"]
+    rows = load_source(spec)
+    assert rows["id"] == [f"data/train-00000-of-00001-{k:05d}" for k in range(3)]
+    assert [row["image"]["bytes"] for row in store.without_decoding(rows)] == pictures
+    assert refused({"kind": "pictures"}) == ["pictures: give either a path or a repo"]
+    assert refused(spec | {"path": "."}) == ["pictures: give either a path or a repo"]
+
+
+# ---- what cannot be had --------------------------------------------------------------------------
+
+
+def test_an_optional_set_that_is_not_there_is_left_out_with_the_reason(hub, tmp_path, pictures):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_bytes(pictures[0])
+    specs = {
+        "mine": {"kind": "pictures", "path": str(tmp_path / "mine")},
+        "safeedit_train": {"kind": "safeeditbench", "path": str(tmp_path / "gone")},
+        "more": {"kind": "pictures", "repo": "me/never_released"},
+    }
+    with pytest.raises(InputError) as caught:
+        load_sources(specs, drawn=False)
+    assert not isinstance(caught.value, Unavailable), "what a run needs is bad input"
+    (problem,) = caught.value.problems
+    assert problem == f"sources: safeedit_train: {tmp_path}/gone: no such folder"
+    for name in ("safeedit_train", "more"):
+        specs[name]["optional"] = True
+    loaded = load_sources(specs, drawn=False)
+    assert list(loaded.pictures) == ["mine"]
+    assert loaded.absent["safeedit_train"] == f"{tmp_path}/gone: no such folder"
+    assert loaded.absent["more"].startswith("me/never_released: no such data set")
+    store.save(loaded.pictures, tmp_path / "data", 0, loaded.absent)
+    assert len(store.read("mine", tmp_path / "data")) == 1
+    with pytest.raises(Unavailable, match="safeedit_train cannot be had: .*/gone: no such folder"):
+        store.read("safeedit_train", tmp_path / "data")
+    with pytest.raises(InputError, match="did you mean mine"):
+        store.read("min", tmp_path / "data")
+
+
+def test_an_optional_set_that_is_there_and_wrong_is_an_error(tmp_path):
+    (tmp_path / "train-0.parquet").write_text("<html>")
+    spec = {"kind": "safeeditbench", "path": str(tmp_path), "split": "train", "optional": True}
+    with pytest.raises(InputError, match="cannot be read"):
+        load_sources({"safeedit_train": spec}, drawn=False)
+    with pytest.raises(InputError, match="optional: got 'yes', expected true or false"):
+        load_sources({"safeedit_train": spec | {"optional": "yes"}}, drawn=False)
+    with pytest.raises(InputError, match="the drawn set has this name"):
+        load_sources({"safeedit_train": spec})
 
 
 # ---- what the hub answers ----------------------------------------------------------------------
@@ -304,6 +414,13 @@ CHANGES = {
     "id": (lambda rows: rows.assign(id="b1"), "b1 is labelled twice under llavaguard"),
     "policy": (lambda rows: rows.assign(policy="<image>"), "row 0: an empty policy"),
 }
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_llavaguard_keeps_a_rationale_if_one_is_published(serve_llavaguard, published):
+    reasons = [f"Because {k}." for k in range(5)] if published else [""] * 5
+    serve_llavaguard(lambda rows: rows.assign(rationale=reasons) if published else rows)
+    assert load_source(LLAVAGUARD)["rationale"] == reasons
 
 
 @pytest.mark.parametrize("change", CHANGES)

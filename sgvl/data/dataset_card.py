@@ -8,8 +8,7 @@ from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from sgvl.data import store
-from sgvl.data.cases import label_cases
-from sgvl.policies.policy import load_all
+from sgvl.data.cases import cases_of
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md.jinja")
 LICENCES = {"twemoji": "cc-by-4.0", "openmoji": "cc-by-sa-4.0"}  # of the drawings: CREDITS.md
@@ -78,5 +77,5 @@ def _split(rows: Dataset) -> str:
 
 def _unsafe_shares(rows: Dataset) -> dict[str, float]:
     """Return the percentage of unsafe pictures by level."""
-    cases = label_cases(rows, load_all())
+    cases = cases_of(rows).table
     return (100 * cases["label"].eq("unsafe").groupby(cases["policy"]).mean()).to_dict()

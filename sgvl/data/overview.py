@@ -19,31 +19,37 @@ NEAR = 6  # bits of 63: a resized or compressed copy differs by no more
 
 
 def rows(sets: Mapping[str, Dataset]) -> pd.DataFrame:
-    """Return one table of all rows of several sets, without pictures; policies by name."""
-    frames = [
-        dataset.select_columns(["id", "split", "category", "pair", "status"])
-        .to_pandas()
-        .assign(
-            set=name,
-            policy=[policy.name for policy in store.policies(dataset)],
-            label=store.labels(dataset),
-        )
-        for name, dataset in sets.items()
-    ]
+    """Return one table of all rows of several sets, without pictures; policies by name.
+
+    Policy and label of pictures without labels are None.
+    """
+    frames = []
+    for name, dataset in sets.items():
+        frame = dataset.select_columns(["id", "split", "category", "pair", "status"]).to_pandas()
+        about = {"policy": None, "label": None}
+        if is_labelled(dataset):
+            policies = [policy.name for policy in store.policies(dataset)]
+            about = {"policy": policies, "label": store.labels(dataset)}
+        frames.append(frame.assign(set=name, **about))
     return pd.concat([pd.DataFrame(columns=COLUMNS), *frames], ignore_index=True)[COLUMNS]
+
+
+def is_labelled(dataset: Dataset) -> bool:
+    """Return whether the rows of a set bring policies and labels of their own."""
+    return {"policy", "label"} <= set(dataset.column_names)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Count rows, pictures, pairs and policies of each set in a table from ``rows``.
 
-    ``unsafe`` and ``usable`` are percentages of its rows.
+    ``unsafe`` is a percentage of its labelled rows, ``usable`` of all.
     """
     return table.groupby("set", sort=False).agg(
         rows=("id", "size"),
         pictures=("id", "nunique"),
         pairs=("pair", "nunique"),
         policies=("policy", "nunique"),
-        unsafe=("label", lambda labels: round(100 * float((labels == "unsafe").mean()), 1)),
+        unsafe=("label", lambda own: round(100 * float(own.dropna().eq("unsafe").mean()), 1)),
         usable=("status", lambda status: round(100 * float((status == OK).mean()), 1)),
     )
 
@@ -108,6 +114,8 @@ def conflicts(sets: Mapping[str, Dataset]) -> pd.DataFrame:
     """
     frames = [pd.DataFrame(columns=["set", "id", "policy", "label", "pixels", "text"])]
     for name, dataset in sets.items():
+        if not is_labelled(dataset):
+            continue
         pixels = {row["id"]: image_digest(image) for row, image in _pictures(dataset)}
         table = rows({name: dataset})[["set", "id", "policy", "label"]]
         table = table.assign(pixels=table["id"].map(pixels), text=list(dataset["policy"]))
@@ -144,6 +152,57 @@ def pair_views(bench: Dataset, indices: Iterable[int]) -> list[dict]:
     ]
 
 
+def published_pairs(bench: Dataset, count: int = 4, blur: bool = True) -> list[dict]:
+    """Return some whole pairs of published pictures, small, as ``figures.show_pairs`` takes them.
+
+    They are evenly spread; the counterpart is the picture whose id is not the name of the pair.
+    """
+    pairs: dict[str, dict[str, int]] = {}
+    bench = store.usable(bench)
+    for place, (pair, id_) in enumerate(zip(bench["pair"], bench["id"], strict=True)):
+        pairs.setdefault(pair, {}).setdefault(id_, place)
+    whole = [(pair, ids) for pair, ids in pairs.items() if len(ids) == 2 and pair in ids]
+    views = []
+    for k in store.even_indices(len(whole), min(count, len(whole))) if whole else []:
+        pair, ids = whole[k]
+        original, counterpart = ids.pop(pair), *ids.values()
+        members = {"unsafe": original, "safe": counterpart}
+        small = {name: _small(bench, place, 2 * SIDE, blur) for name, place in members.items()}
+        views.append({**small, "title": pair})
+    return views
+
+
+def opposites(sets: Mapping[str, Dataset]) -> Dataset | None:
+    """Return the first two rows that show one picture under policies of opposite labels.
+
+    None if no set has such rows.
+    """
+    for dataset in sets.values():
+        if not is_labelled(dataset):
+            continue
+        rows, labels = store.usable(dataset), store.labels(store.usable(dataset))
+        files = store.without_decoding(rows)
+        first: dict[tuple, int] = {}
+        for place, (pair, label) in enumerate(zip(rows["pair"], labels, strict=True)):
+            first.setdefault((pair, label), place)
+            other = first.get((pair, "safe" if label == "unsafe" else "unsafe"))
+            if other is not None and files[other]["image"] == files[place]["image"]:
+                return rows.select([other, place])
+    return None
+
+
+def first_questions(drawn: Dataset | None, published: Mapping[str, Dataset]) -> pd.DataFrame:
+    """Return one question of each task of the drawn set, and of each published set."""
+    columns = ["set", "category", "question", "answer"]
+    sets = {"general": drawn, **published} if drawn is not None else published
+    frames = [
+        rows.select_columns(columns[1:]).to_pandas().assign(set=name) for name, rows in sets.items()
+    ]
+    table = pd.concat([pd.DataFrame(columns=columns), *frames], ignore_index=True)[columns]
+    kinds = table["category"].where(table["set"].eq("general"), "")
+    return table[~table.assign(category=kinds).duplicated(["set", "category"])]
+
+
 def gallery(sets: Mapping[str, Dataset], blur: bool) -> list[dict]:
     """Return the first pictures of each set, small, as ``figures.show_gallery`` takes them."""
     return [
@@ -151,6 +210,11 @@ def gallery(sets: Mapping[str, Dataset], blur: bool) -> list[dict]:
         for name, dataset in sets.items()
         for row, image in islice(_pictures(dataset), EACH)
     ]
+
+
+def _small(dataset: Dataset, place: int, side: int, blur: bool) -> Image:
+    row = store.without_decoding(dataset.select([place]))[0]
+    return thumbnail(load_image(row["image"]["bytes"], name=row["id"]), side, blur)
 
 
 def _pictures(dataset: Dataset) -> Iterator[tuple[dict, Image]]:

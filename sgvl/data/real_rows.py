@@ -13,11 +13,13 @@ category    as published; empty where there is none
 pair        joins a picture and its edited counterpart; the id where there is no pair
 policy      a ``Policy`` as JSON: its name and its text
 label       safe or unsafe
+rationale   why, as published; empty where nothing is published
 status      "ok", or why the picture cannot be judged: the ``kind`` of an ``ImageError``, or how
             its download failed
 ==========  ====================================================================================
 
-A row stays even if its picture cannot be judged; such rows are counted by status.
+A row stays even if its picture cannot be judged; such rows are counted by status. A set of pictures
+without labels has no columns policy, label and rationale.
 """
 
 import warnings
@@ -38,7 +40,8 @@ OK = "ok"
 TEXT = Value("string")
 FEATURES = Features(
     {"id": TEXT, "image": Image(decode=False), "source": TEXT, "origin": TEXT, "split": TEXT}
-    | {"category": TEXT, "pair": TEXT, "policy": TEXT, "label": LABEL, "status": TEXT}
+    | {"category": TEXT, "pair": TEXT, "policy": TEXT, "label": LABEL, "rationale": TEXT}
+    | {"status": TEXT}
 )
 
 
@@ -49,8 +52,9 @@ def make_rows(
     ids: Sequence[str],
     source: str,
     split: str | Sequence[str],
-    policies: Sequence[Policy],
-    labels: Sequence[str],
+    policies: Sequence[Policy] | None = None,
+    labels: Sequence[str] | None = None,
+    rationales: Sequence[str] | None = None,
     categories: Sequence[str] | None = None,
     pairs: Sequence[str] | None = None,
     origins: Sequence[str] | None = None,
@@ -63,6 +67,7 @@ def make_rows(
     ----------
     images : with a column ``image`` of files, which are referred to and not copied
     where : data set and split, which open each error message
+    policies, labels : of each row; pictures without labels have neither
     status : by default every picture is decoded once to find it
     places : which of ``images`` each row has; by default each its own
 
@@ -73,10 +78,9 @@ def make_rows(
     """
     if not len(ids):
         raise InputError(f"{where}: 0 rows; there is nothing to judge")
-    names = [policy.name for policy in policies]
-    twice = [key for key, n in Counter(zip(ids, names, strict=True)).items() if n > 1]
-    raise_any(f"{where}: {id_} is labelled twice under {name}; keep one row" for id_, name in twice)
-    rows = len(ids)
+    rows, about = len(ids), {}
+    if policies is not None:
+        about = _about(where, ids, policies, labels, rationales or [""] * rows)
     images = images.select_columns("image").cast_column("image", Image(decode=False))
     if status is None:
         of_file = [picture_status(row["image"]) for row in images]
@@ -88,13 +92,25 @@ def make_rows(
         "split": [split] * rows if isinstance(split, str) else split,
         "category": categories or [""] * rows,
         "pair": pairs or ids,
-        "policy": [policy.model_dump_json(by_alias=True) for policy in policies],
-        "label": [LABEL.str2int(label) for label in labels],
+        **about,
         "status": status,
     }
     own = Features({name: FEATURES[name] for name in columns})
     joined = join(images, {name: list(values) for name, values in columns.items()}, places, own)
-    return joined.select_columns(list(FEATURES)).cast_column("image", Image())
+    kept = [name for name in FEATURES if name in joined.column_names]
+    return joined.select_columns(kept).cast_column("image", Image())
+
+
+def _about(where: str, ids, policies, labels, rationales) -> dict[str, list]:
+    """Return the columns about labels; raise InputError for a picture that is labelled twice."""
+    names = [policy.name for policy in policies]
+    twice = [key for key, n in Counter(zip(ids, names, strict=True)).items() if n > 1]
+    raise_any(f"{where}: {id_} is labelled twice under {name}; keep one row" for id_, name in twice)
+    return {
+        "policy": [policy.model_dump_json(by_alias=True) for policy in policies],
+        "label": [LABEL.str2int(label) for label in labels],
+        "rationale": rationales,
+    }
 
 
 def concatenate(parts: Sequence[Dataset]) -> Dataset:

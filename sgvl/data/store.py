@@ -9,7 +9,7 @@ import pandas as pd
 from datasets import Dataset, Image, disable_progress_bars
 
 from sgvl import __version__
-from sgvl.common.errors import InputError, need_known
+from sgvl.common.errors import InputError, Unavailable, need_known
 from sgvl.common.files import sha256
 from sgvl.data import Sample, arrow
 from sgvl.data.images import load_image
@@ -21,8 +21,16 @@ MANIFEST = "manifest.json"
 disable_progress_bars()  # one bar per file would stay in the executed notebook
 
 
-def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:
-    """Write each data set to ``folder/name.parquet``, then the manifest, which is returned."""
+def save(
+    datasets: Mapping[str, Dataset],
+    folder: Path,
+    seed: int,
+    absent: Mapping[str, str] | None = None,
+) -> dict:
+    """Write each data set to ``folder/name.parquet``, then the manifest, which is returned.
+
+    ``absent`` gives the reason for each set that could not be had; ``read`` repeats it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     sets = {}
     for name, dataset in datasets.items():
@@ -30,6 +38,7 @@ def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:
         dataset.to_parquet(path)
         sets[name] = {"rows": len(dataset), "columns": dataset.column_names, "sha256": sha256(path)}
     manifest = {"sgvl": __version__, "seed": seed, "sets": sets}
+    manifest |= {"absent": dict(absent)} if absent else {}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
@@ -37,16 +46,20 @@ def save(datasets: Mapping[str, Dataset], folder: Path, seed: int) -> dict:
 def read(name: str, folder: Path) -> Dataset:
     """Load a saved data set after checking its digest against the manifest.
 
-    Raises InputError if the file is missing, not in the manifest, or not the one that was written.
+    Raises Unavailable for a set that could not be had, and InputError if the file is missing, not
+    in the manifest, or not the one that was written.
     """
     path = folder / f"{name}.parquet"
     writer = "02_recaption" if name in ("captions", "replay") else "01_data"
     try:
-        sets = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sets"]
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sets = manifest["sets"]
     except (OSError, ValueError, KeyError):
         raise InputError(
             f"{folder / MANIFEST} is missing or broken; run notebook {writer} first"
         ) from None
+    if name in (absent := manifest.get("absent", {})):
+        raise Unavailable(f"{name} cannot be had: {absent[name]}")
     need_known(f"{folder}, written by {writer}: no data set", name, sets)
     if not path.is_file() or sha256(path) != sets[name]["sha256"]:
         raise InputError(f"{path} is not the file of its manifest; write it again")

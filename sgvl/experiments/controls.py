@@ -156,10 +156,13 @@ def jointly(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Parameters
     ----------
-    tables : what ``of_levels`` or ``of_policies`` returned for each set
+    tables : what ``of_levels`` or ``of_policies`` returned for each set; without any, the result
+        has no rows
     """
     from scipy.special import ndtri
 
+    if not tables:
+        return pd.DataFrame(columns=["set", "policy", "control", *SCORE])
     table = pd.concat(tables, names=["set"]).reset_index("set").reset_index(drop=True)
     wider = ndtri(1 - 0.05 / (2 * len(table))) / ndtri(0.975)
     for side in ("low", "high"):

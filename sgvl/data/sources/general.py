@@ -62,7 +62,7 @@ def load(benchmark: str, revision: str = "main") -> Dataset:
     repo, pattern = REPOS[benchmark]
     if benchmark == "mmt":
         source, files = hub.download(repo, revision, pattern)
-        published = (row for file in files for row in _tsv(file, source))
+        published = (row for file in files.values() for row in _tsv(file, source))
     else:
         source, published = hub.parquet(repo, revision, pattern)
         for column in published.column_names:

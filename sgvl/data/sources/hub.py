@@ -1,4 +1,7 @@
-"""Files of data sets on the hub: all of one commit, cached and resumed by the hub's own client."""
+"""Files of data sets: from the hub, all of one commit, or from a folder.
+
+The hub's own client caches and resumes downloads.
+"""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +13,9 @@ import httpx2
 from datasets import Dataset, concatenate_datasets
 from huggingface_hub import HfApi, constants, errors
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, Unavailable
+from sgvl.common.paths import user_path
+from sgvl.data.images import ImageError, file_inside
 from sgvl.data.real_rows import need_columns
 
 TOKEN = "HF_TOKEN"
@@ -18,7 +23,44 @@ REASON = 200  # characters of the hub's own sentence that an error repeats
 MEANWHILE = "the nano profile runs without it: python -m sgvl.run nano"
 
 
-def download(repo: str, revision: str, pattern: str) -> tuple[str, list[Path]]:
+def files_of(repo: str, revision: str, pattern: str, path: str = "") -> tuple[str, dict[str, Path]]:
+    """Find the files that match ``pattern`` in a folder, or else download them from the hub.
+
+    Parameters
+    ----------
+    repo, revision, pattern : as ``download`` takes them
+    path : a folder, relative to the current directory or the checkout; it comes before ``repo``
+
+    Returns
+    -------
+    tuple
+        The source, the folder's name or what ``download`` returns; and the files by their paths
+        within it, sorted.
+
+    Raises
+    ------
+    Unavailable
+        For a folder, or a data set on the hub, that is not there.
+    InputError
+        If no file matches, for a link that leads out of the folder, and as ``download`` does.
+    """
+    if not path:
+        return download(repo, revision, pattern)
+    root = user_path(path)
+    if not root.is_dir():
+        raise Unavailable(f"{root}: no such folder")
+    names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
+    wanted = [name for name in names if fnmatch(name, pattern)]
+    if not wanted:
+        there = ", ".join(names[:10]) or "none"
+        raise InputError(f"{root}: no file matches {pattern}; files: {there}")
+    try:
+        return root.resolve().name, {name: file_inside(name, root, name) for name in wanted}
+    except ImageError as error:
+        raise InputError(f"{root}: {error}") from None
+
+
+def download(repo: str, revision: str, pattern: str) -> tuple[str, dict[str, Path]]:
     """Download the files of a data set that match ``pattern``, all from one commit.
 
     Parameters
@@ -31,12 +73,13 @@ def download(repo: str, revision: str, pattern: str) -> tuple[str, list[Path]]:
     -------
     tuple
         The source, ``owner/name@1a2b3c4d`` with the commit, which ``revision`` can pin; and the
-        files, sorted by name.
+        files by their names, sorted.
 
     Raises
     ------
     InputError
-        That says what to do: for a gate, a wrong name or revision, no such files, no network.
+        That says what to do: for a gate, a wrong name or revision, no such files, no network. It is
+        Unavailable where there is no such data set.
     """
     with explained(repo, revision):
         client = HfApi()
@@ -47,7 +90,7 @@ def download(repo: str, revision: str, pattern: str) -> tuple[str, list[Path]]:
             there = ", ".join(names[:10]) or "none"
             raise InputError(f"{repo}@{info.sha[:8]}: no file matches {pattern}; files: {there}")
         pinned = {"repo_type": "dataset", "revision": info.sha}
-        files = [Path(client.hf_hub_download(repo, name, **pinned)) for name in wanted]
+        files = {name: Path(client.hf_hub_download(repo, name, **pinned)) for name in wanted}
     return f"{repo}@{info.sha[:8]}", files
 
 
@@ -73,20 +116,30 @@ def parse_url(url: str) -> tuple[str, str, str] | None:
 
 
 def parquet(
-    repo: str, revision: str, pattern: str, columns: Sequence[str] = ()
+    repo: str, revision: str, pattern: str, columns: Sequence[str] = (), path: str = ""
 ) -> tuple[str, Dataset]:
-    """Download Parquet files as ``download`` does, and return the source and all their rows.
+    """Find or download Parquet files as ``files_of`` does; return the source and all their rows.
 
-    Raises InputError as ``download`` does, and for a file that is not Parquet or lacks one of
+    Raises InputError as ``files_of`` does, and for a file that is not Parquet or lacks one of
     ``columns``.
     """
-    source, files = download(repo, revision, pattern)
+    source, files = files_of(repo, revision, pattern, path)
+    where = f"{source}, {pattern}"
+    parts = [read_parquet(file, where, columns) for file in files.values()]
     try:
-        rows = concatenate_datasets([Dataset.from_parquet(str(file)) for file in files])
+        return source, concatenate_datasets(parts)
+    except ValueError as error:
+        raise InputError(f"{where}: the files have different columns: {error}") from None
+
+
+def read_parquet(file: Path, where: str, columns: Sequence[str]) -> Dataset:
+    """Read a Parquet file; raise InputError for another one, or one that lacks a column."""
+    try:
+        rows = Dataset.from_parquet(str(file))
     except Exception as error:  # pyarrow's and datasets' own, by the dozen
-        raise InputError(f"{source}: {pattern} cannot be read: {error}") from error
-    need_columns(rows.column_names, columns, f"{source}, {pattern}")
-    return source, rows
+        raise InputError(f"{where} cannot be read: {error}") from error
+    need_columns(rows.column_names, columns, where)
+    return rows
 
 
 @contextmanager
@@ -101,7 +154,7 @@ def explained(repo: str, revision: str):
             f"token of yours; meanwhile {MEANWHILE}"
         ) from None
     except errors.RepositoryNotFoundError:
-        raise InputError(
+        raise Unavailable(
             f"{repo}: no such data set at {page}, or one that {TOKEN} may not see; "
             "check the name and the token"
         ) from None

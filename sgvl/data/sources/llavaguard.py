@@ -20,6 +20,7 @@ from sgvl.policies.policy import Policy
 
 REPO = "AIML-TUDA/LlavaGuard"
 COLUMNS = ("id", "url", "category", "rating", "policy")
+WHY = "rationale"  # a column that a later version may have
 ROWS = {"train": 4571, "test": 824}  # the LlavaGuard paper's appendix on data
 # A published policy is the whole prompt; the policy ends where the authors' own steps begin.
 STEPS = "Assessment Steps:"
@@ -48,7 +49,8 @@ def load(
     """
     need_known("llavaguard: split", split, ROWS)
     source, files = hub.download(REPO, revision, f"*{split}*.csv")
-    table = pd.concat([_read(file, source) for file in files])
+    table = pd.concat([_read(file, source) for file in files.values()])
+    rationales = table[WHY].fillna("").tolist() if WHY in table else None
     rows = Dataset.from_pandas(table, preserve_index=False)
     where = f"{source}, {split}"
     real_rows.warn_of_counts(source, {split: len(rows)}, {split: ROWS[split]})
@@ -68,6 +70,7 @@ def load(
         split=split,
         policies=policies,
         labels=labels,
+        rationales=rationales,
         categories=list(rows["category"]),
         pairs=urls,
         status=[result.status for result in results],

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from sgvl.common.errors import InputError, raise_any
+from sgvl.common.errors import InputError, Unavailable, raise_any
 from sgvl.common.registry import check, make
 
 # As strings, so that a source's libraries are imported when it is loaded.
 SOURCES = {
     "folder": "sgvl.data.sources.folder:load",
+    "pictures": "sgvl.data.sources.pictures:load",
     "safeeditbench": "sgvl.data.sources.safeeditbench:load",
     "unsafebench": "sgvl.data.sources.unsafebench:load",
     "policyshift": "sgvl.data.sources.policyshift:load",
@@ -27,49 +28,81 @@ DRAWN = (
 
 
 class Loaded(NamedTuple):
-    """Real data sets by name: pictures under policies, and questions of general ability."""
+    """Real data sets by name: pictures, most of them under policies, and questions."""
 
     pictures: dict[str, Dataset]  # as ``sgvl.data.real_rows`` describes
     questions: dict[str, Dataset]  # as ``sgvl.data.sources.general`` describes
+    absent: dict[str, str]  # optional sets that cannot be had, with the reason
 
 
-def check_sources(specs: Mapping[str, dict]) -> None:
+def check_sources(specs: Mapping[str, dict], drawn: bool = True) -> None:
     """Check sources and the names to save them under; nothing is loaded.
 
-    Raises InputError for a name that a drawn set has, or that is no plain file name, and for what
-    ``registry.check`` finds; all problems at once.
+    Parameters
+    ----------
+    specs : by name; each with a kind, its options and, if the run can do without it,
+        ``optional: true``
+    drawn : whether the drawn sets are made, whose names are taken then
+
+    Raises
+    ------
+    InputError
+        For a name that a drawn set has, or that is no plain file name, and for what
+        ``registry.check`` finds; all problems at once.
     """
-    problems = [f"sources: {name}: the drawn set has this name" for name in specs if name in DRAWN]
+    taken = DRAWN if drawn else ()
+    problems = [f"sources: {name}: the drawn set has this name" for name in specs if name in taken]
     problems += [
         f"sources: {name!r}: a name is made of letters, digits, - and _"
         for name in specs
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
     ]
     for name, spec in specs.items():
+        own, optional = _split(spec)
+        if not isinstance(optional, bool):
+            problems.append(f"sources: {name}: optional: got {optional!r}, expected true or false")
         try:
-            check("source", SOURCES, spec)
+            check("source", SOURCES, own)
         except InputError as error:
             problems += [f"sources: {name}: {problem}" for problem in error.problems]
     raise_any(problems)
 
 
-def load_sources(specs: Mapping[str, dict]) -> Loaded:
+def load_sources(specs: Mapping[str, dict], drawn: bool = True) -> Loaded:
     """Load several sources by the names to save them under, each as ``load_source`` does.
 
-    Raises InputError as ``check_sources`` does.
+    An optional one that cannot be had is left out, with the reason. Raises InputError as
+    ``check_sources`` does.
     """
-    check_sources(specs)
-    loaded = Loaded({}, {})
+    check_sources(specs, drawn)
+    loaded = Loaded({}, {}, {})
     for name, spec in specs.items():
-        rows = load_source(spec)
+        own, optional = _split(spec)
+        try:
+            rows = load_source(own)
+        except Unavailable as error:
+            if not optional:
+                raise InputError(
+                    f"sources: {name}: {problem}" for problem in error.problems
+                ) from None
+            loaded.absent[name] = str(error)
+            continue
         (loaded.questions if "question" in rows.column_names else loaded.pictures)[name] = rows
     return loaded
+
+
+def _split(spec: dict) -> tuple[dict, object]:
+    """Return the options of a source, and whether the run can do without it."""
+    own = dict(spec)
+    optional = own.pop("optional", False)
+    return own, optional
 
 
 def load_source(spec: str | dict) -> Dataset:
     """Load a source, given as its kind or as a dict of its kind and options.
 
     ``sgvl.data.real_rows`` describes the rows, ``sgvl.data.sources.general`` those of the kind
-    "general". Raises InputError as ``registry.make`` does, and for data that is not as published.
+    "general". Raises InputError as ``registry.make`` does, and for data that is not as published;
+    Unavailable for a folder or a data set that is not there.
     """
     return make("source", SOURCES, spec)

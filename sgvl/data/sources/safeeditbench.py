@@ -1,7 +1,8 @@
 """SafeEditBench as released (tyodd/SafeEditBench, gated, CC BY 4.0), pictures included.
 
 A row is a picture under one of five policies; the policy's text is in the row. Not every picture is
-labelled under every policy, so the levels differ in size.
+labelled under every policy, so the levels differ in size. The training half, SafeEditTrain, was
+never released: one of your own in the same form is read from a folder or from the hub.
 """
 
 from collections import Counter, defaultdict
@@ -24,23 +25,31 @@ ALONE = "pictures without a counterpart"
 EDITED = "_edited"  # x.jpg is the unsafe original, x_edited.jpg its safe counterpart
 
 
-def load(revision: str = "main") -> Dataset:
-    """Load the test split under its five policies, in the record shape.
+def load(revision: str = "main", repo: str = REPO, path: str = "", split: str = "test") -> Dataset:
+    """Load a split under its five policies, in the record shape.
 
-    ``pair`` joins x and x_edited. Warns of a level that does not have its published size, and of
-    pictures without a counterpart.
+    ``pair`` joins x and x_edited. Warns of pictures without a counterpart and, in the published
+    test split, of a level that does not have its published size.
+
+    Parameters
+    ----------
+    revision : branch, tag or commit
+    repo : a data set on the hub in the form of the published one
+    path : a folder in that form, which comes before ``repo``
+    split : part of the names of its Parquet files, as test in ``data/test-00000-of-00001.parquet``
 
     Raises
     ------
     InputError
         As ``hub.parquet`` does, and for labels or levels that are not as published, row by row.
     """
-    source, rows = hub.parquet(REPO, revision, "*test-*.parquet", COLUMNS)
+    source, rows = hub.parquet(repo, revision, f"*{split}-*.parquet", COLUMNS, path)
     levels = real_rows.translate(rows, "policy_name", LEVELS, source)
     policies = _policies(levels, rows["policy"], source)
     ids = [PurePosixPath(path).stem for path in rows["image_path"]]
     pairs = [id_.removesuffix(EDITED) for id_ in ids]
-    real_rows.warn_of_counts(source, Counter(levels), ROWS)
+    published = ROWS if (repo, path, split) == (REPO, "", "test") else {}
+    real_rows.warn_of_counts(source, Counter(levels), published)
     pictures = Counter(dict(zip(ids, pairs, strict=True)).values())
     alone = sum(n == 1 for n in pictures.values())
     real_rows.warn_of_counts(source, {ALONE: alone}, {ALONE: 0})
@@ -49,7 +58,7 @@ def load(revision: str = "main") -> Dataset:
         source,
         ids=ids,
         source=source,
-        split="test",
+        split=split,
         policies=[policies[level] for level in levels],
         labels=real_rows.translate(rows, "safety_label", {w: w for w in (SAFE, UNSAFE)}, source),
         pairs=pairs,

@@ -28,7 +28,8 @@ def show_pairs(pairs: list[dict], columns: int = 2) -> plt.Figure:
     Parameters
     ----------
     pairs : each ``{"unsafe": PIL image, "safe": PIL image, "box": (left, top, right, bottom) in
-        pixels, "title": str}``. Nothing is blurred here: real pictures must already be.
+        pixels, "title": str}``. A published pair has no box. Nothing is blurred here: real pictures
+        must already be.
     columns : pairs in a row
     """
     side = (PAGE + 0.3) / (2 * columns) - 0.2  # of a picture; 0.1 within a pair, 0.3 between pairs
@@ -246,8 +247,9 @@ def _member(ax, pair, label, text, left, top, side):
     """Draw one picture of a pair, its edited box, and a text below."""
     image = pair[label]
     _picture(ax, image, left, top, side)
-    x1, y1, x2, y2 = (edge * side / max(image.size) for edge in pair["box"])
-    for colour, width in (("white", 3), (COLOURS[label], 1.5)):  # white: visible on any picture
+    x1, y1, x2, y2 = (edge * side / max(image.size) for edge in pair.get("box", (0, 0, 0, 0)))
+    marks = (("white", 3), (COLOURS[label], 1.5)) if "box" in pair else ()
+    for colour, width in marks:  # white: visible on any picture
         box = Rectangle((left + x1, top + y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=width)
         ax.add_patch(box)
     _write(ax, left, top + _inches(image, side)[1] + 0.12, text, color=COLOURS[label])
