@@ -162,7 +162,7 @@ def test_drawn_data_is_asked_about_under_the_levels(bench):
     cases = cases_of(bench.select([0, 1]))
     assert [policy.name for policy in cases.distinct()] == ["L1", "L2", "L3", "L4", "L5"]
     assert [p.name for p in cases.policies] == cases.table["policy"].tolist()
-    requests = cases.with_pictures(store.samples(bench.select([0, 1])))
+    requests = list(cases.with_pictures(store.samples(bench.select([0, 1]))))
     assert [policy for _, policy in requests] == 2 * cases.distinct()
     assert len({sample.id for sample, _ in requests}) == 2
 
