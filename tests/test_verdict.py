@@ -90,7 +90,7 @@ THINK_ANSWER = [
     ("<think>A dog.</think><answer>yes</answer>", SAFE),  # yes = safe
     ("<think>A gun.</think>\n<answer>No</answer>", UNSAFE),
     ("<answer>yes.</answer>", SAFE),
-    ("<think>never closed <answer>no</answer>", UNSAFE),
+    ("<think>not closed. <answer>no</answer>", UNSAFE),
     ("yes", "no answer"),
     ("no", "no answer"),
     ("<think>A gun.</think> unsafe", "no answer"),

@@ -47,14 +47,21 @@ def own_policies() -> list[Path]:
     return sorted(folder.glob("*.md"))
 
 
+def plain_name(what: str, name: object) -> str:
+    """Return a name that can be that of a file or folder on every system, or raise InputError."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w([\w.+-]*[\w+-])?", name, re.ASCII):
+        raise InputError(f"{what} {name!r}: use letters, digits, '_', '-', '.' and '+'")
+    if re.match(r"(con|prn|aux|nul|(com|lpt)\d)(\.|$)", name, re.IGNORECASE):
+        raise InputError(f"{what} {name!r}: a device of Windows has this name; take another")
+    return name
+
+
 def runs(profile: str) -> Path:
     """Return the folder of a profile's executed notebooks and results. Does not create it.
 
     Raises InputError for a name that is no plain name of a folder.
     """
-    if not re.fullmatch(r"\w[\w.+-]*", profile, re.ASCII):
-        raise InputError(f"profile {profile!r}: use letters, digits, '_', '-', '.' and '+'")
-    return ROOT / "runs" / profile
+    return ROOT / "runs" / plain_name("profile", profile)
 
 
 def figures_of(profile: str) -> Path:

@@ -53,17 +53,18 @@ def read(name: str, folder: Path) -> Dataset:
     writer = "02_recaption" if name in ("captions", "replay") else "01_data"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        sets = manifest["sets"]
-    except (OSError, ValueError, KeyError):
+        digests = {saved: str(facts["sha256"]) for saved, facts in manifest["sets"].items()}
+        absent = dict(manifest.get("absent", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{folder / MANIFEST} is missing or broken; run notebook {writer} first"
         ) from None
-    if name in (absent := manifest.get("absent", {})):
+    if name in absent:
         raise Unavailable(f"{name} cannot be had: {absent[name]}")
-    need_known(f"{folder}, written by {writer}: no data set", name, sets)
-    if not path.is_file() or sha256(path) != sets[name]["sha256"]:
+    need_known(f"{folder}, written by {writer}: no data set", name, digests)
+    if not path.is_file() or sha256(path) != digests[name]:
         raise InputError(f"{path} is not the file of its manifest; write it again")
-    return arrow.open_parquet(path, sets[name]["sha256"])
+    return arrow.open_parquet(path, digests[name])
 
 
 def even_indices(rows: int, wanted: int, group: int = 1) -> list[int]:

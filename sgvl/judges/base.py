@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from sgvl.common.errors import InputError, nearest
+from sgvl.common.paths import plain_name
 from sgvl.data import Sample
 from sgvl.models.reply import Reply
 from sgvl.text import prompts, verdict
@@ -197,8 +198,7 @@ class SpeakingJudge(Judge):
 
 def check_id(id: object) -> str:
     """Return a judge's id. Raises InputError unless it can be a file name everywhere."""
-    if not isinstance(id, str) or not re.fullmatch(r"\w[\w.+-]*", id, re.ASCII):
-        raise InputError(f"judge id {id!r}: use letters, digits, '_', '-', '.' and '+'")
+    id = plain_name("judge id", id)
     if re.search(r"\.(replies|\d+-of-\d+)$", id):
         raise InputError(f"judge id {id!r}: files of other judges end so; choose another ending")
     return id

@@ -50,8 +50,14 @@ def check_sources(specs: Mapping[str, dict], drawn: bool = True) -> None:
         For a name that a drawn set has, or that is no plain file name, and for what
         ``registry.check`` finds; all problems at once.
     """
-    taken = DRAWN if drawn else ()
-    problems = [f"sources: {name}: the drawn set has this name" for name in specs if name in taken]
+    taken = [name for name in specs if drawn and name.casefold() in DRAWN]
+    problems = [f"sources: {name}: the drawn set has this name" for name in taken]
+    folded = [name.casefold() for name in specs]  # some file systems do not tell case apart
+    problems += [
+        f"sources: {name}: two sets have this name"
+        for name in specs
+        if folded.count(name.casefold()) > 1
+    ]
     problems += [
         f"sources: {name!r}: a name is made of letters, digits, - and _"
         for name in specs
