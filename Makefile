@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run seeds test test-slow test-browser test-faults bench lint lock nano-model clean
+.PHONY: help env run rehearse seeds test test-slow test-browser test-faults bench lint lock nano-model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ $(STAMP): pyproject.toml $(LOCK)
 
 run: env  ## run the whole notebook series, nano profile
 	$(BIN)/python -m sgvl.run nano --jobs 2
+
+# Each profile is rehearsed whole, also where a unit of the other broke.
+rehearse: env  ## run both GPU profiles on the CPU with small stand-ins, and check what they made
+	$(BIN)/python -m sgvl.run single --rehearse --jobs 2; single=$$?; \
+	  $(BIN)/python -m sgvl.run paper --rehearse --jobs 2 && exit $$single
+	$(BIN)/python -m pytest -n 0 -m rehearse
 
 seeds: env  ## after `make run`: train both stages with five seeds (more than an hour), and put them into the report
 	$(BIN)/python -m sgvl.run nano_seeds

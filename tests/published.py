@@ -1,4 +1,7 @@
-"""Published data sets as files in their exact schema, made of drawn scenes, on a local hub."""
+"""Published data sets as files in their exact schema, made of drawn scenes, on a local hub.
+
+The schemas are those of ``sgvl.run.rehearsal.published``.
+"""
 
 import base64
 import io
@@ -8,11 +11,21 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from huggingface_hub import constants
-from local_hub import local_hub
+from local_hub import writable_hub
 
 from sgvl.data.sources import general, llavaguard, policyshift, safeeditbench, unsafebench
+from sgvl.run.rehearsal.published import (
+    BLINK,
+    MMMU,
+    MMT,
+    POLICYSHIFT,
+    REALWORLDQA,
+    SAFEEDIT,
+    TEXT,
+    UNSAFEBENCH,
+    parquet,
+)
 from sgvl.world.scenes import render, sample_scene
 
 
@@ -37,7 +50,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
-    with local_hub() as server:
+    with writable_hub() as server:
         moved_to(monkeypatch, server.url)
         yield server
 
@@ -47,24 +60,6 @@ def moved_to(monkeypatch, url):
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
-def parquet(features, rows):
-    file = io.BytesIO()
-    Dataset.from_list(rows, features=Features(features)).to_parquet(file)
-    return file.getvalue()
-
-
-TEXT = Value("string")
-
-
-SAFEEDIT = {
-    "image": Image(),
-    "image_path": TEXT,
-    "safety_label": ClassLabel(names=["safe", "unsafe"]),
-    "policy_name": ClassLabel(names=[f"Policy L{k}" for k in range(1, 6)]),
-    "policy": TEXT,
-}
 
 
 SAFEEDIT_FILE = "data/test-00000-of-00001.parquet"
@@ -101,9 +96,6 @@ def serve_safeedit(hub, monkeypatch):
     return serve
 
 
-UNSAFEBENCH = {"image": Image(), "safety_label": TEXT, "category": TEXT, "source": TEXT}
-
-
 @pytest.fixture
 def unsafebench_rows(pictures):
     palette = PIL.Image.open(io.BytesIO(pictures[0])).convert("P")
@@ -132,14 +124,6 @@ def serve_unsafebench(hub, monkeypatch):
         hub.repos["yiting/UnsafeBench"] = files
 
     return serve
-
-
-POLICYSHIFT = {
-    **{"question": TEXT, "image": Image(), "answer": TEXT, "image_idx": Value("int64")},
-    **{"section_id": Value("int64"), "section_title": TEXT, "policy_name": TEXT, "tier": TEXT},
-    **{"discrimination_score": Value("float64"), "policy_description": TEXT, "label": TEXT},
-    **{"split_type": TEXT, "violated_categories": List(Value("int64"))},
-}
 
 
 def policyshift_row(file, label, rule, split):
@@ -216,30 +200,7 @@ def serve_llavaguard(hub, monkeypatch, pictures, tmp_path):
     return serve
 
 
-GENERAL = {
-    "mmmu": {
-        **{"id": TEXT, "question": TEXT, "options": TEXT, "explanation": TEXT},
-        **{f"image_{k}": Image() for k in range(1, 8)},
-        **{"img_type": TEXT, "answer": TEXT, "topic_difficulty": TEXT, "question_type": TEXT},
-        "subfield": TEXT,
-    },
-    "realworldqa": {"image": Image(), "question": TEXT, "answer": TEXT},
-    "blink": {
-        **{"idx": TEXT, "question": TEXT, "sub_task": TEXT},
-        **{f"image_{k}": Image() for k in range(1, 5)},
-        **{"choices": List(TEXT), "answer": TEXT, "prompt": TEXT},
-    },
-}
-MMT_COLUMNS = (
-    "index",
-    "question",
-    *"ABCDEFGHI",
-    "answer",
-    "category",
-    "l2-category",
-    "image",
-    "split",
-)
+GENERAL = {"mmmu": MMMU, "realworldqa": REALWORLDQA, "blink": BLINK}
 
 
 @pytest.fixture
@@ -277,7 +238,7 @@ def serve_general(hub, monkeypatch, pictures):
     def publish(name, change=lambda row: row):
         repo, _ = general.REPOS[name]
         if name == "mmt":
-            row = change(dict(zip(MMT_COLUMNS, mmt, strict=True)))
+            row = change(dict(zip(MMT, mmt, strict=True)))
             table = "\n".join("\t".join(cells) for cells in (list(row), row.values())) + "\n"
             files = {"MMT-Bench_VAL.tsv": table.encode(), "MMT-Bench_ALL.tsv": b"seven gigabytes"}
         else:

@@ -26,7 +26,8 @@ ROOT = _root()
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
 FIGURES = ROOT / "figures"
-DOWNLOADS = ROOT / "runs" / "downloads"  # pictures from the web; each is downloaded once
+# Pictures from the web; each is downloaded once.
+DOWNLOADS = Path(os.environ.get("SGVL_DOWNLOADS", ROOT / "runs" / "downloads"))
 
 
 def user_path(path: str | Path) -> Path:

@@ -171,11 +171,10 @@ def not_run(profile: str, scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _why(profile, name):
     """Return why a training unit has no result; "" if it has one."""
-    if not (PARAMS / profile / f"{name}.yaml").exists():
-        return f"no parameter file params/{profile}/{name}.yaml"
     receipt = runs(profile) / f"{name}.json"
     if not receipt.exists():
-        return "not run yet"
+        file = PARAMS / profile / f"{name}.yaml"
+        return "not run yet" if file.exists() else f"no parameter file params/{profile}/{file.name}"
     try:
         facts = json.loads(receipt.read_text(encoding="utf-8"))
         return "" if facts["status"] == "ok" else f"{facts['status']}: {facts['reason']}"

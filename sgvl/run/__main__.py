@@ -4,6 +4,7 @@
     python -m sgvl.run nano --only '05_*'       some units, and those that they need
     python -m sgvl.run nano --status            how each unit stands
     python -m sgvl.run nano --jobs 2            two units at a time, each on half of the cores
+    python -m sgvl.run paper --rehearse         every unit in minutes, with stand-ins, on this CPU
 
 Each unit is one papermill command (--dry-run prints them), so a cluster's own scheduler can run
 them instead. Exit codes, of --status too: 0 done, 2 bad input, 3 busy (another run holds the
@@ -39,10 +40,11 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="units at a time")
     parser.add_argument("--status", action="store_true", help="show how each unit stands")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("--rehearse", action="store_true", help="with small stand-ins, on the CPU")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        return _main(options)
+        return _rehearse(options) if options.rehearse else _main(options)
     except InputError as error:
         print(error, file=sys.stderr)
         return ExitCode.BUSY if isinstance(error, Busy) else ExitCode.BAD_INPUT
@@ -75,6 +77,22 @@ def _main(options: argparse.Namespace) -> ExitCode:
     code = _exit_code([row.status for row in rows] + [Status.MISSING] * unreached)
     if code == ExitCode.DONE:
         _print_results(options.profile)
+    return code
+
+
+def _rehearse(options: argparse.Namespace) -> ExitCode:
+    """Run the profile that rehearses the chosen one, and write its report."""
+    from sgvl.run import rehearsal
+    from sgvl.run.rehearsal import report
+
+    real = load_units(options.profile)
+    name = rehearsal.write(options.profile, real)
+    began = time.monotonic()
+    with rehearsal.stand_ins(name, real):
+        code = _main(argparse.Namespace(**vars(options) | {"profile": name}))
+    if not (options.status or options.dry_run):
+        file = report.write(options.profile, name, code, time.monotonic() - began)
+        print(f"rehearsal: {file.relative_to(ROOT)}")
     return code
 
 

@@ -48,7 +48,7 @@ class Unit:
 
     @property
     def parameter_file(self) -> Path:
-        return PARAMS / self.profile / f"{self.name}.yaml"
+        return parameters_of(self.profile) / f"{self.name}.yaml"
 
     @property
     def executed(self) -> Path:
@@ -64,12 +64,13 @@ def load_units(profile: str) -> dict[str, Unit]:
 
     Raises InputError with every problem of every unit.
     """
-    files = [f for f in PARAMS.glob("*/*") if f.suffix.lower() in (".yaml", ".yml")]
-    need_known(f"{PARAMS}: no profile", profile, sorted({file.parent.name for file in files}))
-    files = sorted(file for file in files if file.parent.name == profile)
+    files = sorted(file for file in parameters_of(profile).glob("*") if _is_yaml(file))
+    if not files:
+        known = {file.parent.name for file in PARAMS.glob("*/*") if _is_yaml(file)}
+        need_known(f"{PARAMS}: no profile", profile, sorted(known))
     names = [file.stem for file in files if file.suffix == ".yaml"]
     problems = [
-        f"params/{profile}/{file.name} would not be run; rename it to {file.stem}.yaml"
+        f"{os.path.relpath(file, ROOT)} would not be run; rename it to {file.stem}.yaml"
         for file in files
         if file.suffix != ".yaml"
     ]
@@ -86,6 +87,16 @@ def load_units(profile: str) -> dict[str, Unit]:
     if problems:
         raise InputError(problems)
     return units
+
+
+def parameters_of(profile: str) -> Path:
+    """Return the folder of a profile's parameter files; a rehearsal has them in its run folder."""
+    own = PARAMS / profile
+    return own if own.is_dir() else runs(profile) / "params"
+
+
+def _is_yaml(file: Path) -> bool:
+    return file.suffix.lower() in (".yaml", ".yml")
 
 
 def check_values(units: list[Unit]) -> None:
@@ -126,8 +137,8 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     problems, parameters, needs = [], {}, []
     reads = source["metadata"].get("sgvl", {}).get("reads", [])  # globs in the package
     try:
-        file = PARAMS / profile / f"{name}.yaml"
-        where = f"params/{profile}/{file.name}"
+        file = parameters_of(profile) / f"{name}.yaml"
+        where = os.path.relpath(file, ROOT)
         parameters = validate(notebook, load_yaml(file), where)
         if (own := parameters.get("profile", profile)) != profile:
             problems.append(f"{where}: profile: got {own!r}, expected {profile!r}, as its folder")
@@ -176,7 +187,7 @@ def _filled(path: str, name: str) -> str:
 def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
     """List the units whose files, or folders of files, the parameters name in the run folder."""
     run = PurePosixPath("runs", profile)
-    texts = [text for text in _parts(parameters) if isinstance(text, str)]
+    texts = [text for text in parts(parameters) if isinstance(text, str)]
     paths = [path for path in map(PurePosixPath, texts) if run in path.parents]
     writers = {run / file: name for name, unit in units.items() for file in unit.gives}
     return [name for file, name in writers.items() if any(map(file.is_relative_to, paths))]
@@ -192,7 +203,7 @@ def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
     files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
     files += own_policies() if "policies/*.md" in globs else []
     folders = []
-    for part in _parts(parameters):
+    for part in parts(parameters):
         match part:
             case str() if os.path.isfile(ROOT / part):
                 files.append(ROOT / part)
@@ -208,12 +219,12 @@ def _is_model(folder: Path) -> bool:
     return os.path.isfile(folder / "config.json")
 
 
-def _parts(value: object) -> Iterator[object]:
+def parts(value: object) -> Iterator[object]:
     """Yield a parameter value and everything nested in it."""
     yield value
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _parts(part)
+            yield from parts(part)
 
 
 def _listing(folder: Path) -> str:

@@ -1,0 +1,97 @@
+"""The rehearsal of a profile for GPUs: every unit, on this machine, with stand-ins.
+
+``python -m sgvl.run PROFILE --rehearse`` runs the profile ``PROFILE_rehearsal``, whose parameter
+files it writes into that profile's run folder. They are those of ``PROFILE`` but for the keys in
+``parameters.CHANGES``: small stand-ins for models, few steps, and the CPU. Data sets come from a
+hub on this machine that serves small ones of the published form. Neither a notebook nor a module
+outside this folder knows of a rehearsal.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import yaml
+
+from sgvl.common.paths import runs
+from sgvl.run.rehearsal.hub import Hub, local_hub
+from sgvl.run.rehearsal.parameters import Rehearsed
+from sgvl.run.rehearsal.published import publish
+from sgvl.run.rehearsal.server import RehearsalHandler
+from sgvl.run.units import Unit, parts
+
+TOKEN = "rehearsal"  # has accepted the terms of every gated set on the local hub
+NO_PROXY = "127.0.0.1"  # the hub's own address; all others are asked through the proxy
+
+
+def write(profile: str, units: dict[str, Unit]) -> str:
+    """Write the parameter files of the profile that rehearses ``profile``; return its name.
+
+    Raises InputError for a model that has no stand-in.
+    """
+    name = f"{profile}_rehearsal"
+    rehearsed = Rehearsed(profile, name, runs(name) / "models")
+    texts = {
+        unit.name: yaml.safe_dump(rehearsed.parameters(unit.name, unit.parameters), sort_keys=False)
+        for unit in units.values()
+    }
+    folder = runs(name) / "params"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for unit, text in texts.items():
+        (folder / f"{unit}.yaml").write_text(text, encoding="utf-8")
+    return name
+
+
+@contextmanager
+def stand_ins(name: str, units: dict[str, Unit]) -> Iterator[Hub]:
+    """Serve the data sets and the chat servers that ``units`` ask, and point children at them.
+
+    The environment of this process is changed until the end: the address of the hub, its token,
+    its caches, and the proxy. What a user has set is back afterwards, and no cache of theirs is
+    touched.
+    """
+    with local_hub(RehearsalHandler) as hub:
+        publish(hub)
+        hub.members.add(TOKEN)
+        hub.commit = _digest(hub)
+        values = [part for unit in units.values() for part in parts(unit.parameters)]
+        dicts = [value for value in values if isinstance(value, dict)]
+        hub.revisions |= {str(value["revision"]) for value in dicts if "revision" in value}
+        keys = {value["key_variable"] for value in dicts if value.get("key_variable")}
+        cache = runs(name) / "cache"
+        proxies = ("http_proxy", "https_proxy", "all_proxy")
+        environment = {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(cache / "huggingface"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "SGVL_DOWNLOADS": str(cache / "downloads"),
+            "CUDA_VISIBLE_DEVICES": "",
+            **dict.fromkeys(keys, TOKEN),
+            **dict.fromkeys([*proxies, *map(str.upper, proxies)], hub.url),
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), NO_PROXY),
+        }
+        before = dict(os.environ)
+        # The variables that huggingface_hub would prefer to HF_HOME.
+        for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE"):
+            os.environ.pop(variable, None)
+        os.environ.update(environment)
+        try:
+            yield hub
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _digest(hub: Hub) -> str:
+    """Return a commit for what a hub serves, so that a cache of another content is not used."""
+    sha = hashlib.sha256()
+    for files in hub.repos.values():
+        for path, content in files.items():
+            sha.update(path.encode() + content)
+    return sha.hexdigest()[:40]

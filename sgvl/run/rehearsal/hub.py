@@ -1,0 +1,138 @@
+"""A small hub on this machine: real HTTP, gates, and the faults that a user meets.
+
+``Handler`` answers what a reader asks of the hub. A server with another part, such as one that
+takes uploads, is a subclass.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+COMMIT = "1a2b3c4d" * 5
+INFO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
+LATEST = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/?]+)")
+FILE = re.compile(
+    r"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)"
+)
+
+
+@dataclass
+class Hub:
+    """What is served: data sets and models by name, each with its files."""
+
+    url: str = ""
+    commit: str = COMMIT  # what ``main`` names
+    revisions: set[str] = field(default_factory=set)  # other names of the same commit
+    repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)  # other content, by path or by URL
+    gated: set[str] = field(default_factory=set)
+    members: set[str] = field(default_factory=set)  # tokens that have accepted the terms
+    broken: Counter = field(default_factory=Counter)  # file -> how many more times it is cut short
+    status: dict[str, int] = field(default_factory=dict)  # repo -> an error in its place
+    reason: str = ""  # of an error, in the hub's own words
+    asked: list[str] = field(default_factory=list)  # files that were sent, whole or in part
+    public: set[str] = field(default_factory=set)  # data sets that everybody sees; others: members
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of the hub's own client, and gives pages at other URLs."""
+
+    hub: Hub
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        if match := INFO.match(self.path):
+            self.info(**match.groupdict())
+        elif match := FILE.match(self.path):
+            self.file(**match.groupdict())
+        elif match := LATEST.fullmatch(self.path):
+            self.info(**match.groupdict(), revision="main")
+        elif self.path in self.hub.pages:
+            self.send(self.hub.pages[self.path], path=self.path)
+        else:
+            self.hub.asked.append(self.path)
+            self.refuse(404, "")
+
+    @property
+    def known(self) -> set[str]:
+        return {"main", self.hub.commit, *self.hub.revisions}
+
+    def info(self, repo, revision):
+        if repo in self.hub.status:
+            return self.refuse(self.hub.status[repo], "")
+        if repo not in self.hub.repos:
+            return self.refuse(404, "RepoNotFound")
+        if revision not in self.known:
+            return self.refuse(404, "RevisionNotFound")
+        files = [{"rfilename": name} for name in self.hub.repos[repo]]
+        answer = {"id": repo, "sha": self.hub.commit, "siblings": files}
+        gated = repo in self.hub.gated and "manual"
+        answer |= {"private": repo not in self.hub.public, "gated": gated}
+        self.send(json.dumps(answer).encode())
+
+    def file(self, repo, revision, path):
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if repo in self.hub.gated and token not in self.hub.members:
+            return self.refuse(403 if token else 401, "GatedRepo")
+        if repo not in self.hub.repos:
+            return self.refuse(404, "RepoNotFound")
+        content = self.hub.repos[repo].get(path)
+        if content is None or revision not in self.known:
+            return self.refuse(404, "EntryNotFound")
+        start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
+        self.send(content[start:], start, path)
+
+    def refuse(self, status, code):
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        if self.hub.reason:
+            self.send_header("X-Error-Message", self.hub.reason)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def send(self, content, start=0, path="", status=200):
+        named = self.hub.commit + path
+        self.send_response(206 if start else status)
+        self.send_header("ETag", f'"{hashlib.sha256(named.encode()).hexdigest()}"')
+        self.send_header("X-Repo-Commit", self.hub.commit)
+        self.send_header("Content-Length", str(len(content)))
+        if start:
+            whole = start + len(content)
+            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.hub.asked.append(path)
+            cut = self.hub.broken[path] > 0
+            self.hub.broken[path] -= cut
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def serving(handler: type) -> Iterator[str]:
+    """Start a server on a free port, in a thread; yields its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def local_hub(handler: type = Handler) -> Iterator[Hub]:
+    """Start a hub that answers by ``handler``; yields what it serves, to be filled."""
+    hub = Hub()
+    with serving(type("OneHub", (handler,), {"hub": hub})) as hub.url:
+        yield hub

@@ -1,0 +1,113 @@
+"""The parameters of a rehearsal: those of a profile, with a few keys changed, all listed here."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from sgvl.common.paths import ROOT
+from sgvl.run.rehearsal.models import stand_in
+
+TWO_RANKS = ("03_sft.recap", "04_grpo.full")  # units that train in two processes, where any do
+STEPS = 2  # of a training
+TOKENS = 24  # of a reply
+
+
+class Rehearsed:
+    """The parameters of one profile's units as they are rehearsed.
+
+    Parameters
+    ----------
+    profile : whose units are rehearsed
+    name : of the profile that rehearses them
+    models : folder of the stand-ins for models
+    """
+
+    def __init__(self, profile: str, name: str, models: Path):
+        self.profile, self.name, self.models = profile, name, models
+
+    def parameters(self, unit: str, real: dict) -> dict:
+        """Return a unit's parameters with the keys of ``CHANGES`` changed, at any depth."""
+        values = self._changed(real, unit)
+        if "settings" in values:
+            values["settings"] |= {"max_steps": STEPS, **self._batch(real, values["processes"])}
+        return values
+
+    def _changed(self, value, unit: str):
+        if isinstance(value, list):
+            return [self._changed(part, unit) for part in value]
+        if not isinstance(value, dict):
+            return value
+        served = value.get("kind") == "served"  # its model is a name that the server knows
+        return {
+            key: CHANGES[key](self, unit, part)
+            if key in CHANGES and not (key == "model" and served)
+            else self._changed(part, unit)
+            for key, part in value.items()
+        }
+
+    def _batch(self, real: dict, processes: int) -> dict:
+        """Return batch settings for fewer processes: as many rows in all of them at a time."""
+        of_one = real["settings"].get("per_device_train_batch_size", 8) * real["processes"]
+        size = {"per_device_train_batch_size": of_one // processes}
+        steps = real["settings"].get("gradient_accumulation_steps")
+        return size if steps is None else size | {"gradient_accumulation_steps": min(steps, 2)}
+
+    def _profile(self, unit: str, value: str) -> str:
+        return self.name if value == self.profile else value
+
+    def _model(self, unit: str, value: str) -> str:
+        path = PurePosixPath(value)
+        own = PurePosixPath("runs", self.profile)
+        if own in path.parents:
+            return str(PurePosixPath("runs", self.name) / path.relative_to(own))
+        if value == "nano" or (ROOT / value).is_dir():
+            return value
+        return Path(os.path.relpath(stand_in(value, self.models), ROOT)).as_posix()
+
+    def _processes(self, unit: str, value: int) -> int:
+        return min(value, 2 if unit in TWO_RANKS else 1)
+
+
+def _set(new) -> Callable:
+    return lambda self, unit, value: new
+
+
+def _at_most(most: int) -> Callable:
+    return lambda self, unit, value: min(value, most)
+
+
+# The keys that may differ, each with what it becomes. Keys of ``_batch`` and ``max_steps`` are
+# those of a training's settings.
+CHANGES: dict[str, Callable] = {
+    # Names of this profile's folders.
+    **dict.fromkeys(("profile", "data_profile", "benchmark_profile"), Rehearsed._profile),
+    **dict.fromkeys(("benchmark", "method"), Rehearsed._profile),
+    # What stands in for hardware, models and servers.
+    "model": Rehearsed._model,
+    "url": lambda self, unit, value: value.replace("https://", "http://"),
+    "device": _set("cpu"),
+    "dtype": _set("float32"),
+    "bf16": _set(False),
+    "processes": Rehearsed._processes,
+    "layout": _set("ddp"),
+    # Sizes: the sets are small, so all of each is taken.
+    **dict.fromkeys(("images", "rows", "pairs", "pictures"), _set(0)),
+    **dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_length"), _at_most(TOKENS)),
+    "resamples": _at_most(200),
+}
+IN_SETTINGS = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+
+
+def differences(real, rehearsed, path: str = "") -> Iterator[str]:
+    """Yield the dotted path of each value that differs, is missing or was added."""
+    if isinstance(real, dict) and isinstance(rehearsed, dict):
+        for key in {**real, **rehearsed}:
+            yield from differences(
+                real.get(key, math.nan), rehearsed.get(key, math.nan), f"{path}.{key}".strip(".")
+            )
+    elif isinstance(real, list) and isinstance(rehearsed, list) and len(real) == len(rehearsed):
+        for k, (one, other) in enumerate(zip(real, rehearsed, strict=True)):
+            yield from differences(one, other, f"{path}.{k}")
+    elif real != rehearsed:
+        yield path

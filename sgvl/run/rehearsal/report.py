@@ -1,0 +1,57 @@
+"""The report of a rehearsal: which unit broke, how long each took, and what it cannot show."""
+
+from pathlib import Path
+
+from sgvl.common.errors import ExitCode
+from sgvl.common.paths import figures_of, runs
+from sgvl.run import receipts
+from sgvl.run.rehearsal.parameters import differences
+from sgvl.run.units import load_units
+
+ARTEFACTS = [f"table{k}" for k in range(1, 7)] + [f"figure{k}" for k in range(1, 8)]
+
+CANNOT_SHOW = """\
+## What a rehearsal cannot show
+
+- memory: whether a model, its gradients and its rollouts fit the GPUs
+- speed: the seconds above are of models of three million weights on a CPU
+- ZeRO-3 and other layouts of accelerate: processes share the work by DDP over gloo here
+- bfloat16, and what CUDA kernels round
+- real weights: the stand-ins are the nano model with noise, in the architecture, chat template and
+  picture sizes of the full-size one. Their answers mean nothing, and neither do the numbers in the
+  tables
+- vLLM and hosted servers: one process answers for all of them, by rule
+- gates of the real hub, whether your token has accepted each, dead links of the real sets, and
+  data that is not as published
+- training for more than a few steps: schedules, checkpoints, and what a model learns
+"""
+
+
+def write(profile: str, name: str, code: ExitCode, seconds: float) -> Path:
+    """Write REHEARSAL.md into the run folder of the rehearsal ``name`` of ``profile``."""
+    real, units = load_units(profile), load_units(name)
+    rows, changed = [], []
+    for unit in units.values():
+        status, note = receipts.state(unit, units)
+        took = (receipts.read_receipt(unit) or {}).get("seconds", "")
+        rows.append(f"| {unit.name} | {status} | {took} | {_cell(note)} |")
+        paths = differences(real[unit.name].parameters, unit.parameters)
+        changed.append(f"- {unit.name}: {', '.join(paths)}")
+    made = [a for a in ARTEFACTS if any(figures_of(name).glob(f"{a}.*"))]
+    lacking = ", ".join(a for a in ARTEFACTS if a not in made) or "none"
+    text = [
+        f"# Rehearsal of {profile}",
+        f"Exit code {code} after {seconds:.0f} s. Tables and figures not made: {lacking}.",
+        "Nothing below is a result: models, data sets and servers were stand-ins.",
+        "\n".join(["| unit | status | seconds | note |", "| --- | --- | ---: | --- |", *rows]),
+        CANNOT_SHOW,
+        "## Keys that differ from the parameter files",
+        "\n".join(changed),
+    ]
+    file = runs(name) / "REHEARSAL.md"
+    file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    return file
+
+
+def _cell(note: str) -> str:
+    return note.partition("\n")[0].replace("|", "\\|")
