@@ -149,7 +149,7 @@ def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, 
 
 def test_what_is_not_ours_is_escaped(folder, table5):
     names = NAMES | {"mine": "<script>alert(1)</script> ![x](http://a.b/c.png)"}
-    run = a_run(table5, names=names, profile="<i>", same_models=True)
+    run = a_run(table5, names=names, base_model="<i>", same_models=True)
     written = [path.read_text(encoding="utf-8") for path in page.write(folder, run)]
     for text in written:
         assert "<script" not in text and "<i>" not in text
