@@ -1,8 +1,10 @@
 """Both stages of training: rows, rewards, and trainings that are killed and continue."""
 
+import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +16,12 @@ import pandas as pd
 import pytest
 import yaml
 from datasets import concatenate_datasets
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
 from sgvl.common.errors import InputError
-from sgvl.common.paths import PARAMS
+from sgvl.common.paths import NANO_MODEL, PARAMS
 from sgvl.data import store
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.models.loading import load as load_model
@@ -315,6 +319,51 @@ def test_every_parameter_file_is_a_recipe_that_trl_takes(file, tmp_path, monkeyp
 
 
 # -- runs ------------------------------------------------------------------------------------------
+
+OLD, NEW = "a" * 40, "b" * 40  # commits
+
+
+@pytest.fixture
+def two_commits(tmp_path, monkeypatch):
+    """A hub model in the cache: nano as the tag v1 names it, and with other weights on main."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    home = tmp_path / "hub" / "models--own--tiny"
+    for commit in (OLD, NEW):
+        shutil.copytree(NANO_MODEL, home / "snapshots" / commit)
+    weights = load_file(NANO_MODEL / "model.safetensors")
+    weights = {name: tensor * 1.5 for name, tensor in weights.items()}
+    save_file(weights, home / "snapshots" / NEW / "model.safetensors", {"format": "pt"})
+    (home / "refs").mkdir()
+    for ref, commit in {"v1": OLD, "main": NEW}.items():
+        (home / "refs" / ref).write_text(commit)
+
+
+def test_a_revision_pins_the_base_model_and_the_reference_of_stage_two(two_commits, tmp_path):
+    from trl import GRPOTrainer
+
+    job = (
+        "grpo",
+        grpo.conditioned(sets.llavaguard(seed=0, images=1)),
+        "own/tiny",
+        tmp_path / "old",
+        GRPO,
+    )
+    start = trainer.prepare(*job, revision="v1")
+    config = trainer.make_config("grpo", GRPO, tmp_path / "old")
+    trl_trainer = GRPOTrainer(
+        **start, args=config, train_dataset=job[1], reward_funcs=reward.make_reward()
+    )
+    name, weight = next(iter(load_model("nano").model.state_dict().items()))
+    for network in (start["model"], trl_trainer.ref_model):
+        assert network.state_dict()[name].equal(weight)
+    facts = json.loads((tmp_path / "old" / "identity.json").read_text())
+    assert (facts["revision"], facts["model"]) == ("v1", OLD)
+    trainer.prepare(*job[:3], tmp_path / "main", GRPO)
+    facts = json.loads((tmp_path / "main" / "identity.json").read_text())
+    assert "revision" not in facts and facts["model"] == NEW
+    with pytest.raises(InputError, match="'nano' is a folder, which has no revision 'v1'"):
+        trainer.prepare("sft", job[1], "nano", tmp_path / "nano", SFT, revision="v1")
+
 
 CHILD = """
 import sys

@@ -92,7 +92,7 @@ def train(
     launch.train(
         stage, rows, recipe["processes"], recipe["layout"], model=model, folder=folder,
         settings=recipe["settings"] | {"seed": seed} | settings, dtype=recipe["dtype"],
-        lora=recipe["lora"] or None, **options,
+        lora=recipe["lora"] or None, revision=recipe["revision"] or None, **options,
     )  # fmt: skip
     return folder / "model"
 

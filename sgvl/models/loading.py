@@ -153,15 +153,32 @@ def _first(names: Iterable[str]) -> str:
 def pin(model: str | Path, revision: str | None = None) -> str | None:
     """Resolve ``revision`` (default: main) to a commit hash; None for a local folder.
 
-    Raises InputError for a model that is not there.
+    Raises InputError for a model that is not there, and for a revision of a folder.
     """
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     name = resolve(model)
     if Path(name).is_dir():
+        if revision:
+            raise InputError(
+                f"model {str(model)!r} is a folder, which has no revision {revision!r}; omit it"
+            )
         return None
     with _found(model, OSError, ValueError):
         return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+
+
+def snapshot(model: str | Path, revision: str | None = None) -> str:
+    """Return the folder with a model's files: its own, or that of one commit in the hub's cache.
+
+    Call it once the model is loaded: before that, the folder may lack files.
+    """
+    from transformers.utils.hub import cached_file
+
+    name = resolve(model)
+    if Path(name).is_dir():
+        return name
+    return str(Path(cached_file(name, "config.json", revision=pin(model, revision))).parent)
 
 
 @contextmanager
@@ -186,14 +203,15 @@ def control_tokens(processor) -> list[str]:
     return sorted(token for token in tokens if len(token) > 1 and not token.isspace())
 
 
-def digest(model: str | Path) -> str | None:
+def digest(model: str | Path, revision: str | None = None) -> str | None:
     """Compute the sha256 of what decides an answer in a local model's folder.
 
-    Weights, tokenizer, processor, settings. For a hub id, return the commit that main names now.
+    Weights, tokenizer, processor, settings. For a hub id, return the commit that ``revision``
+    (default: main) names now.
     """
     folder = Path(resolve(model))
     if not folder.is_dir():
-        return pin(model)
+        return pin(model, revision)
     sha = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in SUFFIXES and file.name not in REMARKS:

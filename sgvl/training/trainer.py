@@ -141,7 +141,7 @@ check_sft, check_grpo = partial(check_fields, "sft"), partial(check_fields, "grp
 
 def prepare(
     stage: str, rows, model: str, folder: Path, settings: dict, lora: dict | None = None,
-    dtype: str = "float32", **more,
+    dtype: str = "float32", revision: str | None = None, **more,
 ) -> dict | None:  # fmt: skip
     """Claim ``folder`` for a training and load the model that it starts or continues from.
 
@@ -152,6 +152,7 @@ def prepare(
     settings : fields of TRL's configuration, as ``make_config`` takes them
     lora : fields of peft's ``LoraConfig``; None trains all weights of the language model
     dtype : of the weights in training
+    revision : branch, tag or commit of a hub model; None is main
     more : further facts that tell this training from others, such as the reward
 
     Returns
@@ -162,10 +163,12 @@ def prepare(
     """
     peft_config = lora_config(lora)
     facts = {"stage": stage, "settings": settings, "lora": lora, "dtype": dtype, **more}
-    place = claim_folder(folder, data=digest(rows), model=loading.digest(model), **facts)
+    facts |= {"revision": revision} if revision else {}
+    weights = loading.digest(model, revision)
+    place = claim_folder(folder, data=digest(rows), model=weights, **facts)
     if (place / "model").exists():
         return None
-    network, processor = load_start(model, place, lora, dtype)
+    network, processor = load_start(model, place, lora, dtype, revision)
     return {"model": network, "processing_class": processor, "peft_config": peft_config}
 
 
@@ -284,7 +287,9 @@ def digest(rows) -> str:
     return sha.hexdigest()
 
 
-def load_start(model: str, folder: Path, lora: dict | None, dtype: str):
+def load_start(
+    model: str, folder: Path, lora: dict | None, dtype: str, revision: str | None = None
+):
     """Load the network and the processor that a training starts or continues from.
 
     Without LoRA the weights of the newest checkpoint are loaded here: the trainer looks for them
@@ -292,10 +297,10 @@ def load_start(model: str, folder: Path, lora: dict | None, dtype: str):
     without a warning. The vision tower is frozen, as in the released recipe.
     """
     checkpoint = newest_checkpoint(folder) if lora is None else None
-    network, processor = loading.load(checkpoint or model, dtype=dtype)
+    network, processor = loading.load(checkpoint or model, revision, dtype)
     network.train()
-    # GRPO loads its reference model by this name, which must not be that of a checkpoint.
-    network.config._name_or_path = loading.resolve(model)
+    # GRPO loads its reference model from here: not from a checkpoint, nor from another commit.
+    network.config._name_or_path = loading.snapshot(model, revision)
     network.model.visual.requires_grad_(False)
     return network, processor
 
