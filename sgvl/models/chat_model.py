@@ -73,14 +73,21 @@ class ChatModel:
 
         ``images`` holds one image a prompt, or a list of images a prompt.
         """
+        nested = [image if isinstance(image, list) else [image] for image in images]
         batch = self.processor(
-            text=list(texts), images=list(images) or None, padding=True, return_tensors="pt"
-        )
-        return batch.to(self.model.device)
+            text=list(texts), images=nested or None, padding=True, return_tensors="pt",
+            add_special_tokens=not self._begun(texts[0]),
+        )  # fmt: skip
+        return batch.to(self.model.device, self.model.dtype)
 
     def ids(self, text: str) -> list[int]:
         """Return the token ids of a text; an image in it is one token."""
-        return self.processor.tokenizer(text).input_ids
+        return self.processor.tokenizer(text, add_special_tokens=not self._begun(text)).input_ids
+
+    def _begun(self, text: str) -> bool:
+        """Check whether a chat template has written the first token, which is not to come twice."""
+        first = self.processor.tokenizer.bos_token
+        return bool(first) and text.startswith(first)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Decode token ids, without special tokens and outer white space."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,22 +28,30 @@ class Loaded(NamedTuple):
     processor: object  # transformers ProcessorMixin
 
 
-def image_only_processor():
-    """Return the class of a Qwen2.5-VL processor without its video part.
+def image_only(processor_class: type) -> type:
+    """Return a processor class without its video part, if it has one.
 
     The full class needs a video processor, which needs torchvision. This kit uses images only, so
     neither is needed, and Pillow processes images alike on every machine.
     """
-    from transformers import ProcessorMixin, Qwen2_5_VLProcessor
+    if "video_processor" not in processor_class.get_attributes():
+        return processor_class
 
-    class ImageOnlyQwenProcessor(Qwen2_5_VLProcessor):
-        def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **_):
-            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+    class ImageOnly(processor_class):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["image_processor", "tokenizer"]
 
-    return ImageOnlyQwenProcessor
+    family = re.match("[A-Z][a-z]+", processor_class.__name__)[0]
+    ImageOnly.__name__ = ImageOnly.__qualname__ = f"ImageOnly{family}Processor"
+    return ImageOnly
+
+
+def image_only_processor() -> type:
+    """Return the class of nano's processor."""
+    from transformers import Qwen2_5_VLProcessor
+
+    return image_only(Qwen2_5_VLProcessor)
 
 
 def resolve(model: str | Path) -> str:
@@ -79,7 +88,7 @@ def load(
         which a part is missing or left over, or with weights that are not finite.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would stay in every executed notebook
@@ -95,11 +104,8 @@ def load(
             f"model {str(model)!r} is of no kind that transformers has "
             f"({str(error).splitlines()[0]}); code that comes with a model is never run"
         ) from None
-    processor_class = image_only_processor() if config.model_type == "qwen2_5_vl" else AutoProcessor
     try:
-        processor = processor_class.from_pretrained(
-            name, revision=revision, trust_remote_code=False
-        )
+        processor = _load_processor(name, revision, config)
         network, report = AutoModelForImageTextToText.from_pretrained(
             name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False,
             ignore_mismatched_sizes=True, output_loading_info=True,  # refused below, by name
@@ -121,6 +127,21 @@ def load(
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     return Loaded(network.eval(), processor)
+
+
+def _load_processor(name: str, revision: str | None, config):
+    from transformers import AutoImageProcessor, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    known = type(config) in PROCESSOR_MAPPING
+    processor_class = image_only(PROCESSOR_MAPPING[type(config)]) if known else AutoProcessor
+    options = {"revision": revision, "trust_remote_code": False}
+    processor = processor_class.from_pretrained(name, **options)
+    if processor.image_processor.backend != "pil":  # torchvision's pixels differ by up to 0.03
+        processor.image_processor = AutoImageProcessor.from_pretrained(
+            name, backend="pil", **options
+        )
+    return processor
 
 
 def _check_device(device: str) -> None:

@@ -14,7 +14,11 @@ from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
 from sgvl.judges.chat.reader import Reader
 from sgvl.text import prompts, verdict
 
-TRIALS = "Prohibited: a.", "Permitted: a, b, c."  # two policies to try prefix sharing with
+# Two policies of different lengths, to try a judge with before its first answer.
+TRIALS = (
+    "Prohibited: a knife.",
+    "Permitted: a dog. Prohibited: a knife, a car, wine, an axe, a pipe.",
+)
 
 
 class ChatJudge(SpeakingJudge):
@@ -90,15 +94,15 @@ class ChatJudge(SpeakingJudge):
     def replies(self, requests) -> Results:
         images, texts = [sample.image for sample, _ in requests], [text for _, text in requests]
         start = 0
-        for batch in self.reader.replies(images, texts, self.max_new_tokens, self.batch_size):
+        for batch in self.reader.replies(images, texts, self.max_new_tokens, self._at_once):
             yield [(i, reply, "") for i, reply in enumerate(batch, start)]
             start += len(batch)
 
     def _one_by_one(self, cases, indices: Sequence[int]) -> Results:
         requests = {i: self._prompt(cases[i][1]) for i in indices}
         order = sorted(indices, key=lambda i: len(requests[i]))
-        for start in range(0, len(order), self.batch_size):
-            part = order[start : start + self.batch_size]
+        for start in range(0, len(order), self._at_once):
+            part = order[start : start + self._at_once]
             images, texts = [cases[i][0].image for i in part], [requests[i] for i in part]
             judgements = self._judgements(self._whole(images, texts), images, texts)
             yield _numbered(part, judgements)
@@ -123,9 +127,24 @@ class ChatJudge(SpeakingJudge):
 
     @cached_property
     def prefix_sharing(self) -> str:
-        """Return what one forward pass reads for several cases; see ``Reader.prefix_sharing``."""
-        texts = [prompts.judge_prompt(policy, self.prompt) for policy in TRIALS]
-        return self.reader.prefix_sharing(list(map(self._with_picture, texts)))
+        """Return what one forward pass reads for several cases, as proved by ``Reader.prove``.
+
+        Raises InputError for a judge whose model does not receive the policy.
+        """
+        requests = [self._with_picture(prompts.judge_prompt(text, self.prompt)) for text in TRIALS]
+        if "{policy}" in prompts.JUDGE[self.prompt]:
+            for text, request in zip(TRIALS, requests, strict=True):
+                if _letters(text) not in _letters(self.reader.received(request)):
+                    raise InputError(
+                        f"judge {self.id}: the policy does not reach model {self.reader.name!r}, "
+                        f"whose chat template leaves it out of the prompt {self.prompt}; "
+                        "choose another prompt or kind of judge"
+                    )
+        return self.reader.prove(requests)
+
+    @property
+    def _at_once(self) -> int:
+        return 1 if "one at a time" in self.prefix_sharing else self.batch_size
 
     def _pictures_first(self, images: list, requests: Sequence[str]) -> list[Judgement]:
         """Judge a grid whose prompts open with the picture; in order of (picture, policy)."""
@@ -251,6 +270,10 @@ class ChatJudge(SpeakingJudge):
             ends = [inputs["input_ids"].shape[1]] * len(texts)
             logs = log_probability(self.model, inputs, ends, last)
         return logs[1::2] - logs[::2]
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
 
 
 def _numbered(indices: Sequence[int], judgements: Sequence[Judgement]) -> list[tuple]:

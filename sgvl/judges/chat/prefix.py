@@ -32,7 +32,7 @@ class Prefix(NamedTuple):
         Raises TypeError for a model whose cache is anything but keys and values by token.
         """
         with torch.no_grad():
-            cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+            cache = model(**placed(model, inputs), use_cache=True, logits_to_keep=1).past_key_values
         for layer in cache.layers:
             if type(layer) not in LAYERS:
                 raise TypeError(f"its cache has a {type(layer).__name__}")
@@ -111,6 +111,18 @@ class Prefix(NamedTuple):
         }
 
 
+def placed(model, inputs: dict) -> dict:
+    """Add the positions of tokens to inputs whose rows are padded on the left.
+
+    A model counts them over the padding otherwise, and answers by its length. Models with positions
+    in several dimensions see for themselves where a row begins.
+    """
+    if "position_ids" in inputs:
+        return inputs
+    positions = model._prepare_position_ids_for_generation(inputs["input_ids"], inputs)
+    return {**inputs, "position_ids": positions} if positions.ndim == 2 else inputs
+
+
 def _fork(cache: Cache) -> Cache:
     """Return a cache that grows independently; the tensors of the shared part are not copied."""
     fork = copy.copy(cache)
@@ -149,7 +161,7 @@ def log_probability(model, inputs: dict, ends: list[int], last: list[int]) -> to
     steps = torch.arange(most, device=ids.device)
     before = (ends - 1 - most + steps).clamp(min=0)  # (rows, most), where each is predicted
     with torch.no_grad():
-        logits = model(**inputs, logits_to_keep=before).logits
+        logits = model(**placed(model, inputs), logits_to_keep=before).logits
     wanted = ids.gather(1, before + 1).unsqueeze(-1)
     chosen = logits.float().log_softmax(-1).gather(-1, wanted).squeeze(-1)
     return chosen.where(steps >= most - last, 0).sum(1)

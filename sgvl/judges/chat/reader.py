@@ -1,13 +1,18 @@
 """A chat model that reads the shared part of several prompts once, where it can."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from PIL import Image
 
+from sgvl.common.errors import InputError
 from sgvl.judges.chat.prefix import Prefix, join, record_last_logits
 from sgvl.models.chat_model import ChatModel
 
 # Largest error of the logits when a prompt is read in two parts, as a share of their size.
+# A trial's pictures have different sizes.
+TRIALS = ((320, 224), "teal"), ((224, 448), "white")
 # Measured: rounding moves nano's by 3e-7 in float32 and 7e-3 in bfloat16, wrong positions by 8e-2.
 EXACT, ROUGH = 1e-3, 0.04
 
@@ -15,48 +20,83 @@ EXACT, ROUGH = 1e-3, 0.04
 class Reader(ChatModel):
     """Reads prompts about images in two parts: what several share, and the rest of each."""
 
-    def prefix_sharing(self, prompts: Sequence[str]) -> str:
-        """Find out by trying what can be read once for two prompts that differ in their policy.
+    def prove(self, prompts: Sequence[str]) -> str:
+        """Find out by trying which ways of asking give the answers of one request at a time.
 
-        Two steps of a reply that goes on from the shared part must have the logits of a reply to
-        the whole prompt. So a model without a cache, or with wrong positions, fails here and not in
+        Two pictures of different sizes under two prompts of different lengths are asked alone, then
+        in one batch, then with what they share read once. Two steps of a reply must have the same
+        logits. So a model with wrong positions or masks, or without a cache, fails here and not in
         its answers.
+
+        Parameters
+        ----------
+        prompts : two, that differ in their policy
 
         Returns
         -------
         str
             ``"picture"``: prompts open with the image, and each policy goes on from there.
             ``"policy"``: prompts open with the policy, and each image goes on from there.
-            ``"none: "`` and the reason, where neither works.
+            ``"none: "`` and the reason, where neither works; ``"none, one at a time: "`` where a
+            batch does not work either.
         """
-        from PIL import Image
-
-        if self.model.generation_config.use_cache is False:
-            return "none: its settings turn the cache off"
+        images = [Image.new("RGB", size, color) for size, color in TRIALS]
+        cases = [(image, prompt) for prompt in prompts for image in images]
         word = self.ids(prompts[0])[-1]
         steps = {"max_new_tokens": 2, "prefix_allowed_tokens_fn": lambda *_: [word]}
+
+        def replies(read: Callable) -> torch.Tensor:
+            """Return the logits of two steps, (steps, cases, words)."""
+            with record_last_logits(self.model) as heard:
+                read()
+            return torch.stack(heard[-2:])
+
+        def plain(cases: list) -> torch.Tensor:
+            return replies(partial(self.generate, *zip(*cases, strict=True), **steps))
+
+        alone = torch.cat([plain([case]) for case in cases], 1)
+
+        if torch.equal(alone[:, ::2], alone[:, 1::2]):
+            raise InputError(
+                f"model {self.name!r} gives one answer to two pictures; choose another"
+            )
+
+        def problem(other: torch.Tensor) -> str:
+            size = (alone - alone.mean(-1, keepdim=True)).norm(dim=-1)
+            gap = ((alone - other).norm(dim=-1) / size).max()
+            right = gap <= (EXACT if self.model.dtype == torch.float32 else ROUGH)  # false for nan
+            return "" if right else f"its logits are {gap:.1%} off"
+
+        if wrong := problem(plain(cases)):
+            return f"none, one at a time: in a batch {wrong}"
+        if self.model.generation_config.use_cache is False:
+            return "none: its settings turn the cache off"
         policy_first = len({self._head(prompt) for prompt in prompts}) > 1
-        images = [Image.new("RGB", (320, 224), color) for color in ("teal", "white")]
-        if policy_first:
-            prompts = prompts[:1] * 2
-        else:
-            images = images[:1] * 2
         try:
-            with record_last_logits(self.model) as whole:
-                self.generate(images, prompts, **steps)
-            with record_last_logits(self.model) as parts:
-                if policy_first:
-                    rows = self.add_images(images, prompts[0], self.read_before_image(prompts[0]))
-                else:
-                    rows = self.add_prompts(self.read_images(images[:1], prompts), prompts)
-                rows.generate([word], **steps)
+            whole = self.read_whole(*zip(*cases, strict=True))
+            if wrong := problem(replies(partial(whole.generate, [word], **steps))):
+                return f"none: after its cache {wrong}"
+            if policy_first:
+                shared = []
+                for prompt in prompts:
+                    opening = self.read_before_image(prompt)
+                    for image in images:
+                        rows = self.add_images([image] * 2, prompt, opening)
+                        shared.append(replies(partial(rows.generate, [word], **steps))[:, :1])
+                shared = torch.cat(shared, 1)
+            else:
+                rows = self.add_prompts(self.read_images(images, prompts), prompts)
+                shared = replies(partial(rows.generate, [word], **steps))
         except Exception as error:  # whatever this model cannot do
             return f"none: {type(error).__name__}: {error}".splitlines()[0]
-        one, other = torch.stack(whole[-2:]), torch.stack(parts[-2:])
-        gap = (one - other).norm() / (one - one.mean(-1, keepdim=True)).norm()
-        if gap > (EXACT if self.model.dtype == torch.float32 else ROUGH):
-            return f"none: after its cache its logits are {gap:.1%} off"
+        if wrong := problem(shared):
+            return f"none: after its cache {wrong}"
         return "policy" if policy_first else "picture"
+
+    def received(self, prompt: str) -> str:
+        """Return the text that the model receives with a prompt: its input ids, decoded."""
+        ids = self.inputs([Image.new("RGB", *TRIALS[0])], [prompt])["input_ids"][0]
+        return self.processor.tokenizer.decode(ids)
 
     def read_whole(self, images: Sequence, prompts: Sequence[str]) -> Prefix:
         """Read each prompt with its image, except for the prompt's last token."""
