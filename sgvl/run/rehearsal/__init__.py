@@ -32,7 +32,7 @@ def write(profile: str, units: dict[str, Unit]) -> str:
     Raises InputError for a model that has no stand-in.
     """
     name = f"{profile}_rehearsal"
-    rehearsed = Rehearsed(profile, name, runs(name) / "models")
+    rehearsed = Rehearsed(profile, name, runs(name))
     texts = {
         unit.name: yaml.safe_dump(rehearsed.parameters(unit.name, unit.parameters), sort_keys=False)
         for unit in units.values()

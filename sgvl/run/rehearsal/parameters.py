@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from sgvl.common.paths import ROOT
+from sgvl.run.rehearsal import published
 from sgvl.run.rehearsal.models import stand_in
 
 TWO_RANKS = ("03_sft.recap", "04_grpo.full")  # units that train in two processes, where any do
@@ -20,11 +21,11 @@ class Rehearsed:
     ----------
     profile : whose units are rehearsed
     name : of the profile that rehearses them
-    models : folder of the stand-ins for models
+    folder : where stand-ins for models and for folders of data are made
     """
 
-    def __init__(self, profile: str, name: str, models: Path):
-        self.profile, self.name, self.models = profile, name, models
+    def __init__(self, profile: str, name: str, folder: Path):
+        self.profile, self.name, self.folder = profile, name, folder
 
     def parameters(self, unit: str, real: dict) -> dict:
         """Return a unit's parameters with the keys of ``CHANGES`` changed, at any depth."""
@@ -63,7 +64,10 @@ class Rehearsed:
             return str(PurePosixPath("runs", self.name) / path.relative_to(own))
         if value == "nano" or (ROOT / value).is_dir():
             return value
-        return Path(os.path.relpath(stand_in(value, self.models), ROOT)).as_posix()
+        return Path(os.path.relpath(stand_in(value, self.folder / "models"), ROOT)).as_posix()
+
+    def _folder(self, unit: str, value: str) -> str:
+        return os.path.relpath(published.write_folder(self.folder / "sets"), ROOT) if value else ""
 
     def _processes(self, unit: str, value: int) -> int:
         return min(value, 2 if unit in TWO_RANKS else 1)
@@ -91,6 +95,7 @@ CHANGES: dict[str, Callable] = {
     "bf16": _set(False),
     "processes": Rehearsed._processes,
     "layout": _set("ddp"),
+    "path": Rehearsed._folder,
     # Sizes: the sets are small, so all of each is taken.
     **dict.fromkeys(("images", "rows", "pairs", "pictures"), _set(0)),
     **dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_length"), _at_most(TOKENS)),

@@ -7,11 +7,14 @@ one is dead are as published; pictures and texts are made here.
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from zlib import crc32
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, disable_progress_bars
 
 from sgvl.run.rehearsal.hub import Hub
+
+disable_progress_bars()  # one for each file would be all that a rehearsal prints
 
 GATED = (
     *("tyodd/SafeEditBench", "yiting/UnsafeBench", "AIML-TUDA/LlavaGuard", "AIML-TUDA/smid"),
@@ -68,7 +71,6 @@ STRICTNESS = (4, 2, 1, 3, 2, 4)
 
 def publish(hub: Hub) -> None:
     """Put every data set on a hub; those that are gated there are gated here."""
-    disable_progress_bars()
     hub.repos |= {
         "tyodd/SafeEditBench": {
             "data/test-00000-of-00001.parquet": parquet(SAFEEDIT, safeedit("test", 6))
@@ -97,6 +99,16 @@ def publish(hub: Hub) -> None:
     }
     hub.repos |= llavaguard(hub)
     hub.gated |= set(GATED)
+
+
+def write_folder(folder: Path) -> Path:
+    """Write a set in the form of SafeEditBench into a folder, and return that."""
+    for split in ("train", "test"):
+        file = folder / "data" / f"{split}-00000-of-00001.parquet"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(parquet(SAFEEDIT, safeedit(f"own {split}", 6)))
+    return folder
 
 
 def parquet(features: dict, rows: list[dict]) -> bytes:

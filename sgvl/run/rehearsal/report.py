@@ -1,5 +1,7 @@
 """The report of a rehearsal: which unit broke, how long each took, and what it cannot show."""
 
+import re
+from collections import defaultdict
 from pathlib import Path
 
 from sgvl.common.errors import ExitCode
@@ -23,34 +25,45 @@ CANNOT_SHOW = """\
 - vLLM and hosted servers: one process answers for all of them, by rule
 - gates of the real hub, whether your token has accepted each, dead links of the real sets, and
   data that is not as published
-- training for more than a few steps: schedules, checkpoints, and what a model learns
-"""
+- training for more than a few steps: schedules, checkpoints, and what a model learns"""
 
 
 def write(profile: str, name: str, code: ExitCode, seconds: float) -> Path:
     """Write REHEARSAL.md into the run folder of the rehearsal ``name`` of ``profile``."""
     real, units = load_units(profile), load_units(name)
-    rows, changed = [], []
+    rows, changed = [], defaultdict(list)
     for unit in units.values():
         status, note = receipts.state(unit, units)
         took = (receipts.read_receipt(unit) or {}).get("seconds", "")
         rows.append(f"| {unit.name} | {status} | {took} | {_cell(note)} |")
-        paths = differences(real[unit.name].parameters, unit.parameters)
-        changed.append(f"- {unit.name}: {', '.join(paths)}")
-    made = [a for a in ARTEFACTS if any(figures_of(name).glob(f"{a}.*"))]
-    lacking = ", ".join(a for a in ARTEFACTS if a not in made) or "none"
+        for path in differences(real[unit.name].parameters, unit.parameters):
+            changed[re.sub(r"\.\d+\.", "[].", path)].append(unit.name)
+    lacking = ", ".join(missing(name)) or "none"
     text = [
         f"# Rehearsal of {profile}",
         f"Exit code {code} after {seconds:.0f} s. Tables and figures not made: {lacking}.",
-        "Nothing below is a result: models, data sets and servers were stand-ins.",
+        "Nothing here is a result: models, data sets and servers were stand-ins.",
         "\n".join(["| unit | status | seconds | note |", "| --- | --- | ---: | --- |", *rows]),
         CANNOT_SHOW,
         "## Keys that differ from the parameter files",
-        "\n".join(changed),
+        "\n".join(f"- `{key}`: {_listed(names, units)}" for key, names in changed.items()),
     ]
     file = runs(name) / "REHEARSAL.md"
     file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return file
+
+
+def missing(name: str) -> list[str]:
+    """List the paper's tables and figures that a run has not made."""
+    folder = figures_of(name)
+    made = {path.stem for path in folder.glob("*")}
+    if (folder / "REPORT.md").exists():
+        made.add("table1")  # which is printed in the report alone
+    return [artefact for artefact in ARTEFACTS if artefact not in made]
+
+
+def _listed(names: list[str], units: dict) -> str:
+    return "every unit" if len(names) == len(units) else ", ".join(dict.fromkeys(names))
 
 
 def _cell(note: str) -> str:
