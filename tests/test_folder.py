@@ -160,8 +160,8 @@ def test_it_comes_back_from_disk_as_it_was(folder):
 
 WRONG = {
     "label spelt otherwise": (
-        "image,label\na.jpg,UnSafe \n",
-        ["line 2: label 'UnSafe '; allowed: safe, unsafe"],
+        "image,label\na.jpg,unsave\n",
+        ["line 2: label 'unsave'; allowed: safe, unsafe"],
     ),
     "no label": ("image,label\na.jpg,\n", ["line 2: label None; allowed: safe, unsafe"]),
     "missing column": ("image,lable\na.jpg,safe\n", ["column 'label' is missing; did you mean la"]),
@@ -270,7 +270,7 @@ def test_of_a_thousand_problems_the_first_are_told(folder):
             "line 1: half a character",
         ),
         ("labels.jsonl", "[" * 100_000 + "\n", "line 1: not JSON"),
-        ("labels.xlsx", "", "labels are a file that ends in .csv or .jsonl"),
+        ("labels.xlsx", "", "labels are a file that ends in .csv or .json"),
     ],
 )
 def test_files_that_cannot_be_read(folder, name, content, message):
@@ -302,3 +302,73 @@ def test_settings_that_lead_nowhere(folder):
             load_source(right | {change: value})
     with pytest.raises(InputError, match="name the policies of the labels under `policies`"):
         load_source(right | {"policies": []})
+
+
+# -- Label Studio's JSON export --------------------------------------------------------------------
+
+
+def task(number, image, *annotations, **data):
+    made = [
+        {
+            "completed_by": {"id": n},
+            "was_cancelled": choices is None,
+            "ground_truth": False,
+            "result": [
+                {"from_name": name, "to_name": "img", "type": "choices", "value": {"choices": [c]}}
+                for name, c in (choices or {}).items()
+            ],
+        }
+        for n, choices in enumerate(annotations)
+    ]
+    return {"id": number, "data": {"image": image, **data}, "annotations": made, "predictions": []}
+
+
+def test_label_studios_export_is_read(folder):
+    (folder / "photos" / "0fc1f5a2-tree.webp").write_bytes((folder / "photos/ç.webp").read_bytes())
+    tasks = [
+        task(11, "/data/local-files/?d=media/photos/sub/b%20b.png", {"verdict": "Unsafe"}),
+        task(12, "/data/upload/3/1a2b3c4d-a.jpg", {"verdict": "Safe"}, None, split="train"),
+        task(13, "http://localhost:8080/data/upload/3/0fc1f5a2-tree.webp", {"verdict": "safe"}),
+    ]
+    rows = load_source(spec(folder, json.dumps(tasks), "export.json"))
+    assert rows["id"] == ["sub/b b.png", "a.jpg", "0fc1f5a2-tree.webp"]
+    assert store.labels(rows) == ["unsafe", "safe", "safe"]
+    assert rows["split"] == ["test", "train", "test"]
+
+
+def test_each_set_of_choices_is_about_the_policy_of_its_name(folder):
+    tasks = [task(1, "a.jpg", {"house": "Unsafe", "law": "Safe"})]
+    rows = load_source(spec(folder, json.dumps(tasks), "e.json", ("house", "law")))
+    assert [p.name for p in store.policies(rows)] == ["house", "law"]
+    assert store.labels(rows) == ["unsafe", "safe"]
+
+
+def test_annotators_that_disagree_are_named_unless_one_is_the_truth(folder):
+    divided = task(7, "a.jpg", {"verdict": "Safe"}, {"verdict": "Unsafe"}, {"verdict": "Safe"})
+    with pytest.raises(InputError) as caught:
+        load_source(spec(folder, json.dumps([divided, task(8, "no.jpg", {"v": "Safe"})]), "e.json"))
+    first, second = caught.value.problems
+    assert "e.json, task 7: its annotators disagree (safe and unsafe)" in first
+    assert "e.json, task 8: no.jpg: no such file" in second
+    divided["annotations"][1]["ground_truth"] = True
+    rows = load_source(spec(folder, json.dumps([divided]), "e.json"))
+    assert store.labels(rows) == ["unsafe"]
+
+
+def test_tasks_without_a_label_are_passed_over_with_a_line_each(folder):
+    tasks = [task(1, "a.jpg", {"v": "Safe"}), task(2, "ç.webp", None), task(3, "sub/b b.png")]
+    tasks += [task(4, "sub/b b.png", {})]
+    with pytest.warns(UserWarning) as told:
+        rows = load_source(spec(folder, json.dumps(tasks), "e.json"))
+    assert rows["id"] == ["a.jpg"]
+    assert [str(w.message).partition("e.json: ")[2] for w in told] == [
+        "passed over, skipped by its annotator: task 2",
+        "passed over, without an annotation: task 3, task 4",
+    ]
+
+
+def test_a_json_array_of_rows_is_read_as_its_lines_would_be(folder):
+    rows = [{"Image": "a.jpg", "label": "SAFE", "pair": None}]
+    assert load_source(spec(folder, json.dumps(rows), "l.json"))["id"] == ["a.jpg"]
+    with pytest.raises(InputError, match="'image' is set twice in one object"):
+        load_source(spec(folder, '[{"image": "a.jpg", "image": "b", "label": "safe"}]', "l.json"))

@@ -5,14 +5,19 @@ they found is kept as ``@example``.
 """
 
 import copy
+import csv
 import inspect
+import io
 import json
 import math
 import warnings
 from functools import cache
 from pkgutil import resolve_name
+from urllib.parse import quote
 
 import hypothesis.strategies as st
+import pandas as pd
+import PIL.Image
 import pytest
 import yaml
 from hypothesis import example, given, settings
@@ -20,6 +25,7 @@ from hypothesis import example, given, settings
 from sgvl.common.errors import InputError
 from sgvl.common.paths import ROOT, runs
 from sgvl.data import store
+from sgvl.data.sources.folder import load as load_folder
 from sgvl.data.sources.registry import SOURCES
 from sgvl.judges import JUDGES, check_judges
 from sgvl.policies.policy import Policy, load
@@ -421,3 +427,109 @@ def test_a_manifest_of_any_shape_is_named(folder, text):
         store.read("nano", folder)
     one_line_each(caught.value)
     assert str(folder) in str(caught.value)
+
+
+# -- files of labels -------------------------------------------------------------------------------
+
+PICTURES = ("a.jpg", "sub/b b.png", "ç.webp", "x,y.png", 'quo"te.png', "semi;colon.png", "a.png")
+
+
+@pytest.fixture(scope="module")
+def photos(folder):
+    (folder / "photos" / "sub").mkdir(parents=True)
+    for name in PICTURES:
+        PIL.Image.new("RGB", (8, 8), (len(name), 0, 0)).save(folder / "photos" / name)
+    (folder / "law.md").write_text("---\nname: law\ntitle: Law\n---\nRules.\n")
+    return folder
+
+
+def as_label_studio(rows, spelling) -> str:
+    def task(number, row):
+        value = {"choices": [row["label"].title()]}
+        result = [{"type": "choices", "from_name": "l", "value": value}]
+        votes = [{"result": result, "was_cancelled": False, "completed_by": n} for n in (1, 2)]
+        data = row | {"image": spelling(row["image"])}
+        return {"id": number, "data": data, "annotations": votes, "predictions": []}
+
+    return json.dumps([task(n, row) for n, row in enumerate(rows)])
+
+
+def as_cells(rows, names, **how) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, extrasaction="ignore", **how)
+    writer.writerow({name: name.title() for name in names})
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+# Programs that write labels: ending, encoding, and the text.
+PROGRAMS = {
+    "Excel": (".csv", "utf-8-sig", lambda rows, names: as_cells(rows, names)),
+    "Excel in Europe": (".csv", "utf-8-sig", lambda r, n: as_cells(r, n, delimiter=";")),
+    "Excel, Unicode text": (".csv", "utf-16", lambda r, n: as_cells(r, n, delimiter="\t")),
+    "sheets": (".tsv", "utf-8", lambda r, n: as_cells(r, n, delimiter="\t", lineterminator="\n")),
+    "quotes": (".csv", "utf-8", lambda r, n: as_cells(r, n, quoting=csv.QUOTE_ALL)),
+    "pandas": (".csv", "utf-8", lambda rows, names: pd.DataFrame(rows, columns=names).to_csv()),
+    "pandas, JSON": (".json", "utf-8", lambda r, n: pd.DataFrame(r).to_json(orient="records")),
+    "pandas, JSON Lines": (
+        ".jsonl",
+        "utf-8",
+        lambda r, n: pd.DataFrame(r, columns=n).to_json(orient="records", lines=True),
+    ),
+    "JSON Lines": (".jsonl", "utf-8", lambda r, n: "".join(json.dumps(row) + "\n" for row in r)),
+    "Label Studio, local": (
+        ".json",
+        "utf-8",
+        lambda r, n: as_label_studio(r, lambda i: f"/data/local-files/?d=my/photos/{quote(i)}"),
+    ),
+    "Label Studio, uploaded": (
+        ".json",
+        "utf-8",
+        lambda r, n: as_label_studio(
+            r, lambda i: i if "/" in i else f"/data/upload/3/0fc1f5a2-{quote(i)}"
+        ),
+    ),
+}
+# pandas does not quote \r, so its line ends there; a reader cannot know.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=5)
+LABELS = st.lists(
+    st.fixed_dictionaries(
+        {"image": st.sampled_from(PICTURES), "label": st.sampled_from([SAFE, UNSAFE])},
+        optional={"category": TEXTS, "comment": TEXTS},
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda row: row["image"],
+)
+
+
+@tries(120)
+@given(st.sampled_from(sorted(PROGRAMS)), LABELS, st.permutations(["image", "label", "category"]))
+@example("Excel", [{"image": "x,y.png", "label": SAFE}], ["category", "image", "label"])
+def test_labels_are_the_same_rows_whatever_wrote_them(photos, program, labels, names):
+    ending, encoding, write = PROGRAMS[program]
+    file = photos / f"labels{ending}"
+    text = write(labels, [*names, "comment"])
+    with file.open("w", encoding=encoding, newline="") as out:
+        out.write(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the column comment is passed over
+        rows = load_folder(str(photos / "photos"), str(file), [str(photos / "law.md")])
+    told = zip(rows["id"], store.labels(rows), rows["category"], strict=True)
+    assert list(told) == [(row["image"], row["label"], row.get("category", "")) for row in labels]
+
+
+@tries(150)
+@given(st.sampled_from([".csv", ".tsv", ".json", ".jsonl"]), st.binary(max_size=40) | WRITTEN_JSON)
+@example(".json", '[{"data": {"image": "a.jpg"}, "annotations": [{"result": [{"value": 3}]}]}]')
+@example(".json", '[{"data": {"image": "a.jpg", "image": "a.png"}}]')
+@example(".json", "[" * 10_000)
+@example(".csv", b"\xff\xfe\x00")
+@example(".csv", b"image,label\na.jpg,\x00safe\n")
+def test_any_file_of_labels_is_read_or_named(photos, ending, content):
+    file = photos / f"any{ending}"
+    file.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+    with pytest.raises(InputError) as caught:
+        load_folder(str(photos / "photos"), str(file), [str(photos / "law.md")])
+    one_line_each(caught.value)
+    assert str(file) in str(caught.value)

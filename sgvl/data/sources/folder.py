@@ -22,6 +22,8 @@ from sgvl.common.paths import user_path
 from sgvl.data.arrow import write_files
 from sgvl.data.images import ImageError, file_inside
 from sgvl.data.real_rows import make_rows
+from sgvl.data.sources.label_studio import path_of
+from sgvl.data.sources.label_studio import rows as tasks_as_rows
 from sgvl.policies.policy import load_all
 from sgvl.text.verdict import SAFE, UNSAFE
 
@@ -38,11 +40,12 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     Parameters
     ----------
     path : folder of the pictures; relative to the current directory or the checkout, as ``labels``
-    labels : CSV with a header (cells between commas, semicolons, tabs or bars) or JSON Lines,
-        UTF-8. ``image`` is a path within the folder, ``label`` is safe or unsafe. Optional:
+    labels : CSV with a header (cells between commas, semicolons, tabs or bars), JSON Lines, a JSON
+        array of such lines, or Label Studio's JSON export, as ``label_studio`` describes; UTF-8.
+        ``image`` is a path within the folder, ``label`` is safe or unsafe. Optional:
         ``policy`` (name of one of ``policies``; needed if there are several), ``id`` (the path),
-        ``pair`` (the id), ``category``, ``split`` (test). Capitals in these names do not count,
-        an empty cell or null is as none, and other columns are passed over with a warning.
+        ``pair`` (the id), ``category``, ``split`` (test). Capitals in names and labels do not
+        count, an empty cell or null is as none, and other columns are passed over with a warning.
     policies : names or files of policies; a policy without rules will do
 
     Raises
@@ -61,18 +64,20 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     rows = []
     files: dict[tuple, Path] = {}  # each once
     by_id: dict[str, tuple] = {}  # the file of each id, its path and line
-    judged: dict[tuple, int] = {}  # the line of each picture and policy
+    judged: dict[tuple, int | str] = {}  # the line of each picture and policy
     for line, cells in _lines(file, problems):
         row = {"policy": only, "category": "", "split": "test"} | cells
+        if isinstance(row.get("label"), str):
+            row["label"] = row["label"].strip().lower()
         wrong = list(_wrong(row, rules))
-        problems += [f"{file}, line {line}: {problem}" for problem in wrong]
+        problems += [f"{file}, {_at(line)}: {problem}" for problem in wrong]
         if not isinstance(row.get("image"), str):
             continue
-        image = row["image"].replace("\\", "/")
+        image = path_of(row["image"].replace("\\", "/"), root)
         try:
             picture = file_inside(image, root, image)
         except ImageError as error:
-            problems.append(f"{file}, line {line}: {error}")
+            problems.append(f"{file}, {_at(line)}: {error}")
             continue
         if wrong:
             continue
@@ -81,10 +86,10 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         same = (stat.st_dev, stat.st_ino)  # one file under any of its paths
         other, other_image, earlier = by_id.setdefault(row["id"], (same, image, line))
         if other != same:
-            where = f"{file}, lines {earlier} and {line}"
+            where = f"{file}, {_at(earlier, line)}"
             problems.append(f"{where}: {other_image} and {image} share the id {row['id']}")
         elif (earlier := judged.setdefault((same, row["policy"]), line)) != line:
-            where = f"{file}, lines {earlier} and {line}"
+            where = f"{file}, {_at(earlier, line)}"
             problems.append(f"{where}: {image} is labelled twice under {row['policy']}; keep one")
         files.setdefault(same, picture)
         rows.append(row | {"split": row["split"].strip().lower(), "file": same})
@@ -102,6 +107,13 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         pairs=[row.get("pair", row["id"]) for row in rows],
         places=[places[row["file"]] for row in rows],
     )
+
+
+def _at(*places: int | str) -> str:
+    """Return the words for lines by number, or other places."""
+    numbers = all(isinstance(place, int) for place in places)
+    plural = "s" if len(places) > 1 else ""
+    return f"line{plural} " * numbers + " and ".join(map(str, places))
 
 
 def _wrong(row: dict, rules: dict) -> Iterator[str]:
@@ -123,9 +135,9 @@ def _wrong(row: dict, rules: dict) -> Iterator[str]:
         yield f"split {row['split']!r}; did you mean train?"
 
 
-def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int, dict]]:
-    """Yield the line and the cells of each row with its columns; add what is wrong to problems."""
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".tsv": _csv}
+def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int | str, dict]]:
+    """Yield the place and the cells of each row with its columns; add what is wrong to problems."""
+    readers = {".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".tsv": _csv}
     if file.suffix.lower() not in readers:
         raise InputError(f"{file}: labels are a file that ends in {' or '.join(readers)}")
     passed_over, checked = {}, {}
@@ -133,7 +145,7 @@ def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int, dict]]:
         columns = tuple(str(name).strip().lower() for name in names)
         if columns not in checked:
             checked[columns] = list(_wrong_columns(columns))
-            problems += [f"{file}, line {line}: {problem}" for problem in checked[columns]]
+            problems += [f"{file}, {_at(line)}: {problem}" for problem in checked[columns]]
             passed_over |= dict.fromkeys(c for c in columns if c and c not in COLUMNS)
         if not checked[columns]:
             cells = zip(columns, values, strict=True)
@@ -212,3 +224,22 @@ def _jsonl(text: str, file: Path, problems: list[str]) -> Iterator[tuple[int, li
                 yield number, [name for name, _ in pairs], [value for _, value in pairs]
             else:
                 problems.append(f'{where}: expected {{"image": .., "label": ..}}')
+
+
+def _json(text: str, file: Path, problems: list[str]) -> Iterator[tuple[str, list, list]]:
+    """Yield place, names and values of the rows of an array of tasks or of plain objects."""
+    try:
+        tasks = json.loads(text, object_pairs_hook=_once)
+        json.dumps(tasks, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not JSON: {error}") from None
+    for place, columns in tasks_as_rows(
+        tasks if isinstance(tasks, list) else [tasks], file, problems
+    ):
+        yield place, list(columns), list(columns.values())
+
+
+def _once(pairs: list[tuple]) -> dict:
+    if twice := [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]:
+        raise ValueError(f"{twice[0]!r} is set twice in one object")
+    return dict(pairs)
