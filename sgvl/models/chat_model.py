@@ -52,7 +52,7 @@ class ChatModel:
             "dtype": self.dtype,
             "pixels": dict(self.processor.image_processor.size),
             "template": hashlib.sha256(self.processor.chat_template.encode()).hexdigest(),
-        }
+        } | loading.backend(self.processor)
 
     def prompt(self, message: dict) -> str:
         """Render a message of ``sgvl.text.prompts`` with the chat template.

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,11 +85,13 @@ def load(
     Raises
     ------
     InputError
-        For an unknown dtype or device; a model that is not there, that needs code of its own, of
-        which a part is missing or left over, or with weights that are not finite.
+        For an unknown dtype or device; a model that is not there, that needs code or a library of
+        its own, that reads no pictures, of which a part is missing or left over, whose tied head is
+        not, or with weights that are not finite.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # it would stay in every executed notebook
@@ -99,17 +102,20 @@ def load(
     try:
         with _found(model, OSError):
             config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except ValueError as error:
+    except (ValueError, StrictDataclassError) as error:
         raise InputError(
             f"model {str(model)!r} is of no kind that transformers has "
             f"({str(error).splitlines()[0]}); code that comes with a model is never run"
         ) from None
+    model_class = _model_class(model, config)
     try:
-        processor = _load_processor(name, revision, config)
-        network, report = AutoModelForImageTextToText.from_pretrained(
-            name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False,
-            ignore_mismatched_sizes=True, output_loading_info=True,  # refused below, by name
-        )  # fmt: skip
+        with _libraries(model):
+            processor = _load_processor(name, revision, config)
+            network, report = model_class.from_pretrained(
+                name, config=config, revision=revision, dtype=dtype, use_safetensors=True,
+                trust_remote_code=False, ignore_mismatched_sizes=True,
+                output_loading_info=True,  # refused below, by name
+            )  # fmt: skip
     except (OSError, SafetensorError) as error:
         raise _not_whole(model, str(error).splitlines()[0]) from None
     for what in ("missing", "unexpected", "mismatched"):
@@ -120,6 +126,10 @@ def load(
             f"model {str(model)!r} has weights that are nan or infinite: {_first(names)}; "
             "get it again, or train it anew with a lower learning rate"
         )
+    if config.model_type == "shieldgemma2":
+        network = network.model  # the chat model within, whose logits of Yes and No it compares
+    if getattr(network.config, "tie_word_embeddings", False) and not _tied(network):
+        raise _not_whole(model, "its head is not tied to its embeddings")
     processor.tokenizer.padding_side = "left"  # generation and TRL both need it
     network.to(device)
     # Weights can be mapped from the file, and would change with it: keep a copy.
@@ -129,12 +139,56 @@ def load(
     return Loaded(network.eval(), processor)
 
 
+def _model_class(model: str | Path, config) -> type:
+    """Return the class that loads a model, and mend what is known to be wrong in its settings."""
+    from transformers import AutoModelForImageClassification, AutoModelForImageTextToText
+
+    if config.model_type == "shieldgemma2":  # the other class finds none of its weights
+        return AutoModelForImageClassification
+    if type(config) not in AutoModelForImageTextToText._model_mapping:
+        raise InputError(
+            f"model {str(model)!r} is a {config.model_type}, which does not answer questions about "
+            "images; choose a vision-language model"
+        )
+    if config.model_type == "llama4" and config.text_config.attention_chunk_size is None:
+        config.text_config.attention_chunk_size = 8192  # Llama Guard 4 leaves it out
+    return AutoModelForImageTextToText
+
+
+def _tied(network) -> bool:
+    head, embeddings = network.get_output_embeddings(), network.get_input_embeddings()
+    return head is None or head.weight.data_ptr() == embeddings.weight.data_ptr()
+
+
+@contextmanager
+def _libraries(model: str | Path):
+    """Turn a missing library, or one of another build than torch, into an InputError of a line."""
+    try:
+        yield
+    except (
+        ImportError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        said = r"requires the (\w+) library|No module named '(\w+)|(torchvision)"
+        found = re.search(said, str(error))
+        if not found:
+            raise
+        library = next(filter(None, found.groups())).lower()
+        raise InputError(
+            f"model {str(model)!r} needs {library}, in the release that goes with the installed "
+            f"torch: pip install {library}"
+        ) from None
+
+
 def _load_processor(name: str, revision: str | None, config):
-    from transformers import AutoImageProcessor, AutoProcessor
+    from transformers import AutoImageProcessor, AutoProcessor, Gemma3Processor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     known = type(config) in PROCESSOR_MAPPING
     processor_class = image_only(PROCESSOR_MAPPING[type(config)]) if known else AutoProcessor
+    if config.model_type == "shieldgemma2":  # its own takes policies in place of texts
+        processor_class = Gemma3Processor
     options = {"revision": revision, "trust_remote_code": False}
     processor = processor_class.from_pretrained(name, **options)
     if processor.image_processor.backend != "pil":  # torchvision's pixels differ by up to 0.03
@@ -142,6 +196,12 @@ def _load_processor(name: str, revision: str | None, config):
             name, backend="pil", **options
         )
     return processor
+
+
+def backend(processor) -> dict[str, str]:
+    """Return what processes pictures and its version, for an identity; {} for Pillow."""
+    name = processor.image_processor.backend
+    return {} if name == "pil" else {"image_backend": f"{name} {metadata.version(name)}"}
 
 
 def _check_device(device: str) -> None:
@@ -207,6 +267,13 @@ def _found(model: str | Path, *errors: type[Exception]):
     try:
         yield
     except errors as error:
+        if "gated" in str(error):
+            from huggingface_hub.constants import ENDPOINT
+
+            raise InputError(
+                f"model {str(model)!r} is gated ({str(error).splitlines()[-1]}); accept its terms "
+                f"at {ENDPOINT}/{model} and set HF_TOKEN to a token of yours"
+            ) from None
         raise InputError(
             f"model {str(model)!r} was not found as a folder or on the hub "
             f"({str(error).splitlines()[0]}); `nano` ships with the package and needs no network"

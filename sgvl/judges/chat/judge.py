@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import groupby
 from os.path import commonprefix
 
+import torch
 from pydantic import PositiveInt
 
 from sgvl.common.errors import InputError
@@ -266,9 +267,14 @@ class ChatJudge(SpeakingJudge):
             logs = prefix.log_probability(twice, more, last)
         else:
             texts = [requests[i] + before[i] + word for i in rows for word in self._words]
-            inputs = self.reader.inputs([images[i] for i in twice], texts)
-            ends = [inputs["input_ids"].shape[1]] * len(texts)
-            logs = log_probability(self.model, inputs, ends, last)
+            shown, size = [images[i] for i in twice], min(self._at_once, len(texts))
+            parts = []
+            for start in range(0, len(texts), size):
+                part = slice(start, start + size)
+                inputs = self.reader.inputs(shown[part], texts[part])
+                ends = [inputs["input_ids"].shape[1]] * len(texts[part])
+                parts.append(log_probability(self.model, inputs, ends, last[part]))
+            logs = torch.cat(parts)
         return logs[1::2] - logs[::2]
 
 
