@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
-from sgvl.judges import make_judge, under
+from sgvl.judges import ask_all, make_judge, under
 from sgvl.judges.chat.prefix import Prefix, record_last_logits
 from sgvl.models import chat_model, loading
 from sgvl.policies.policy import Policy, load_all
@@ -444,6 +444,39 @@ def test_a_policy_over_the_context_is_one_clear_error():
         InputError, match=r"judge full: policy long takes \d{5,} tokens .* room for"
     ):
         full.judge(under([Sample("s", PICTURE)], [load_all()[0], long]))
+
+
+def test_a_picture_over_the_context_is_an_error_of_its_own(tmp_path):
+    """1,008 x 1,008 pixels are 36 x 36 tokens of 28 pixels; the context of nano has 1,024."""
+    wide = make_judge({"kind": "chat", "id": "wide", "model": "nano", "max_pixels": 2_000_000})
+    pictures = [Sample("small", PICTURE), Sample("large", PICTURE.resize((1008, 1008)))]
+    cases = [(sample, policy) for sample in pictures for policy in load_all()[:2]]
+    why = r"1296 tokens of the picture, \d+ of the prompt and 120 of the reply exceed .* 1024"
+    with pytest.raises(InputError) as caught:
+        ask_all(wide, cases, tmp_path)
+    assert len(caught.value.problems) == 3  # two cases, and what to do
+    assert re.match(f"large under L1: {why}; set max_pixels", caught.value.problems[0])
+    stored = (tmp_path / "wide.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in stored] == ["small"] * 2
+    images = [picture.image for picture in pictures]
+    (replies,) = wide.reader.replies(images, ["Where is this?"] * 2, 20)
+    assert replies[0].text and not replies[0].error
+    assert not replies[1].text and replies[1].error.startswith("1296 tokens of the picture")
+
+
+def test_a_limit_of_pixels_shrinks_and_is_part_of_the_identity(tmp_path):
+    plain = make_judge({"kind": "chat", "id": "j", "model": "nano"})
+    small = make_judge({"kind": "chat", "id": "j", "model": "nano", "max_pixels": 6272})
+    assert plain.identity()["pixels"] == dict(plain.processor.image_processor.size)
+    assert plain.identity() != small.identity()
+    large = PICTURE.resize((1008, 1008))
+    prompt = small._prompt(load_all()[0])
+    tokens = [j.reader.inputs([large], [prompt])["input_ids"].shape[1] for j in (plain, small)]
+    assert tokens[0] - tokens[1] == 16 - 4  # 112 x 112 pixels, and 56 x 56
+    assert [j.reader._tokens([large, large]) for j in (plain, small)] == [2 * 16, 2 * 4]
+    assert len(ask_all(small, [(Sample("l", large), load_all()[0])], tmp_path)) == 1
+    with pytest.raises(InputError, match="min_pixels 20000 is over max_pixels 10000"):
+        make_judge({"kind": "chat", "max_pixels": 10_000, "min_pixels": 20_000})
 
 
 def test_identity_names_what_decides_an_answer(judge):

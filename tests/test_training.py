@@ -394,6 +394,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(lora, tmp_path):
     assert again["loss"].tolist() == whole["loss"].tolist()
 
 
+def test_a_limit_of_pixels_is_saved_with_the_model_and_known_only_if_set(tmp_path):
+    rows = caption_rows().select(range(2))
+    for limit in (None, 6272):
+        start = trainer.prepare("sft", rows, "nano", tmp_path, SFT, max_pixels=limit)
+        facts = json.loads((tmp_path / "identity.json").read_text())
+        assert facts.get("max_pixels", "none") == (limit or "none")
+        start["processing_class"].save_pretrained(tmp_path / "saved")
+        saved = json.loads((tmp_path / "saved" / "processor_config.json").read_text())
+        assert saved["image_processor"]["size"]["longest_edge"] == (limit or 12544)
+
+
 def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path, capsys):
     rows = caption_rows().select(range(4))
     sft.train(rows, "nano", tmp_path, SFT)

@@ -105,10 +105,12 @@ def _convert(path: Path, copy: Path) -> None:
     with pq.ParquetFile(path) as parquet:
         rows, most = TOGETHER
         own = path.stat().st_size // max(1, parquet.metadata.num_rows)  # bytes of a row
-        batches = parquet.iter_batches(max(1, min(rows, most // max(1, own))))
+        at_once = max(1, min(rows, most // max(1, own)))
         with (
             pa.OSFile(str(copy), "wb") as file,
             pa.ipc.new_stream(file, parquet.schema_arrow) as to,
         ):
-            for batch in batches:
-                to.write_batch(batch)
+            # One group of rows at a time: an iterator over all of them keeps what it has read.
+            for group in range(parquet.num_row_groups):
+                for batch in parquet.iter_batches(at_once, [group]):
+                    to.write_batch(batch)

@@ -16,7 +16,7 @@ from sgvl.data import Sample
 from sgvl.data.images import image_digest
 from sgvl.judges.base import Judge, Judgement, SpeakingJudge
 from sgvl.judges.records import Records
-from sgvl.models.reply import Reply
+from sgvl.models.reply import OfRequest, Reply
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def ask_missing(
                 _row(records, order[i], answer) for i, answer, error in batch if not error
             )
             for i, _, error in batch:
-                in_a_row = in_a_row + 1 if error else 0
+                in_a_row = in_a_row + 1 if error and not isinstance(error, OfRequest) else 0
                 if error:
                     errors[order[i].key] = error
                 if in_a_row == PATIENCE:
@@ -234,5 +234,5 @@ def _problems(judge: Judge, requests: Sequence[Request], errors: dict) -> list[s
     """List the first errors by picture and policy, how many more there are, and what to do."""
     problems = [f"{r.id} under {r.name}: {errors[r.key]}" for r in requests if r.key in errors]
     more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-    todo = "look at the server, then run again; what is stored is not asked for again"
+    todo = "mend what the error names, then run again; what is stored is not asked for again"
     return [*problems[:LISTED], *more, f"judge {judge.id}: {todo}"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sgvl.common.errors import InputError
 from sgvl.models import loading
-from sgvl.models.reply import Reply
+from sgvl.models.reply import OfRequest, Reply
 from sgvl.text import prompts
 
 
@@ -22,6 +22,7 @@ class ChatModel:
     revision : branch, tag or commit of a hub model; None is main
     dtype : of the weights, such as ``"float32"`` or ``"bfloat16"``
     device : where the model runs, such as ``"cpu"`` or ``"cuda"``
+    max_pixels, min_pixels : see ``loading.limit_pixels``
 
     Raises
     ------
@@ -35,10 +36,13 @@ class ChatModel:
         revision: str | None = None,
         dtype: str = "float32",
         device: str = "cpu",
+        max_pixels: int | None = None,
+        min_pixels: int | None = None,
     ):
         self.name, self.revision, self.dtype = str(model), revision, dtype
         commit, before = loading.pin(model, revision), loading.stamps(model)
         self.model, self.processor = loading.load(model, commit, dtype, device)
+        loading.limit_pixels(model, self.processor, max_pixels, min_pixels)
         self.weights = commit or loading.digest(model)
         if loading.stamps(model) != before:
             raise InputError(f"model {self.name!r} changed while it was loaded; run again")
@@ -93,6 +97,30 @@ class ChatModel:
         """Decode token ids, without special tokens and outer white space."""
         return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
+    def over_context(self, text: str, images: Sequence, new_tokens: int) -> str:
+        """Say by how much a prompt with its pictures and the reply exceed the context; "" if not.
+
+        Parameters
+        ----------
+        text : a prompt, in which each picture is one token
+        new_tokens : length limit of the reply
+        """
+        config = self.model.config.get_text_config()
+        context = getattr(config, "max_position_embeddings", None)
+        of_text, of_images = len(self.ids(text)) - len(images), self._tokens(images)
+        if context is None or of_text + of_images + new_tokens <= context:
+            return ""
+        return OfRequest(
+            f"{of_images} tokens of the picture, {of_text} of the prompt and {new_tokens} of the "
+            f"reply exceed the context of {context}; set max_pixels, or leave the picture out"
+        )
+
+    def _tokens(self, images: Sequence) -> int:
+        """Return the number of tokens of pictures; 0 for a model that does not say."""
+        count = getattr(self.processor, "_get_num_multimodal_tokens", None)
+        sizes = [[image.height, image.width] for image in images]
+        return sum(count(image_sizes=sizes).num_image_tokens) if count and sizes else 0
+
     def generate(self, images: Sequence, texts: Sequence[str], **options) -> list[list[int]]:
         """Return the token ids of greedy replies to a batch, each padded to the longest."""
         inputs = self.inputs(images, texts)
@@ -108,6 +136,8 @@ class ChatModel:
     ) -> Iterator[list[Reply]]:
         """Yield the greedy replies to plain requests, ``batch_size`` at a time, in order.
 
+        A request over the context is not sent: its reply has an error.
+
         Each entry of ``images`` is one image, which stands before the text, or a list of images,
         placed where the text names them (see ``prompts.illustrated``).
         """
@@ -115,10 +145,18 @@ class ChatModel:
             part = slice(start, start + batch_size)
             messages = list(map(_message, texts[part], images[part]))
             pictures = [[b["image"] for b in m["content"] if "image" in b] for m in messages]
-            batch = self.generate(
-                pictures, list(map(self.prompt, messages)), max_new_tokens=max_new_tokens
-            )
-            yield [Reply(self.text(tokens), self._finish(tokens)) for tokens in batch]
+            requests = list(map(self.prompt, messages))
+            errors = [
+                self.over_context(text, own, max_new_tokens)
+                for text, own in zip(requests, pictures, strict=True)
+            ]
+            batch = [Reply("", error=error) for error in errors]
+            if fit := [k for k, error in enumerate(errors) if not error]:
+                own = [pictures[k] for k in fit], [requests[k] for k in fit]
+                replies = self.generate(*own, max_new_tokens=max_new_tokens)
+                for k, tokens in zip(fit, replies, strict=True):
+                    batch[k] = Reply(self.text(tokens), self._finish(tokens))
+            yield batch
 
     def _finish(self, tokens: list[int]) -> str:
         ends = self.model.generation_config.eos_token_id

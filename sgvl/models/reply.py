@@ -3,6 +3,10 @@
 from typing import NamedTuple
 
 
+class OfRequest(str):
+    """An error of one request, which says nothing about those that follow."""
+
+
 class Reply(NamedTuple):
     """One reply of a model to one request.
 

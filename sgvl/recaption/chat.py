@@ -20,6 +20,7 @@ class ChatCaptioner(Captioner):
     name : printed in tables; by default the model's
     max_tokens : length limit of a reply
     batch_size : pictures in one forward pass
+    max_pixels, min_pixels : of a picture, as for the chat judge
 
     Raises
     ------
@@ -37,11 +38,13 @@ class ChatCaptioner(Captioner):
         batch_size: PositiveInt = 32,
         dtype: str = "float32",
         device: str = "cpu",
+        max_pixels: PositiveInt | None = None,
+        min_pixels: PositiveInt | None = None,
     ):
         prompts.caption_prompt(prompt)
         self.name, self.prompt, self.max_tokens = name or model, prompt, max_tokens
         self.batch_size = batch_size
-        self.chat = ChatModel(model, revision, dtype, device)
+        self.chat = ChatModel(model, revision, dtype, device, max_pixels, min_pixels)
 
     def identity(self) -> dict:
         request = {"prompt": prompts.caption_prompt(self.prompt), "max_tokens": self.max_tokens}
@@ -55,4 +58,4 @@ class ChatCaptioner(Captioner):
             batch = items[start : start + self.batch_size]
             images, texts = [item.open() for item in batch], list(map(self.request, batch))
             (replies,) = self.chat.replies(images, texts, self.max_tokens, len(batch))
-            yield [(i, reply, "") for i, reply in enumerate(replies, start)]
+            yield [(i, reply, reply.error) for i, reply in enumerate(replies, start)]

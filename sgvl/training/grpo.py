@@ -82,7 +82,7 @@ def shuffled(rows: Dataset, seed: int) -> Dataset:
 def train(
     rows: Dataset, model: str, folder: Path, settings: dict, reward: str = "plain",
     parser: str = "answer", lora: dict | None = None, dtype: str = "float32",
-    revision: str | None = None,
+    revision: str | None = None, max_pixels: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Optimise ``model`` on prompts in their given order, save it, and return the log.
 
@@ -96,7 +96,7 @@ def train(
     settings : fields of ``trl.GRPOConfig``
     reward, parser : names in ``reward.REWARDS`` and ``sgvl.text.verdict.PARSERS``
     lora : fields of ``peft.LoraConfig``; None trains all weights of the language model
-    dtype, revision : as in ``trainer.prepare``
+    dtype, revision, max_pixels : as in ``trainer.prepare``
 
     Returns
     -------
@@ -108,7 +108,9 @@ def train(
     config = trainer.make_config("grpo", settings, folder)
     reward_function = make_reward(reward, parser)
     names = {"reward": reward, "parser": parser}
-    start = trainer.prepare("grpo", rows, model, folder, settings, lora, dtype, revision, **names)
+    start = trainer.prepare(
+        "grpo", rows, model, folder, settings, lora, dtype, revision, max_pixels, **names
+    )
     if start:
         trainer.train_and_save(
             GRPOTrainer(**start, args=config, train_dataset=rows, reward_funcs=reward_function)

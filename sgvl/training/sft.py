@@ -165,7 +165,7 @@ def rating(policy: Policy, tags: Sequence[str]) -> str:
 
 def train(
     rows: Dataset, model: str, folder: Path, settings: dict, lora: dict | None = None,
-    dtype: str = "float32", revision: str | None = None,
+    dtype: str = "float32", revision: str | None = None, max_pixels: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Fine-tune ``model`` on ``rows``, save it as ``folder``/model, and return the log.
 
@@ -178,7 +178,7 @@ def train(
     model : "nano", a folder, or a hub id
     settings : fields of ``trl.SFTConfig``
     lora : fields of ``peft.LoraConfig``; None trains all weights of the language model
-    dtype, revision : as in ``trainer.prepare``
+    dtype, revision, max_pixels : as in ``trainer.prepare``
 
     Returns
     -------
@@ -188,7 +188,7 @@ def train(
     from trl import SFTTrainer
 
     config = trainer.make_config("sft", settings, folder)
-    start = trainer.prepare("sft", rows, model, folder, settings, lora, dtype, revision)
+    start = trainer.prepare("sft", rows, model, folder, settings, lora, dtype, revision, max_pixels)
     if start:
         trainer.train_and_save(SFTTrainer(**start, args=config, train_dataset=rows))
     return trainer.read_log(folder)

@@ -141,7 +141,7 @@ check_sft, check_grpo = partial(check_fields, "sft"), partial(check_fields, "grp
 
 def prepare(
     stage: str, rows, model: str, folder: Path, settings: dict, lora: dict | None = None,
-    dtype: str = "float32", revision: str | None = None, **more,
+    dtype: str = "float32", revision: str | None = None, max_pixels: int | None = None, **more,
 ) -> dict | None:  # fmt: skip
     """Claim ``folder`` for a training and load the model that it starts or continues from.
 
@@ -153,6 +153,7 @@ def prepare(
     lora : fields of peft's ``LoraConfig``; None trains all weights of the language model
     dtype : of the weights in training
     revision : branch, tag or commit of a hub model; None is main
+    max_pixels : of a picture, as for the chat judge; saved with the model
     more : further facts that tell this training from others, such as the reward
 
     Returns
@@ -164,11 +165,13 @@ def prepare(
     peft_config = lora_config(lora)
     facts = {"stage": stage, "settings": settings, "lora": lora, "dtype": dtype, **more}
     facts |= {"revision": revision} if revision else {}
+    facts |= {"max_pixels": max_pixels} if max_pixels else {}
     weights = loading.digest(model, revision)
     place = claim_folder(folder, data=digest(rows), model=weights, **facts)
     if (place / "model").exists():
         return None
     network, processor = load_start(model, place, lora, dtype, revision)
+    loading.limit_pixels(model, processor, max_pixels or None, None)
     return {"model": network, "processing_class": processor, "peft_config": peft_config}
 
 

@@ -51,6 +51,8 @@ DECIDES = {
     "max_side": 512,
     "temperature": 0.5,
     "seed": 1,
+    "max_pixels": 6272,
+    "min_pixels": 25088,
 }
 NEEDED = {  # options without a default
     "served": {"model": "a"},

@@ -41,6 +41,8 @@ class ChatJudge(SpeakingJudge):
         is one token, else in one more forward pass
     batch_size : cases in one forward pass; does not change answers
     share_prefix : whether what several cases share is read once; does not change answers
+    max_pixels, min_pixels : of a picture, for models whose processor has such limits, as Qwen-VL's;
+        by default the processor's own. A picture of 12 megapixels is 15,301 tokens on Qwen2.5-VL.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class ChatJudge(SpeakingJudge):
         dtype: str = "float32",
         device: str = "cpu",
         share_prefix: bool = True,
+        max_pixels: PositiveInt | None = None,
+        min_pixels: PositiveInt | None = None,
     ):
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.batch_size, self.share_prefix = batch_size, share_prefix
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
-        self.reader = Reader(model, revision, dtype, device)
+        self.reader = Reader(model, revision, dtype, device, max_pixels, min_pixels)
         self.model, self.processor = self.reader.model, self.reader.processor
 
     def identity(self) -> dict:
@@ -71,6 +75,22 @@ class ChatJudge(SpeakingJudge):
         return {"kind": "chat", **self.reader.identity(), "max_new_tokens": self.max_new_tokens}
 
     def results(self, cases) -> Results:
+        """Yield judgements, and errors of the cases whose picture and prompt exceed the context."""
+        known: dict[tuple, str] = {}  # by policy and size
+        for sample, policy in cases:
+            key = policy.digest, sample.image.size
+            if key not in known:
+                prompt = self._prompt(policy)
+                known[key] = self.reader.over_context(prompt, [sample.image], self.max_new_tokens)
+        wrong = [known[policy.digest, sample.image.size] for sample, policy in cases]
+        errors = {i: error for i, error in enumerate(wrong) if error}
+        rest = [i for i in range(len(cases)) if i not in errors]
+        for batch in self._judged([cases[i] for i in rest]):
+            yield [(rest[k], judgement, "") for k, judgement in batch]
+        if errors:
+            yield [(i, None, error) for i, error in errors.items()]
+
+    def _judged(self, cases) -> Iterator[list[tuple[int, Judgement]]]:
         """Yield judgements; the longest shared part of the cases is read once, where it can be.
 
         Pictures under the same policies form a grid, which shares its pictures or its policies. The
@@ -96,10 +116,10 @@ class ChatJudge(SpeakingJudge):
         images, texts = [sample.image for sample, _ in requests], [text for _, text in requests]
         start = 0
         for batch in self.reader.replies(images, texts, self.max_new_tokens, self._at_once):
-            yield [(i, reply, "") for i, reply in enumerate(batch, start)]
+            yield [(i, reply, reply.error) for i, reply in enumerate(batch, start)]
             start += len(batch)
 
-    def _one_by_one(self, cases, indices: Sequence[int]) -> Results:
+    def _one_by_one(self, cases, indices: Sequence[int]) -> Iterator[list[tuple[int, Judgement]]]:
         requests = {i: self._prompt(cases[i][1]) for i in indices}
         order = sorted(indices, key=lambda i: len(requests[i]))
         for start in range(0, len(order), self._at_once):
@@ -283,7 +303,7 @@ def _letters(text: str) -> str:
 
 
 def _numbered(indices: Sequence[int], judgements: Sequence[Judgement]) -> list[tuple]:
-    return [(i, judgement, "") for i, judgement in zip(indices, judgements, strict=True)]
+    return list(zip(indices, judgements, strict=True))
 
 
 def _grids(cases: Sequence[tuple]) -> Iterator[tuple[list[int], int]]:
