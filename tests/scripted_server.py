@@ -34,7 +34,8 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def texts(self) -> list[str]:
-        asked = [request["messages"][0]["content"][-1]["text"] for request in self.asked]
+        turns = [request["messages"][0]["content"] for request in self.asked]
+        asked = [[b["text"] for b in blocks if b["type"] == "text"][-1] for blocks in turns]
         return [re.split("Caption: |Policy: ", text)[-1].partition("\n")[0] for text in asked]
 
 

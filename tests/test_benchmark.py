@@ -10,7 +10,7 @@ from sgvl.data.sources import unsafebench
 from sgvl.experiments import ablations, benchmark
 from sgvl.judges import make_judge
 from sgvl.run import receipts
-from sgvl.scores import accuracy
+from sgvl.scores import accuracy, llavaguard_scorer
 from sgvl.world import pairs, sets
 
 JUDGES = [
@@ -170,6 +170,13 @@ def test_workers_share_every_set_and_a_run_without_them_reads_it(data, tmp_path)
     assert [file.read_text() for file in alone] == ["", ""] and judged > 60
 
 
+def test_the_scorer_of_the_set_with_own_policies_reads_drawn_rows_too(panel):
+    scores = llavaguard_scorer.by_judge(panel[0].frames["own"]).set_index("judge")
+    assert scores.loc["exact", "balanced_accuracy"] == 100
+    assert scores.loc["always_unsafe", ["tpr", "tnr"]].tolist() == [100, 0]
+    assert not len(llavaguard_scorer.by_judge(panel[0].frames["own"][:0]))
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """The data folder of a run on published sets, in their record shape."""
@@ -203,6 +210,55 @@ def test_published_rows_are_scored_by_level_category_and_source(real, tmp_path, 
     assert (table2["value"].round(2) == 66.67).all() and table2.loc["Spam", "n"] == 2
     assert set(asked.frames["own"]["policy"]) == {"AIML-TUDA/LlavaGuard@1a2b3c4d"}
     assert scores["LlavaGuard"]["n"].tolist() == [4, 4, 4]
+
+
+PROTOCOLS = {
+    "bench": {"prompt": "released", "parser": "released", "policy_form": "text"},
+    "content": {"prompt": "released_unsafebench", "parser": "released_unsafebench"},
+    "own": {"prompt": "llavaguard", "parser": "llavaguard", "max_new_tokens": 500},
+}
+
+
+def test_a_set_can_demand_how_every_judge_is_asked(real, tmp_path, monkeypatch, server):
+    """The reply has a rating and is no word: each protocol reads it in its own way."""
+    monkeypatch.setattr(receipts, "runs", lambda profile: real.parent)
+    server.plain = ' {"rating": "Unsafe"\n}'
+    spec = {"kind": "served", "id": "base", "model": "m", "url": server.url, "parser": "word"}
+    spec |= {"prompt": "word", "policy_form": "full"}
+    sets_read = benchmark.read_sets(real, following=[], questions=[])
+    job = (["always_unsafe", spec], [], sets_read, [], tmp_path)
+    frames = benchmark.ask_panel(*job, protocols=PROTOCOLS).frames
+    verdicts = {
+        name: list(frames[name].query("judge == 'base'")["verdict"].unique())
+        for name in ("levels", "content", "own")
+    }
+    assert verdicts == {"levels": ["safe"], "content": ["safe"], "own": ["unsafe"]}
+    assert set(frames["own"].query("judge == 'always_unsafe'")["verdict"]) == {"unsafe"}
+    limits = {request["max_tokens"] for request in server.asked if "rating" in str(request)}
+    assert limits == {500} and any("reply exactly: unsafe." in str(r) for r in server.asked)
+    again = len(server.asked)
+    benchmark.ask_panel(*job, protocols=PROTOCOLS)
+    assert len(server.asked) == again, "answers are stored under the protocol that was followed"
+    own_way = benchmark.ask_panel(*job).frames["own"].query("judge == 'base'")
+    assert set(own_way["verdict"]) == {"unparseable"}
+    scores = llavaguard_scorer.by_judge(frames["own"]).set_index("judge")
+    assert scores.loc["base", ["tpr", "tnr", "balanced_accuracy"]].tolist() == [100, 0, 50]
+    assert (scores["accuracy"] == 50).all() and scores.loc["base", "f1"] == pytest.approx(200 / 3)
+
+
+def test_wrong_protocols_are_all_named():
+    benchmark.check_protocols(PROTOCOLS)
+    wrong = {
+        "bench": {"promt": "released"},
+        "levels": {"prompt": "word"},
+        "own": {"prompt": "llavagard", "max_new_tokens": "64"},
+        "content": "released",
+    }
+    with pytest.raises(InputError) as caught:
+        benchmark.check_protocols(wrong)
+    first, *rest = caught.value.problems
+    assert first == "protocols: bench: 'promt': did you mean prompt?"
+    assert [problem.split(" ")[1] for problem in rest] == ["levels:", "own:", "own:", "content:"]
 
 
 GATED = {"kind": "chat", "id": "guard", "name": "QwenGuard-7B", "model": "nobody/nothing"}

@@ -21,24 +21,27 @@ naming              the things of the pictures, and whether a caption names them
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, get_type_hints
 
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import InputError, Unavailable, need_known
+from sgvl.common.errors import InputError, Unavailable, nearest, need_known, raise_any
+from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
 from sgvl.data.images import thumbnail
 from sgvl.experiments import ability, controls, inversion
 from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
-from sgvl.judges.base import SpeakingJudge
+from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.policies.policy import Policy, load, load_all
 from sgvl.run import why_unavailable
 
+ROLES = ("bench", "content", "own")  # whose sets can demand how judges are asked
 FOLLOWING = ("following_neutral", "following_harmful")
 JUDGEMENT = ["id", "policy", "verdict", "p_unsafe", "rationale", "reply", "pair", "label", "judge"]
 # The columns of each frame, also where no judge was asked.
@@ -151,6 +154,7 @@ def ask_panel(
     policies: Sequence[str],
     folder: Path,
     worker: tuple[int, int] = (0, 1),
+    protocols: Mapping[str, dict] = MappingProxyType({}),
     **about,
 ) -> Panel:
     """Ask every judge about every set; one judge is in memory at a time.
@@ -165,6 +169,8 @@ def ask_panel(
     folder : where answers are stored; what it holds is not asked again
     worker : (k, n): number k, from 0, of n workers that share the pictures. The frames of one of
         several workers hold its share.
+    protocols : how judges that speak are asked about the set of a role, where it is not in their
+        own way: options by role, as ``check_protocols`` takes them
     about : further arguments of ``ask_judge``
 
     Raises
@@ -184,8 +190,8 @@ def ask_panel(
             id = options.get("id", options["kind"])
             not_asked.append((id, options.get("name", id), str(error)))
             continue
-        ask = partial(ask_all, judge, folder=folder, worker=worker)
-        frames = {"levels": judgements(ask, cases, samples)}
+        ask = _asks(judge, protocols, folder=folder, worker=worker)
+        frames = {"levels": judgements(ask["bench"], cases, samples)}
         if whole:
             frames |= ask_judge(judge, ask, sets, cases, samples, **about)
         panels.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
@@ -205,9 +211,42 @@ def _judge(spec: dict) -> Judge:
         raise Unavailable(error.problems) if spec.get("optional") else error from None
 
 
+def check_protocols(protocols: Mapping[str, dict]) -> None:
+    """Check the options by which judges are asked about the sets of roles.
+
+    Raises InputError with all problems: for another role than bench, content and own, for another
+    option than those of ``judges.base.PROTOCOL``, and for values of another type.
+    """
+    problems = []
+    for role, options in protocols.items():
+        where = f"protocols: {role}"
+        if role not in ROLES:
+            problems.append(f"{where}: no such role; {nearest(role, ROLES)}")
+        elif not isinstance(options, dict):
+            problems.append(f"{where}: {options!r}; write options of judges, such as prompt: word")
+        else:
+            unknown = [name for name in options if name not in PROTOCOL]
+            problems += [f"{where}: {name!r}: {nearest(str(name), PROTOCOL)}" for name in unknown]
+            types = get_type_hints(SpeakingJudge.__init__, include_extras=True)
+            problems += type_problems(f"{where}:", types, options)
+    raise_any(problems)
+
+
+def _asks(judge: Judge, protocols: Mapping[str, dict], **where) -> dict[str, ability.Ask]:
+    """Return what sends cases to a judge, for each role in the way that its set demands.
+
+    The key "" holds the judge's own way.
+    """
+    ways = {"": judge}
+    for role in ROLES:
+        protocol = protocols.get(role) if isinstance(judge, SpeakingJudge) else None
+        ways[role] = judge.asked(**protocol) if protocol else judge
+    return {role: partial(ask_all, way, **where) for role, way in ways.items()}
+
+
 def ask_judge(
     judge: Judge,
-    ask: ability.Ask,
+    ask: Mapping[str, ability.Ask],
     sets: TestSets,
     cases: Cases,
     samples: Sequence[Sample],
@@ -218,7 +257,8 @@ def ask_judge(
 
     Parameters
     ----------
-    ask : sends cases to the judge, as ``partial(ask_all, judge, folder=...)`` does
+    ask : what sends cases to the judge, as ``partial(ask_all, judge, folder=...)`` does, by the
+        role of their set; "" for all others
     cases, samples : of ``sets.bench``
     convention : how published questions are put and read
     single : pictures of one thing that come under each level and its inversion
@@ -226,20 +266,20 @@ def ask_judge(
     drawn = "tags" in sets.bench.column_names
     frames = {}
     if not judge.reads_tags:  # tags would tell it what the blank picture hides
-        frames["controls"] = controls.blind_answers(ask, samples, cases)
+        frames["controls"] = controls.blind_answers(ask["bench"], samples, cases)
     if sets.content:
-        frames["content"] = _by_category(ask, sets.content)
+        frames["content"] = _by_category(ask["content"], sets.content)
         if alone := _alone(sets.content, single):
-            frames["inversion"] = inversion.ask_both_ways(ask, alone, load_all())
+            frames["inversion"] = inversion.ask_both_ways(ask["bench"], alone, load_all())
     for name, rows in {"own": sets.own, **sets.following}.items():
         if rows:
-            frames[name] = _under_own_policies(ask, rows)
+            frames[name] = _under_own_policies(ask["own" if name == "own" else ""], rows)
     if isinstance(judge, SpeakingJudge):
-        answers = [ability.answering(ask, rows, convention) for rows in sets.questions]
+        answers = [ability.answering(ask[""], rows, convention) for rows in sets.questions]
         if answers:
             frames["general"] = pd.concat(answers, ignore_index=True)
         if drawn:
-            frames["naming"] = ability.naming(ask, samples)
+            frames["naming"] = ability.naming(ask[""], samples)
     return frames
 
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from pydantic import PositiveInt
+
 from sgvl.common.errors import InputError, nearest
 from sgvl.common.paths import plain_name
 from sgvl.data import Sample
@@ -94,6 +96,10 @@ class Judge:
         yield [(i, judgement, "") for i, judgement in zip(indices, self.judge(cases), strict=True)]
 
 
+# What a test set can ask of every judge that speaks: options of ``SpeakingJudge``.
+PROTOCOL = ("prompt", "policy_form", "parser", "max_new_tokens", "with_p_unsafe")
+
+
 class SpeakingJudge(Judge):
     """Base class of judges that are prompted in words and reply in words.
 
@@ -117,10 +123,10 @@ class SpeakingJudge(Judge):
     def __init__(
         self,
         id: str,
-        prompt: str,
-        policy_form: str,
-        parser: str,
-        max_new_tokens: int,
+        prompt: prompts.JudgePrompt,
+        policy_form: Form,
+        parser: verdict.Parser,
+        max_new_tokens: PositiveInt,
         with_p_unsafe: bool,
     ):
         chosen = {"prompt": prompt, "parser": parser, "policy_form": policy_form}
@@ -165,14 +171,10 @@ class SpeakingJudge(Judge):
         raise NotImplementedError
 
     def asked(self, **protocol) -> SpeakingJudge:
-        """Return this judge with another prompt, parser or other option of this class.
-
-        The model is shared. For a test set that has a protocol of its own, whoever is asked.
-        """
-        names = ("prompt", "policy_form", "parser", "max_new_tokens", "with_p_unsafe")
+        """Return this judge with other options of ``PROTOCOL``; both share the model."""
         other = copy.copy(self)
         vars(other).pop("prefix_sharing", None)  # depends on the prompt
-        own = {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in PROTOCOL}
         SpeakingJudge.__init__(other, self.id, **own | protocol)
         return other
 
