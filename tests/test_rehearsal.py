@@ -10,6 +10,7 @@ from sgvl.data import Sample, store
 from sgvl.data.sources import llavaguard
 from sgvl.data.sources.registry import load_source
 from sgvl.judges import make_judge
+from sgvl.models import tiny
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.policies.policy import Policy
 from sgvl.run import rehearsal
@@ -27,18 +28,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("profile", ["single", "paper"])
-def test_only_listed_keys_differ_and_no_model_or_device_is_left(profile, folder):
-    rehearsed = parameters.Rehearsed(profile, f"{profile}_rehearsal", folder)
-    for unit in load_units(profile).values():
+def test_only_listed_keys_differ_and_every_model_has_a_stand_in(profile, folder):
+    rehearsed, units = parameters.Rehearsed(profile, "a_rehearsal", folder), load_units(profile)
+    for unit in units.values():
         values = rehearsed.parameters(unit.name, unit.parameters)
         changed = {path.split(".")[-1] for path in parameters.differences(unit.parameters, values)}
         assert changed <= {*parameters.CHANGES, *parameters.IN_SETTINGS}, unit.name
         texts = [part for part in parts(values) if isinstance(part, str)]
-        assert not {"cuda", "bfloat16", f"runs/{profile}"} & set(texts)
-        assert not [text for text in texts if text.startswith(f"runs/{profile}/")]
-        for part in parts(values):
-            if isinstance(part, dict) and "model" in part and part.get("kind") != "served":
-                assert part["model"].startswith(("runs/", "..", "nano")), unit.name
+        assert not {"cuda", "bfloat16", profile} & set(texts), unit.name
+        assert not [text for text in texts if text.startswith(f"runs/{profile}/")], unit.name
+    named = rehearsal.hub_models(units)
+    assert named and all(models.stand_in(model, folder) for model in named)
 
 
 def test_a_training_of_eight_processes_keeps_its_batch():
@@ -81,6 +81,7 @@ def test_the_stand_in_of_a_model_reads_pictures_of_any_size_in_its_own_template(
 def test_a_model_without_a_stand_in_is_named(folder):
     with pytest.raises(InputError, match="model some/gemma: no stand-in to rehearse with"):
         models.stand_in("some/gemma", folder)
+    assert set(models.ARCHITECTURES.values()) <= tiny.ARCHITECTURES.keys()
 
 
 SOURCES = [

@@ -2,9 +2,9 @@
 
 ``python -m sgvl.run PROFILE --rehearse`` runs the profile ``PROFILE_rehearsal``, whose parameter
 files it writes into that profile's run folder. They are those of ``PROFILE`` but for the keys in
-``parameters.CHANGES``: small stand-ins for models, few steps, and the CPU. Data sets come from a
-hub on this machine that serves small ones of the published form. Neither a notebook nor a module
-outside this folder knows of a rehearsal.
+``parameters.CHANGES``: few steps, small sets, and the CPU. Models and data sets come from a hub on
+this machine that serves small ones under the same names, in the published form. Neither a notebook
+nor a module outside this folder knows of a rehearsal.
 """
 
 import hashlib
@@ -15,8 +15,9 @@ from contextlib import contextmanager
 
 import yaml
 
-from sgvl.common.paths import runs
+from sgvl.common.paths import ROOT, runs
 from sgvl.run.rehearsal.hub import Hub, local_hub
+from sgvl.run.rehearsal.models import stand_in
 from sgvl.run.rehearsal.parameters import Rehearsed
 from sgvl.run.rehearsal.published import publish
 from sgvl.run.rehearsal.server import RehearsalHandler
@@ -27,10 +28,7 @@ NO_PROXY = "127.0.0.1"  # the hub's own address; all others are asked through th
 
 
 def write(profile: str, units: dict[str, Unit]) -> str:
-    """Write the parameter files of the profile that rehearses ``profile``; return its name.
-
-    Raises InputError for a model that has no stand-in.
-    """
+    """Write the parameter files of the profile that rehearses ``profile``; return its name."""
     name = f"{profile}_rehearsal"
     rehearsed = Rehearsed(profile, name, runs(name))
     texts = {
@@ -45,16 +43,28 @@ def write(profile: str, units: dict[str, Unit]) -> str:
     return name
 
 
+def hub_models(units: dict[str, Unit]) -> set[str]:
+    """Return the models that units load from the hub: neither nano nor in a folder."""
+    dicts = [d for unit in units.values() for d in parts(unit.parameters) if isinstance(d, dict)]
+    named = {d["model"] for d in dicts if "model" in d and d.get("kind") != "served"}
+    return {m for m in named - {"nano"} if not (m.startswith("runs/") or (ROOT / m).is_dir())}
+
+
 @contextmanager
 def stand_ins(name: str, units: dict[str, Unit]) -> Iterator[Hub]:
-    """Serve the data sets and the chat servers that ``units`` ask, and point children at them.
+    """Serve the models, data sets and chat servers that ``units`` ask, and point children at them.
 
     The environment of this process is changed until the end: the address of the hub, its token,
     its caches, and the proxy. What a user has set is back afterwards, and no cache of theirs is
     touched.
+
+    Raises InputError for a model that has no stand-in.
     """
     with local_hub(RehearsalHandler) as hub:
         publish(hub)
+        for model in hub_models(units):
+            folder = stand_in(model, runs(name) / "models")
+            hub.repos[model] = {file.name: file.read_bytes() for file in folder.iterdir()}
         hub.members.add(TOKEN)
         hub.commit = _digest(hub)
         values = [part for unit in units.values() for part in parts(unit.parameters)]

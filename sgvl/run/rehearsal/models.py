@@ -1,13 +1,16 @@
 """Stand-ins for the models of a GPU profile: a model of the same class, small and on this disk.
 
-Each has the shipped weights of the nano model, a real Qwen2.5-VL, with a little noise of its own:
-random weights would never write a verdict, so no reward and no table could be rehearsed. What a
-program meets beside the weights is that of the full-size model: the chat template with its system
-message, pictures of any size within the processor's default limits, and the length of the context.
+That of a Qwen2.5-VL has the shipped weights of the nano model, which is one, with a little noise of
+its own: random weights would never write a verdict, so no reward and no table could be rehearsed.
+What a program meets beside the weights is that of the full-size model: the chat template with its
+system message, pictures of any size within the processor's default limits, and the length of the
+context. Models of other architectures, which only judge, are those of ``sgvl.models.tiny``.
 """
 
 import json
 import shutil
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from zlib import crc32
@@ -18,8 +21,23 @@ from sgvl.common.paths import NANO_MODEL
 CONTEXT = 128_000  # positions of Qwen2.5-VL
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}  # the class's own defaults
 NOISE = 0.01  # of each weight; the models of a run are told apart by it
-# The released models of this architecture, by the beginning of their names.
-QWEN2_5_VL = ("Qwen/Qwen2.5-VL-", "tyodd/SafeGuard-VL-", "AIML-TUDA/QwenGuard-")
+# Architectures of the released models, by the beginning of their names.
+ARCHITECTURES = {
+    "Qwen/Qwen2.5-VL-": "qwen2_5_vl",
+    "tyodd/SafeGuard-VL-": "qwen2_5_vl",
+    "AIML-TUDA/QwenGuard-": "qwen2_5_vl",
+    "AIML-TUDA/LlavaGuard-": "llava_onevision",
+    "Qwen/Qwen2-VL-": "qwen2_vl",
+    "Qwen/Qwen3-VL-": "qwen3_vl",
+    "llava-hf/llava-onevision-": "llava_onevision",
+    "llava-hf/llava-v1.6-": "llava_next",
+    "meta-llama/Llama-Guard-3-11B-Vision": "mllama",
+    "meta-llama/Llama-Guard-4-": "llama4",
+    "google/gemma-3-": "gemma3",
+    "google/shieldgemma-2-": "shieldgemma2",
+    "Salesforce/instructblip-": "instructblip",
+    "zai-org/GLM-4": "glm4v",
+}
 
 
 def stand_in(model: str, folder: Path) -> Path:
@@ -27,18 +45,31 @@ def stand_in(model: str, folder: Path) -> Path:
 
     Raises InputError for a model of an architecture that has none.
     """
-    if not model.startswith(QWEN2_5_VL):
-        known = ", ".join(f"{name}*" for name in QWEN2_5_VL)
+    kinds = [kind for name, kind in ARCHITECTURES.items() if model.startswith(name)]
+    if not kinds:
+        known = ", ".join(f"{name}*" for name in ARCHITECTURES)
         raise InputError(f"model {model}: no stand-in to rehearse with; there are those of {known}")
     place = folder / model.replace("/", "--")
     if not place.is_dir():
         fresh = place.with_name(f"{place.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.copytree(NANO_MODEL, fresh, ignore=shutil.ignore_patterns("README.md", "card.json"))
-        _resize(fresh)
-        _disturb(fresh / "model.safetensors", seed=crc32(model.encode()))
+        seed = crc32(model.encode())
+        if kinds == ["qwen2_5_vl"]:
+            _like_nano(fresh, seed)
+        else:
+            # In a process of its own, which frees the memory that torch takes.
+            quiet = "from transformers.utils import logging; logging.disable_progress_bar(); "
+            save = f"tiny.save({kinds[0]!r}, {str(fresh)!r}, {seed})"
+            code = f"{quiet}from sgvl.models import tiny; {save}"
+            subprocess.run([sys.executable, "-c", code], check=True)
         fresh.rename(place)
     return place
+
+
+def _like_nano(folder: Path, seed: int) -> None:
+    shutil.copytree(NANO_MODEL, folder, ignore=shutil.ignore_patterns("README.md", "card.json"))
+    _resize(folder)
+    _disturb(folder / "model.safetensors", seed)
 
 
 def _resize(folder: Path) -> None:

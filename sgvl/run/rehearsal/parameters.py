@@ -7,7 +7,6 @@ from pathlib import Path, PurePosixPath
 
 from sgvl.common.paths import ROOT
 from sgvl.run.rehearsal import published
-from sgvl.run.rehearsal.models import stand_in
 
 TWO_RANKS = ("03_sft.recap", "04_grpo.full")  # units that train in two processes, where any do
 STEPS = 2  # of a training
@@ -21,7 +20,7 @@ class Rehearsed:
     ----------
     profile : whose units are rehearsed
     name : of the profile that rehearses them
-    folder : where stand-ins for models and for folders of data are made
+    folder : where stand-ins for folders of data are made
     """
 
     def __init__(self, profile: str, name: str, folder: Path):
@@ -39,11 +38,8 @@ class Rehearsed:
             return [self._changed(part, unit) for part in value]
         if not isinstance(value, dict):
             return value
-        served = value.get("kind") == "served"  # its model is a name that the server knows
         return {
-            key: CHANGES[key](self, unit, part)
-            if key in CHANGES and not (key == "model" and served)
-            else self._changed(part, unit)
+            key: CHANGES[key](self, unit, part) if key in CHANGES else self._changed(part, unit)
             for key, part in value.items()
         }
 
@@ -58,13 +54,10 @@ class Rehearsed:
         return self.name if value == self.profile else value
 
     def _model(self, unit: str, value: str) -> str:
-        path = PurePosixPath(value)
-        own = PurePosixPath("runs", self.profile)
-        if own in path.parents:
-            return str(PurePosixPath("runs", self.name) / path.relative_to(own))
-        if value == "nano" or (ROOT / value).is_dir():
+        path, own = PurePosixPath(value), PurePosixPath("runs", self.profile)
+        if own not in path.parents:
             return value
-        return Path(os.path.relpath(stand_in(value, self.folder / "models"), ROOT)).as_posix()
+        return str(PurePosixPath("runs", self.name) / path.relative_to(own))
 
     def _folder(self, unit: str, value: str) -> str:
         return os.path.relpath(published.write_folder(self.folder / "sets"), ROOT) if value else ""
@@ -84,11 +77,11 @@ def _at_most(most: int) -> Callable:
 # The keys that may differ, each with what it becomes. Keys of ``_batch`` and ``max_steps`` are
 # those of a training's settings.
 CHANGES: dict[str, Callable] = {
-    # Names of this profile's folders.
+    # Names of this profile's folders; names of models stay, and lead to the hub on this machine.
     **dict.fromkeys(("profile", "data_profile", "benchmark_profile"), Rehearsed._profile),
     **dict.fromkeys(("benchmark", "method"), Rehearsed._profile),
-    # What stands in for hardware, models and servers.
     "model": Rehearsed._model,
+    # What stands in for hardware, servers and folders of data.
     "url": lambda self, unit, value: value.replace("https://", "http://"),
     "device": _set("cpu"),
     "dtype": _set("float32"),
