@@ -137,6 +137,27 @@ def test_a_picture_is_looked_at_once(judge, batch_size, monkeypatch):
     assert sum(seen) == 2
 
 
+@pytest.mark.parametrize(
+    ("prompt", "sharing"),
+    [("released", "picture"), ("yes_no", "picture"), ("llavaguard", "policy")],
+)
+def test_a_judge_asked_in_a_released_way_shares_what_its_prompt_opens_with(judge, prompt, sharing):
+    """The words of the verdict are those of the prompt, after its own opening."""
+    own = judge.asked(prompt=prompt, max_new_tokens=8)
+    assert own.prefix_sharing == sharing and judge.prefix_sharing == "picture"
+    samples = [Sample("a", PICTURE), Sample("b", PICTURE.rotate(180))]
+    together = grid(own, samples, load_all(["L2", "L5"]))
+    apart = copy.copy(own)
+    apart.share_prefix = False
+    for row, alone in zip(together, grid(apart, samples, load_all(["L2", "L5"])), strict=True):
+        assert [a.reply for a in row] == [a.reply for a in alone]
+        shares = [a.p_unsafe for a in alone]
+        assert [a.p_unsafe for a in row] == pytest.approx(shares, abs=1e-4)
+    _, pattern, words = prompts.OPENINGS.get(prompt, ("", r"^\s*$", ("safe", "unsafe")))
+    before = own._until_verdict("<think>Hm.</think>" if prompt == "yes_no" else "")
+    assert own._words == words and re.search(pattern, before)
+
+
 def test_p_unsafe_is_the_share_of_the_two_verdict_words(judge):
     """Against a calculation by hand: one forward pass, the two words' probabilities."""
     rules = policy(prohibit=["fruit"])

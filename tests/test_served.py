@@ -330,6 +330,10 @@ def near(**probabilities):
         ("word", [("I say: ", ()), ("safe", near(safe=1))], None),
         ("taxonomy", [('{"rating": "', ()), ("Unsafe", near(Unsafe=0.75, Safe=0.25))], 0.75),
         ("taxonomy", [('```{"rating"', ()), (': "', ()), ("Safe", near(Safe=0.9, Un=0.1))], 0.1),
+        ("llavaguard", [('{\n    "rating": "', ()), ("Un", near(Un=0.6, Safe=0.2))], 0.75),
+        ("released", [("unsafe", near(unsafe=0.6, safe=0.2)), (".", ())], 0.75),
+        ("yes_no", [("<answer>", ()), ("yes", near(yes=0.6, no=0.2))], 0.25),  # yes is safe
+        ("yes_no", [("yes", near(yes=1))], None),
     ],
 )  # fmt: skip
 def test_p_unsafe_by_hand(prompt, tokens, expected):
