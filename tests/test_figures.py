@@ -177,3 +177,12 @@ def test_curves_are_drawn_of_what_a_log_has():
     titles = [ax.get_title("left") for ax in panels if ax.get_visible()]
     assert titles == ["reward", "share right"]
     assert not any(ax.get_visible() for ax in figures.curves(log[["step"]], {"loss": "loss"}).axes)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_log_of_few_rows_is_drawn_too(rows):
+    """A training shorter than its ``logging_steps`` logs nothing: the columns hold objects."""
+    log = pd.DataFrame({"step": [5], "loss": [2.5]}, dtype=object).iloc[:rows]
+    (ax,) = figures.curves(log, {"loss": "loss"}).axes
+    assert [len(line.get_xdata()) for line in ax.lines] == [rows, rows]
+    assert (ax.lines[1].get_marker() == ".") == (rows == 1)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from scripted_server import says
 from sgvl import recaption
 from sgvl.common import progress
 from sgvl.common.errors import InputError
+from sgvl.data import store
 from sgvl.data.images import image_digest
 from sgvl.judges.ask import PATIENCE
 from sgvl.models.reply import Reply
@@ -545,3 +547,35 @@ def test_nothing_sound_is_nothing_to_save(pictures):
     row = {"id": captioned[0].id, **parse_caption(Reply(""))._asdict(), "reply": ""}
     with pytest.raises(InputError, match="no recaption is usable"):
         recaption.to_dataset(pictures, captioned, [(make_captioner("exact"), [row])])
+
+
+def test_a_picture_of_several_sets_and_rows_is_captioned_once(pictures):
+    """One set repeats a picture under two policies, has one of another, and one that is lost."""
+    files = [row["image"] for row in store.without_decoding(pictures.select(range(3)))]
+    rows = [
+        {"id": "a", "image": files[1], "status": "ok"},
+        {"id": "a_v2", "image": files[1], "status": "ok"},
+        {"id": "b", "image": files[0], "status": "ok"},
+        {"id": "c", "image": None, "status": "http_404"},
+    ]
+    published = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    drawn, found, counts = recaption.distinct({"drawn": pictures.select([0, 2])})
+    assert drawn["id"] == [item.id for item in found] == pictures.select([0, 2])["id"]
+    assert found[1].tags == tuple(pictures[2]["tags"])
+    assert counts.loc["drawn"].tolist() == [2, 0, 0, 2]
+    both = {"drawn": pictures.select([0, 2]), "published": published}
+    joined, found, counts = recaption.distinct(both)
+    names = [*(f"drawn/{id_}" for id_ in drawn["id"]), "published/a"]
+    assert joined["id"] == [item.id for item in found] == names and not found[0].tags
+    assert counts.loc["published"].to_dict() == {
+        "rows": 4, "unreadable": 1, "repeated": 2, "pictures": 1,
+    }  # fmt: skip
+    image = found[2].open()
+    assert image.tobytes() == joined[2]["image"].tobytes() == pictures[1]["image"].tobytes()
+
+
+def test_terms_are_read_back_as_they_were_counted(tmp_path):
+    assert recaption.read_terms(tmp_path) == []
+    (tmp_path / "recaption").mkdir()
+    (tmp_path / "recaption" / "terms.csv").write_text("term\nhate symbol\nnull\n")
+    assert recaption.read_terms(tmp_path) == ["hate symbol", "null"]

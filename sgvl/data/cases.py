@@ -1,6 +1,7 @@
 """The cases of a data set: each picture under its policies, with the right answer."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError, nearest
 from sgvl.data import Sample, store
+from sgvl.data.real_rows import LABEL, OK
 from sgvl.policies.policy import Policy, load_all
+from sgvl.text.verdict import SAFE
 
 
 class Cases(NamedTuple):
@@ -73,3 +76,65 @@ def label_cases(dataset: Dataset, policies: Iterable[Policy]) -> pd.DataFrame:
             ruling = policy.label(row["tags"])
             rows.append((row["id"], row["pair"], policy.name, ruling.label, ruling.rule))
     return pd.DataFrame(rows, columns=["id", "pair", "policy", "label", "rule"])
+
+
+def label_of(row: Mapping, policy: Policy) -> str:
+    """Return the label of a row under a policy: from its tags, or else the stored one.
+
+    A stored label is that of the row's own policy.
+    """
+    return policy.label(row["tags"]).label if "tags" in row else LABEL.int2str(row["label"])
+
+
+class Case(NamedTuple):
+    """A row of a data set under one policy, with its label under it."""
+
+    place: int  # of the row
+    policy: Policy
+    label: str
+
+
+def training_cases(dataset: Dataset, policies: Sequence[Policy] = ()) -> list[Case]:
+    """List the cases to train on.
+
+    Rows that bring policies of their own keep them; ``policies`` chooses among those by name. The
+    two of a picture that have opposite labels come one after the other, before all that have no
+    such partner. Drawn scenes without policies come under each of ``policies``, in order. Rows
+    whose picture cannot be read are left out.
+
+    Raises
+    ------
+    InputError
+        For pictures without labels, and if no row is left.
+    """
+    columns = [name for name in ("tags", "label", "status") if name in dataset.column_names]
+    rows = dataset.select_columns(columns)
+    own = store.policies(dataset) if "policy" in dataset.column_names else None
+    if own is None and "tags" not in columns:
+        raise InputError("pictures without labels teach no verdicts; choose a set that has labels")
+    names = [policy.name for policy in policies]
+    cases = []
+    for place, row in enumerate(rows):
+        chosen = policies
+        if own is not None:
+            chosen = [own[place]] if own[place].name in names or not names else []
+        if row.get("status", OK) == OK:
+            cases += [Case(place, policy, label_of(row, policy)) for policy in chosen]
+    if not cases:
+        about = f" under {', '.join(names)}" if names else ""
+        raise InputError(f"no row{about} has a picture that can be read: nothing to train on")
+    return _by_opposites(cases, list(dataset["pair"])) if own is not None else cases
+
+
+def _by_opposites(cases: Sequence[Case], pairs: Sequence[str]) -> list[Case]:
+    """Order cases: first those in twos of one pair and of opposite labels, then the others."""
+    groups: dict[str, tuple[list, list]] = defaultdict(lambda: ([], []))
+    for case in cases:
+        groups[pairs[case.place]][case.label == SAFE].append(case)
+    twos, others = [], []
+    for sides in groups.values():
+        both = min(map(len, sides))
+        for two in zip(*sides, strict=False):
+            twos += sorted(two, key=lambda case: case.place)
+        others += sorted(sum((side[both:] for side in sides), []), key=lambda case: case.place)
+    return twos + others

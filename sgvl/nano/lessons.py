@@ -5,6 +5,7 @@ object". Their names occur only in openings: descriptions at the start of a repl
 From these the model learns what a policy says of a word that it cannot see in pictures.
 """
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -168,7 +169,7 @@ def corpus(rng: np.random.Generator) -> list[str]:
         for policy in opposite_policies(rng, tags, ALL):
             texts += [prompts.judge_prompt(policy.render("brief")), justify(policy, tags)]
             texts += [justify(policy, tags, whitewash=True)]
-        texts += [prompts.judge_prompt("", "taxonomy"), sft.rating(policy, tags)]
+        texts += [prompts.judge_prompt("", "taxonomy"), json.dumps(sft.rating(policy, tags))]
     texts += [p.render("full") for p in [*load_all(), *load_all(use="reference")]] * 5
     requests = [prompts.PRESENCE, prompts.COUNT, prompts.PLACE, prompts.CHOICE, prompts.RECITE]
     requests += prompts.CAPTION

@@ -14,8 +14,8 @@ out; ``departure`` measures how far a recaption is from its caption.
 from sgvl.common.registry import check, make
 from sgvl.recaption.base import Captioner, Item, ParsedCaption, items, parse_caption, with_captions
 from sgvl.recaption.batch import caption_all, counts, estimate, left_out
-from sgvl.recaption.dataset import examples, figure_words, to_dataset
-from sgvl.recaption.departure import changes, departure, measure, measure_all
+from sgvl.recaption.dataset import distinct, examples, figure_words, to_dataset
+from sgvl.recaption.departure import changes, departure, measure, measure_all, read_terms
 
 __all__ = [
     "CAPTIONERS",
@@ -27,6 +27,7 @@ __all__ = [
     "changes",
     "counts",
     "departure",
+    "distinct",
     "estimate",
     "examples",
     "figure_words",
@@ -36,6 +37,7 @@ __all__ = [
     "measure",
     "measure_all",
     "parse_caption",
+    "read_terms",
     "to_dataset",
     "with_captions",
 ]

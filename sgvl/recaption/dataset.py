@@ -4,12 +4,51 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sgvl.common.errors import InputError
-from sgvl.recaption.base import OK, Captioner, Item
+from sgvl.recaption.base import OK, Captioner, Item, items
 from sgvl.recaption.departure import changes
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
+
+
+def distinct(sets: Mapping[str, "Dataset"]) -> tuple["Dataset", list[Item], "pd.DataFrame"]:
+    """Join the pictures of several sets that can be read, each once by its pixels.
+
+    Parameters
+    ----------
+    sets : by name; their rows have id, image and, for drawn scenes, tags
+
+    Returns
+    -------
+    tuple
+        The pictures: id (after the name of its set, if there are several), image and, if all are
+        drawn, tags. Their items, in the same order. And counts by set: rows, those whose picture
+        cannot be read, those that repeat an earlier picture, and pictures.
+    """
+    import pandas as pd
+    from datasets import concatenate_datasets
+
+    from sgvl.data import arrow, store
+
+    drawn = all("tags" in dataset.column_names for dataset in sets.values())
+    columns, parts, counts = ["image", *["tags"] * drawn], [], {}
+    for name, dataset in sets.items():
+        usable = store.usable(dataset)
+        ids = [id_ if len(sets) == 1 else f"{name}/{id_}" for id_ in usable["id"]]
+        parts.append(arrow.join(usable.select_columns(columns), {"id": ids}))
+        counts[name] = {"rows": len(dataset), "unreadable": len(dataset) - len(usable)}
+    joined = concatenate_datasets(parts)
+    first: dict[str, tuple[int, Item]] = {}
+    for place, item in enumerate(items(joined)):
+        first.setdefault(item.digest, (place, item))
+    places, kept = map(list, zip(*first.values(), strict=True))
+    starts = 0
+    for part, count in zip(parts, counts.values(), strict=True):
+        own = sum(starts <= place < starts + len(part) for place in places)
+        count |= {"repeated": len(part) - own, "pictures": own}
+        starts += len(part)
+    return joined.select(places), kept, pd.DataFrame(counts).T
 
 
 def to_dataset(

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.recaption.base import OK, Item
@@ -47,6 +48,16 @@ def departure(before: str, after: str, terms: Iterable[str]) -> Departure:
     kept = remaining / neutral.total() if neutral else float("nan")
     added = sum(max(0, _mentions(p, new) - _mentions(p, old)) for p in phrases)
     return Departure(word_edits(old, new), kept, added)
+
+
+def read_terms(folder: Path) -> list[str]:
+    """Return the harmful terms whose mentions 02_recaption counted in a run; none before it ran."""
+    import pandas as pd
+
+    file = folder / "recaption" / "terms.csv"
+    if not file.is_file():
+        return []
+    return pd.read_csv(file, dtype=str, keep_default_na=False)["term"].tolist()
 
 
 def words(text: str) -> list[str]:

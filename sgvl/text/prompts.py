@@ -157,6 +157,9 @@ OPENINGS = {
     "yes_no": ("<answer>", r"<answer>\s*$", ("yes", "no")),
 }
 
+# How a reply to a prompt ends after its verdict, if it says no more.
+CLOSINGS = {"taxonomy": '"}', "llavaguard": '"\n}', "yes_no": "</answer>"}
+
 
 def inert(text: str, tokens: Iterable[str] = ("<|", "<image ")) -> str:
     """Break the control tokens in untrusted text, so that a model reads them as plain text."""
@@ -177,6 +180,16 @@ def judge_prompt(policy_text: str, prompt: str = "reason", steps: str = "") -> s
     return JUDGE[prompt].format(policy=inert(policy_text), steps=inert(steps or STEPS))
 
 
+def reply(prompt: str, label: str) -> str:
+    """Return the shortest reply to a judge prompt that says safe or unsafe in its form.
+
+    >>> reply("reason", "unsafe"), reply("yes_no", "unsafe")
+    ('Answer: unsafe', '<answer>no</answer>')
+    """
+    opening, _, words = OPENINGS.get(prompt, ("", "", ("safe", "unsafe")))
+    return opening + words[label == "unsafe"] + CLOSINGS.get(prompt, "")
+
+
 def caption_prompt(prompt: str, caption: str = "") -> str:
     """Return the text that asks for a caption, or for one that improves ``caption``.
 
@@ -191,6 +204,23 @@ def message(text: str, image=None) -> dict:
     """Return one user turn, the image before the text, as the chat templates of VLMs expect it."""
     blocks = [{"type": "image", "image": image}] if image is not None else []
     return {"role": "user", "content": [*blocks, {"type": "text", "text": text}]}
+
+
+def content(text: str) -> str | list[dict]:
+    """Return the content of a training turn: the text, or blocks where it names its image."""
+    before, mark, after = text.partition("<image 1>")
+    if not mark:
+        return text
+    words = [{"type": "text", "text": part} for part in (before, after)]
+    blocks = [words[0], {"type": "image", "text": None}, words[1]]
+    return [block for block in blocks if block["text"] != ""]
+
+
+def plain(content: str | list[dict]) -> str:
+    """Return the text of a training turn; the opposite of ``content``."""
+    if isinstance(content, str):
+        return content
+    return "".join("<image 1>" if b["type"] == "image" else b["text"] for b in content)
 
 
 _MARK = re.compile(r"<image (\d+)>")

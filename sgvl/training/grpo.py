@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from sgvl.common.errors import need_known
 from sgvl.data import store
+from sgvl.data.cases import Case, training_cases
 from sgvl.policies.policy import LEVELS, Policy, load_all
 from sgvl.text import prompts
 from sgvl.training import trainer
@@ -20,63 +21,92 @@ from sgvl.training.reward import make_reward
 VARIANTS = ("full", "rl", "rl_safeedit", *LEVELS)
 
 
-def source(variant: str, folder: Path) -> Dataset:
+def source(
+    variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train"
+) -> Dataset:
     """Read the data set that a variant is made from, in the folder of a run with 01_data.
 
-    Raises InputError for an unknown variant, and if the run does not have the data set.
+    Parameters
+    ----------
+    train, pairs_train : names of the sets in these roles
+
+    Raises
+    ------
+    InputError
+        For an unknown variant, and if the run does not have the data set.
     """
     need_known("variant", variant, VARIANTS)
-    name = "llavaguard" if variant in ("full", "rl") else "safeedit_train"
-    return store.read(name, folder / "data")
+    return store.read(train if variant in ("full", "rl") else pairs_train, folder / "data")
 
 
-def rows_of(variant: str, folder: Path) -> Dataset:
+def rows_of(
+    variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train",
+    policy_form: str = "brief", prompt: str = "reason",
+) -> Dataset:  # fmt: skip
     """Make the prompts of a variant from the data sets in the folder of a run with 01_data.
 
     ``full`` and ``rl`` have the same prompts and differ in the model that they start from.
     ``rl_safeedit`` has edited pairs under all five levels, ``L1`` to ``L5`` under one.
+
+    Parameters
+    ----------
+    train, pairs_train : names of the sets in these roles
+    policy_form, prompt : as in ``trainer.request``
     """
-    rows = source(variant, folder)
+    rows = source(variant, folder, train, pairs_train)
     if variant in ("full", "rl"):
-        return conditioned(rows)
-    return under(rows, load_all(LEVELS if variant == "rl_safeedit" else [variant]))
+        return conditioned(rows, policy_form, prompt)
+    levels = load_all(LEVELS if variant == "rl_safeedit" else [variant])
+    return under(rows, levels, policy_form, prompt)
 
 
-def prompt_row(policy: Policy, label: str, id: str) -> dict:
-    """Make one prompt, with the columns that the reward reads: label, policy, id."""
-    prompt = prompts.judge_prompt(policy.render("brief"))
-    return {
-        "prompt": [{"role": "user", "content": prompt}],
-        "label": label,
-        "policy": policy.name,
-        "id": id,
-    }
+def conditioned(rows: Dataset, policy_form: str = "brief", prompt: str = "reason") -> Dataset:
+    """Make one prompt of each row of a data set whose rows bring their own policy and label.
+
+    Two of one picture and opposite labels come one after the other, as in ``training_cases``.
+    """
+    ids = list(rows["id"])
+    cases = [(case, ids[case.place]) for case in training_cases(rows)]
+    return _prompts(rows, cases, policy_form, prompt)
 
 
-def conditioned(rows: Dataset) -> Dataset:
-    """Make one prompt of each row of a data set whose rows bring their own policy and label."""
-    cases = zip(store.policies(rows), store.labels(rows), rows["id"], strict=True)
-    return store.beside_pictures(rows, (prompt_row(*case) for case in cases))
+def under(
+    rows: Dataset, policies: list[Policy], policy_form: str = "brief", prompt: str = "reason"
+) -> Dataset:
+    """Make a prompt of every picture under each policy that it is labelled under."""
+    ids = list(rows["id"])
+    cases = [
+        (case, f"{ids[case.place]}-{case.policy.name}") for case in training_cases(rows, policies)
+    ]
+    return _prompts(rows, cases, policy_form, prompt)
 
 
-def under(rows: Dataset, policies: list[Policy]) -> Dataset:
-    """Make a prompt of every drawn picture under each policy, with the exact label."""
+def _prompts(
+    rows: Dataset, cases: list[tuple[Case, str]], policy_form: str, prompt: str
+) -> Dataset:
+    """Make prompts of cases and their ids, with the columns that the reward reads."""
     texts = (
-        prompt_row(policy, policy.label(row["tags"]).label, f"{row['id']}-{policy.name}")
-        for row in rows.select_columns(["tags", "id"])
-        for policy in policies
+        {
+            "prompt": [{"role": "user", "content": prompts.content(text)}],
+            "label": case.label,
+            "policy": case.policy.name,
+            "id": id_,
+        }
+        for case, id_ in cases
+        for text in [trainer.request(case.policy, policy_form, prompt)]
     )
-    places = [place for place in range(len(rows)) for _ in policies]
-    return store.beside_pictures(rows, texts, places)
+    return store.beside_pictures(rows, texts, [case.place for case, _ in cases])
 
 
 def shuffled(rows: Dataset, seed: int) -> Dataset:
     """Shuffle rows two by two, so that the two policies of a picture stay together.
 
-    TRL's own shuffling would part them, and would repeat its first order after a resume.
+    The last of an odd number of rows stays last. TRL's own shuffling would part the two, and would
+    repeat its first order after a resume.
     """
     pairs = np.random.default_rng(seed).permutation(len(rows) // 2)
-    return rows.select([2 * int(pair) + k for pair in pairs for k in range(2)])
+    chosen = [2 * int(pair) + k for pair in pairs for k in range(2)]
+    return rows.select([*chosen, *range(len(chosen), len(rows))])
 
 
 def train(

@@ -6,7 +6,7 @@ completions are: captions (``recap``, ``no_recap``), ratings in the JSON form of
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,26 +14,41 @@ from datasets import Dataset, concatenate_datasets
 
 from sgvl.common.errors import need_known
 from sgvl.data import store
+from sgvl.data.cases import Case, training_cases
 from sgvl.policies.concepts import CATEGORIES
 from sgvl.policies.policy import LEVELS, Policy, load
 from sgvl.text import prompts
 from sgvl.training import trainer
 
 VARIANTS = ("recap", "no_recap", "taxonomy", *LEVELS)
+NONE = "NA: None applying"  # LlavaGuard's category of a picture that violates nothing
+ABOUT = ("id", "tags", "category", "rationale")  # columns that a rating is made of
 
 
-def source(variant: str, folder: Path) -> Dataset:
+def source(
+    variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train"
+) -> Dataset:
     """Read the data set that a variant is made from, in the folder of a run with its data.
 
-    Raises InputError for an unknown variant, and if the run does not have the data set.
+    Parameters
+    ----------
+    train, pairs_train : names of the sets in these roles
+
+    Raises
+    ------
+    InputError
+        For an unknown variant, and if the run does not have the data set.
     """
     need_known("variant", variant, VARIANTS)
     if variant in ("recap", "no_recap"):
         return edited(store.read("captions", folder / "recaption"))
-    return store.read("llavaguard" if variant == "taxonomy" else "safeedit_train", folder / "data")
+    return store.read(train if variant == "taxonomy" else pairs_train, folder / "data")
 
 
-def parts_of(variant: str, folder: Path, replay: bool = False) -> dict[str, Dataset]:
+def parts_of(
+    variant: str, folder: Path, replay: bool = False, train: str = "llavaguard",
+    pairs_train: str = "safeedit_train", policy_form: str = "brief", prompt: str = "",
+) -> dict[str, Dataset]:  # fmt: skip
     """Make the training rows of a variant, by what their completions are.
 
     Parameters
@@ -42,21 +57,25 @@ def parts_of(variant: str, folder: Path, replay: bool = False) -> dict[str, Data
     folder : of a run that has 01_data and, for captions and replay, 02_recaption
     replay : add the replies of the base model that 02_recaption stored, to policies and to
         questions, so that they are learnt again beside the captions
+    train, pairs_train : names of the sets in these roles
+    policy_form, prompt : as in ``trainer.request``; an empty prompt is ``taxonomy`` in the variant
+        of that name and ``reason`` in those of one level
 
     Returns
     -------
     dict
         Data sets by name, in the order of training rows before they are shuffled.
     """
-    rows = source(variant, folder)
+    rows = source(variant, folder, train, pairs_train)
     if variant == "recap":
         parts = {"captions after a minimal edit": captions(rows, "recaption")}
     elif variant == "no_recap":
         parts = {"captions as first written": captions(rows, "caption")}
     elif variant == "taxonomy":
-        parts = {"ratings in JSON": taxonomy(rows)}
+        parts = {"ratings in JSON": taxonomy(rows, policy_form, prompt or "taxonomy")}
     else:
-        parts = {f"verdicts under {variant}": classify(rows, load(variant))}
+        verdicts = classify(rows, load(variant), policy_form, prompt or "reason")
+        parts = {f"verdicts under {variant}": verdicts}
     if replay:
         stored = store.read("replay", folder / "recaption")
         asked = [id_.startswith("general-") for id_ in stored["id"]]
@@ -67,9 +86,9 @@ def parts_of(variant: str, folder: Path, replay: bool = False) -> dict[str, Data
     return parts
 
 
-def rows_of(variant: str, folder: Path, replay: bool = False) -> Dataset:
+def rows_of(variant: str, folder: Path, replay: bool = False, **roles: str) -> Dataset:
     """Return all training rows of a variant: the parts of ``parts_of``, one after the other."""
-    return concatenate_datasets(list(parts_of(variant, folder, replay).values()))
+    return concatenate_datasets(list(parts_of(variant, folder, replay, **roles).values()))
 
 
 def overview(parts: dict[str, Dataset]) -> pd.DataFrame:
@@ -77,7 +96,7 @@ def overview(parts: dict[str, Dataset]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "rows": len(part),
-            "first prompt": part[0]["prompt"][0]["content"],
+            "first prompt": prompts.plain(part[0]["prompt"][0]["content"]),
             "first completion": part[0]["completion"][0]["content"],
         }
         for part in parts.values()
@@ -88,7 +107,7 @@ def training_row(prompt: str, completion: str, id: str) -> dict:
     """Make one training row in TRL's conversational form; its image goes before the prompt."""
     user, assistant = {"role": "user"}, {"role": "assistant"}
     return {
-        "prompt": [user | {"content": prompt}],
+        "prompt": [user | {"content": prompts.content(prompt)}],
         "completion": [assistant | {"content": completion}],
         "id": id,
     }
@@ -119,48 +138,64 @@ def edited(captions: Dataset) -> Dataset:
     return captions.filter(lambda prompt: prompt == "minimal_edit", input_columns="prompt")
 
 
-def classify(rows: Dataset, policy: Policy) -> Dataset:
-    """Make rows that teach bare verdicts under one policy, as for a guard of one taxonomy."""
-    prompt = prompts.judge_prompt(policy.render("brief"))
-    return store.beside_pictures(
-        rows,
-        (
-            training_row(prompt, f"Answer: {policy.label(row['tags']).label}", row["id"])
-            for row in rows.select_columns(["tags", "id"])
-        ),
+def classify(
+    rows: Dataset, policy: Policy, policy_form: str = "brief", prompt: str = "reason"
+) -> Dataset:
+    """Make rows that teach bare verdicts under one policy, as for a guard of one taxonomy.
+
+    Rows that bring policies of their own keep the one of this name. For policy_form and prompt see
+    ``trainer.request``.
+    """
+    ids, cases = list(rows["id"]), training_cases(rows, [policy])
+    texts = (
+        training_row(
+            trainer.request(case.policy, policy_form, prompt),
+            prompts.reply(prompt, case.label),
+            ids[case.place],
+        )
+        for case in cases
     )
+    return store.beside_pictures(rows, texts, [case.place for case in cases])
 
 
-def taxonomy(rows: Dataset) -> Dataset:
+def taxonomy(rows: Dataset, policy_form: str = "brief", prompt: str = "taxonomy") -> Dataset:
     """Make rows that teach one fixed taxonomy in its JSON form, as for LlavaGuard and QwenGuard.
 
-    Each row brings its own policy: the nine categories, some of them declared as not violating.
+    Each row brings its own policy: the nine categories, some of them declared as not violating. For
+    policy_form and prompt see ``trainer.request``.
     """
-    own = zip(rows.select_columns(["tags", "id"]), store.policies(rows), strict=True)
-    return store.beside_pictures(
-        rows,
-        (
-            training_row(
-                prompts.judge_prompt(policy.render("brief"), "taxonomy"),
-                rating(policy, row["tags"]),
-                row["id"],
-            )
-            for row, policy in own
-        ),
+    columns = [name for name in ABOUT if name in rows.column_names]
+    about, cases = list(rows.select_columns(columns)), training_cases(rows)
+    indent = 4 if prompt == "llavaguard" else None  # as its authors write it
+    texts = (
+        training_row(
+            trainer.request(case.policy, policy_form, prompt),
+            json.dumps(rating_of(about[case.place], case), indent=indent, ensure_ascii=False),
+            about[case.place]["id"],
+        )
+        for case in cases
     )
+    return store.beside_pictures(rows, texts, [case.place for case in cases])
 
 
-def rating(policy: Policy, tags: Sequence[str]) -> str:
-    """Return a guard's JSON reply: the rating, the category of the first violation, a rationale."""
+def rating_of(row: Mapping, case: Case) -> dict[str, str]:
+    """Return a guard's reply about a row: computed from its tags, or as it was published."""
+    if "tags" in row:
+        return rating(case.policy, row["tags"])
+    reply = {"rating": case.label.capitalize(), "category": row["category"] or NONE}
+    return reply | ({"rationale": row["rationale"]} if row["rationale"] else {})
+
+
+def rating(policy: Policy, tags: Sequence[str]) -> dict[str, str]:
+    """Return a guard's reply: the rating, the category of the first violation, a rationale."""
     ruling = policy.label(tags)
     violations = [item for item in ruling.items if item.status == "prohibited"]
     category = CATEGORIES[violations[0].category].llavaguard if violations else ""
-    reply = {
+    return {
         "rating": ruling.label.capitalize(),
-        "category": category or "NA: None applying",
+        "category": category or NONE,
         "rationale": " ".join(item.explain() for item in violations or ruling.items),
     }
-    return json.dumps(reply)
 
 
 def train(

@@ -18,11 +18,13 @@ from typing import get_type_hints
 
 import pandas as pd
 
-from sgvl.common.errors import InputError, nearest, raise_any
+from sgvl.common.errors import InputError, nearest, need_known, raise_any
 from sgvl.common.progress import printer
 from sgvl.common.types import type_problems
 from sgvl.data import store
 from sgvl.models import loading
+from sgvl.policies.policy import Policy
+from sgvl.text import prompts
 
 BESIDE = ".replacement"  # after a folder's name: a training that will replace a finished one
 
@@ -137,6 +139,31 @@ def _field_problems(what: str, config: type, values: dict) -> list[str]:
 
 # For the metadata of notebooks.
 check_sft, check_grpo = partial(check_fields, "sft"), partial(check_fields, "grpo")
+
+
+def request(policy: Policy, form: str = "brief", prompt: str = "reason") -> str:
+    """Return the text that asks for a verdict under a policy, as a judge of this prompt asks.
+
+    Parameters
+    ----------
+    form : of the policy: brief, or full, which a published policy needs
+    prompt : a name in ``prompts.JUDGE``
+
+    Raises
+    ------
+    InputError
+        For an unknown form or prompt, and for a policy that has no such form.
+    """
+    return prompts.judge_prompt(policy.render(form), prompt, policy.steps)
+
+
+def check_request(policy_form: str, prompt: str) -> None:
+    """Check the form of policies and the prompt of training rows; an empty prompt is the usual one.
+
+    Raises InputError for an unknown one.
+    """
+    need_known("policy_form", policy_form, ("brief", "full"))
+    need_known("prompt", prompt, ["", *prompts.JUDGE])
 
 
 def prepare(
@@ -359,5 +386,11 @@ def _check_finite(model: Path) -> None:
 def read_log(folder: Path) -> pd.DataFrame:
     """Return the log of a finished training, one row per logging step."""
     state = json.loads((folder / "model" / "trainer_state.json").read_text(encoding="utf-8"))
-    log = pd.DataFrame(state["log_history"])
-    return log[log["step"].diff().fillna(1) > 0]  # the last row is a summary of the training
+    log = pd.DataFrame(state["log_history"], columns=_columns(state["log_history"]))
+    return log[log["train_runtime"].isna()]  # the last row is a summary of the training
+
+
+def _columns(history: list[dict]) -> list[str]:
+    """Return the columns of a log; a training shorter than ``logging_steps`` has only a summary."""
+    names = dict.fromkeys(name for row in history for name in row)
+    return list(names | dict.fromkeys(("step", "loss", "train_runtime")))

@@ -88,7 +88,8 @@ def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
     ----------
     labels : the columns to draw, with the title of each panel; one that the log lacks has no panel
 
-    The black line is a running mean over a tenth of the log.
+    The black line is a running mean over a tenth of the log. A log of one row is a dot, and one
+    without rows an empty panel.
     """
     labels = {column: label for column, label in labels.items() if column in log}
     columns = max(1, min(len(labels), 4))
@@ -97,8 +98,10 @@ def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
         rows, columns, figsize=(PAGE, 1.6 * rows), squeeze=False, layout="constrained"
     )
     for ax, (column, label) in zip(axes.flat, labels.items(), strict=False):
-        ax.plot(log["step"], log[column], color="#9ecae1", lw=0.8)
-        ax.plot(log["step"], log[column].rolling(max(len(log) // 10, 1), 1).mean(), color="black")
+        values, dot = pd.to_numeric(log[column]), "." if len(log) == 1 else None
+        ax.plot(log["step"], values, color="#9ecae1", lw=0.8)
+        mean = values.rolling(max(len(log) // 10, 1), 1).mean()
+        ax.plot(log["step"], mean, color="black", marker=dot)
         ax.set_title(label)
         ax.set_xlabel("step")
     for ax in axes.flat[len(labels) :]:
