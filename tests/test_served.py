@@ -194,7 +194,6 @@ def test_trouble_that_passes_is_waited_out(faulty, path):
     [
         ((429, b"{}", 0), "HTTP 429"),
         ((503, b"{}", 0), "HTTP 503"),
-        ((400, b'{"error": {"message": "too long"}}', 0), r"HTTP 400 \(too long\)"),
         ((200, b"{}", 2), "time-out"),
         ((0, b"", 0), "the server broke the connection off"),
         ((200, b"<html>Welcome</html>", 0), "the response is not JSON"),
@@ -216,6 +215,49 @@ def test_trouble_that_stays_is_named_and_costs_no_other_answer(faulty, path, ste
     faulty.script, before = {}, len(faulty.asked)
     assert len(ask_all(judge, under(SAMPLES[:2], POLICIES), path.parent)) == 6
     assert faulty.texts()[before:] == ["B", "B"]
+
+
+def refusal(message="too long", **more) -> list:
+    return [(400, json.dumps({"error": {"message": message, **more}}).encode(), 0)]
+
+
+def test_a_case_that_a_server_refuses_is_stored_counted_and_can_be_asked_again(faulty, path):
+    faulty.script = {"B": refusal()}
+    with pytest.warns(
+        match=r"refused 2 of 6 requests, the first about s0, refused: HTTP 400 \(too "
+    ):
+        rows = ask_all(served(faulty), under(SAMPLES[:2], POLICIES), path.parent)
+    assert [row["verdict"] for row in rows] == ["safe", "unparseable", "safe"] * 2
+    assert (rows[1]["rationale"], rows[1]["reply"]) == ("refused: HTTP 400 (too long)", "")
+    faulty.script, before = {}, len(faulty.asked)
+    with pytest.warns(match=f"remove the lines with the word refused from {path}"):
+        assert ask_all(served(faulty), under(SAMPLES[:2], POLICIES), path.parent) == rows
+    assert len(faulty.asked) == before, "nothing is asked again by itself"
+    kept = [line for line in path.read_text().splitlines(True) if "refused" not in line]
+    path.write_text("".join(kept))
+    again = ask_all(served(faulty), under(SAMPLES[:2], POLICIES), path.parent)
+    assert [row["verdict"] for row in again] == ["safe"] * 6 and len(faulty.asked) == before + 2
+
+
+def test_a_server_that_refuses_everything_is_set_up_wrong(faulty, path):
+    """Nothing is stored: neither for a few requests nor where twenty in a row end the run."""
+    faulty.script = dict.fromkeys("ABC", refusal("no top_logprobs"))
+    with pytest.raises(InputError, match=r"s0 under A: HTTP 400 \(no top_logprobs\)"):
+        ask_all(served(faulty), under(SAMPLES[:2], POLICIES), path.parent)
+    many = [SAMPLES[0]._replace(id=f"m{k}", image=Image.new("RGB", (8, 8), (k, 0, 9)))
+            for k in range(9)]  # fmt: skip
+    with pytest.raises(InputError, match="every request fails now"):
+        ask_all(served(faulty), under(many, POLICIES), path.parent)
+    assert not path.read_text()
+
+
+def test_a_content_filter_may_refuse_any_number_in_a_row(faulty, path):
+    faulty.script = dict.fromkeys("ABC", refusal("no", code="content_filter"))
+    many = [SAMPLES[0]._replace(id=f"m{k}", image=Image.new("RGB", (8, 8), (k, 0, 9)))
+            for k in range(9)]  # fmt: skip
+    with pytest.warns(match="refused 27 of 27"):
+        rows = ask_all(served(faulty), under(many, POLICIES), path.parent)
+    assert {row["verdict"] for row in rows} == {"unparseable"}
 
 
 def test_of_many_problems_three_are_told(faulty, path):

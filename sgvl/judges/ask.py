@@ -5,6 +5,7 @@ it, which captioners share.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
@@ -16,7 +17,7 @@ from sgvl.data import Sample
 from sgvl.data.images import image_digest
 from sgvl.judges.base import Judge, Judgement, SpeakingJudge
 from sgvl.judges.records import Records
-from sgvl.models.reply import OfRequest, Reply
+from sgvl.models.reply import REFUSED, Filtered, OfRequest, Refused, Reply
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 if TYPE_CHECKING:
@@ -98,10 +99,12 @@ def ask_all(
             del batch  # its pictures, before the next ones are decoded
         if errors:
             raise InputError(_problems(judge, requests, errors))
-        return [
+        answers = [
             {"id": r.id} | ({} if texts else {"policy": r.name}) | records.get(*r.key)
             for r in requests
         ]
+    _warn_of_refusals(judge, answers, path)
+    return answers
 
 
 def ask_missing(
@@ -124,7 +127,7 @@ def ask_missing(
     -------
     dict
         The reason for each request that failed, by its key. It is not stored: the next run asks
-        again.
+        again. What a server that answers others has refused for good is stored and not listed.
 
     Raises
     ------
@@ -139,13 +142,19 @@ def ask_missing(
     if not missing:
         return {}
     order, errors, in_a_row, done = list(missing.values()), {}, 0, 0
+    works, refused = False, []  # whether the server answers, and what waits for that to be known
     with closing(results([request.content for request in order])) as batches:
         for batch in batches:
-            records.append(
-                _row(records, order[i], answer) for i, answer, error in batch if not error
-            )
+            answered = [(i, answer) for i, answer, error in batch if not error]
+            refused += [(i, answer) for i, answer, error in batch if isinstance(error, Refused)]
+            works |= any(not e or isinstance(e, Filtered) for _, _, e in batch)
+            if works:
+                answered, refused = answered + refused, []
+            records.append(_row(records, order[i], answer) for i, answer in answered)
             for i, _, error in batch:
-                in_a_row = in_a_row + 1 if error and not isinstance(error, OfRequest) else 0
+                fails = error and not isinstance(error, OfRequest)
+                fails = fails and not (works and isinstance(error, Refused))
+                in_a_row = in_a_row + 1 if fails else 0
                 if error:
                     errors[order[i].key] = error
                 if in_a_row == PATIENCE:
@@ -153,7 +162,9 @@ def ask_missing(
             done += len(batch)
             if progress:
                 progress(done, len(order))
-    return errors
+    if refused and len(records):
+        records.append(_row(records, order[i], answer) for i, answer in refused)
+    return {key: error for key, error in errors.items() if records.get(*key) is None}
 
 
 def every_request_fails(who: str, error: str, path: str | Path) -> str:
@@ -210,6 +221,22 @@ def _content_digest(judge: Judge, sample: Sample) -> str:
     if not judge.reads_tags:
         return digest
     return hashlib.sha256("\n".join([digest, *sorted(sample.tags)]).encode()).hexdigest()
+
+
+def _warn_of_refusals(judge: Judge, answers: Sequence[dict], path: Path) -> None:
+    refused = [
+        row
+        for row in answers
+        if row.get("finish") == REFUSED or str(row.get("rationale")).startswith(f"{REFUSED}:")
+    ]
+    if refused:
+        first = f"{refused[0]['id']}, {refused[0].get('rationale') or REFUSED}"
+        warnings.warn(
+            f"judge {judge.id}: the server refused {len(refused)} of {len(answers)} requests, the "
+            f"first about {first}; they count as unparseable. To ask again, remove the lines with "
+            f"the word {REFUSED} from {path}",
+            stacklevel=3,
+        )
 
 
 def _images(sample: Sample) -> list:

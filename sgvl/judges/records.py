@@ -96,6 +96,9 @@ class Records:
     def __exit__(self, *exc) -> None:
         self._file.close()
 
+    def __len__(self) -> int:
+        return len(self._answers)
+
     def takes(self, image_digest: str) -> bool:
         """Check whether a picture falls to this worker: by its digest, so that all agree."""
         return int(image_digest[:16], 16) % self._workers == self._number

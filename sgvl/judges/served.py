@@ -9,9 +9,9 @@ from itertools import groupby
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from sgvl.judges.base import Form, Results, SpeakingJudge
+from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge
 from sgvl.models.endpoint import Endpoint, Requests
-from sgvl.models.reply import Reply
+from sgvl.models.reply import REFUSED, Refused, Reply
 from sgvl.text import prompts, verdict
 
 TOP = 20  # likeliest tokens requested at each place: the most that vLLM gives by default
@@ -94,7 +94,7 @@ class ServedJudge(SpeakingJudge):
             scored["will_do"] = verdict.is_one_word
         texts = [self.request(policy) for _, policy in cases]
         for batch in self._send([sample for sample, _ in cases], texts, **scored):
-            yield [(i, None if r.error else self._judgement(r), r.error) for i, r in batch]
+            yield [(i, self._judgement(reply), reply.error) for i, reply in batch]
 
     def replies(self, requests) -> Results:
         samples, texts = [sample for sample, _ in requests], [text for _, text in requests]
@@ -116,7 +116,11 @@ class ServedJudge(SpeakingJudge):
             limit = f"{cut} replies reached max_new_tokens = {self.max_new_tokens} and were cut"
             warnings.warn(f"judge {self.id}: {limit}; raise it", stacklevel=2)
 
-    def _judgement(self, reply: Reply):
+    def _judgement(self, reply: Reply) -> Judgement | None:
+        if reply.error:
+            why = f"{REFUSED}: {reply.error}"
+            refused = isinstance(reply.error, Refused)
+            return Judgement(verdict.UNPARSEABLE, None, why, "") if refused else None
         return self.parse(reply.text.strip(), p_unsafe(reply.tokens, self.prompt))
 
 

@@ -3,10 +3,11 @@
 import base64
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,7 @@ import httpx2
 import openai
 
 from sgvl.common.errors import InputError, nearest
-from sgvl.models.reply import Reply
+from sgvl.models.reply import REFUSED, Filtered, Refused, Reply
 from sgvl.text import prompts
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ ONLY_THOUGHT = (
     "the reply is empty, all its text is in the field for reasoning; allow more tokens, or start "
     "the server without a reasoning parser"
 )
+MOST = 32_000_000  # bytes of a response; one of 1,024 tokens with log-probabilities has 4 million
+FOR_GOOD = (400, 413, 415, 422)  # what a server would answer to the same request again
+FILTER = re.compile(r"content.?(filter|policy|management)|moderation|safety system", re.IGNORECASE)
 DETAIL = 200  # characters of a server's own message that are kept
 GRACE = 1.0  # seconds that a closed iterator waits for the requests in flight
 TRIES = 3  # requests for one reply, where a reader of replies may ask again
@@ -43,6 +47,31 @@ class Requests(NamedTuple):
     open: "Callable[[], Image | list[Image]] | None" = None
 
 
+class Unusable(Exception):
+    """A response that is not read to its end."""
+
+
+class Limited(httpx2.SyncByteStream):
+    """The body of a response, up to a number of bytes and seconds."""
+
+    def __init__(self, stream, seconds: float):
+        self.stream, self.end = stream, time.monotonic() + seconds
+
+    def __iter__(self) -> Iterator[bytes]:
+        read = 0
+        for part in self.stream:
+            read += len(part)
+            if read > MOST:
+                raise Unusable(f"the response is over {MOST // 10**6} MB")
+            if time.monotonic() > self.end:
+                raise httpx2.ReadTimeout("the response took too long")
+            yield part
+
+    def close(self) -> None:
+        """Close the connection, or give it back."""
+        self.stream.close()
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A chat completions server, which gets requests about several pictures at a time.
@@ -54,7 +83,7 @@ class Endpoint:
     url : base URL up to and including ``/v1``
     image_format, max_side : encoding of a picture; ``max_side`` in pixels, 0 keeps its size
     concurrency : number of pictures at a time, each with one request at a time
-    timeout : seconds for one request
+    timeout : seconds for one request, from its first byte to the last of its response
     max_retries : for a time-out, a lost connection and HTTP 408, 409, 429 and 5xx. The openai
         client's own waits apply: they double from half a second, and follow Retry-After.
     key_variable : environment variable that holds the API key; "" sends none, so that a key never
@@ -126,6 +155,9 @@ class Endpoint:
             api_key=self._key or "none",
             timeout=openai.Timeout(self.timeout, connect=min(10.0, self.timeout)),
             max_retries=self.max_retries,
+            # What is compressed has a size that is known when it is in memory.
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._limit]}),
         )
         waiting, lock, stopped = iter(requests), Lock(), Event()
         results: SimpleQueue = SimpleQueue()
@@ -177,12 +209,13 @@ class Endpoint:
 
     def _send(self, client: openai.OpenAI, message: dict, settings: dict) -> Reply:
         """Send one request; raise InputError for an error that every other request would meet."""
+        create, request = client.chat.completions.create, {"messages": [message], **settings}
         try:
-            completion = client.chat.completions.create(
-                model=self.model, messages=[message], **settings
-            )
-        except openai.APITimeoutError:
+            completion = self._in_time(lambda: create(model=self.model, **request))
+        except (openai.APITimeoutError, TimeoutError):
             return Reply("", error="time-out")
+        except Unusable as error:
+            return Reply("", error=str(error))
         except openai.APIConnectionError as error:
             if not isinstance(error.__cause__, httpx2.ConnectError):  # it may be this picture
                 return Reply("", error="the server broke the connection off")
@@ -190,14 +223,52 @@ class Endpoint:
         except openai.APIStatusError as error:
             if error.status_code not in (401, 403, 404):
                 detail = self._without_key(_detail(error.body))[:DETAIL]
-                return Reply("", error=f"HTTP {error.status_code}{detail and f' ({detail})'}")
+                text = f"HTTP {error.status_code}{detail and f' ({detail})'}"
+                if error.status_code not in FOR_GOOD:
+                    return Reply("", error=text)
+                filtered = FILTER.search(f"{text} {error.code} {error.type}")
+                return Reply("", REFUSED, Filtered(text) if filtered else Refused(text))
             problem = self._refused(error.status_code)
         except (openai.APIError, ValueError, RecursionError, OverflowError):
             return Reply("", error="the response is not JSON")
+        except Exception as error:  # of whatever a server sends: the other answers go on
+            return Reply("", error=f"the response cannot be read: {type(error).__name__}")
         else:
             reply = _read(completion)
             return reply._replace(text=self._without_key(reply.text))
         raise InputError(self._without_key(problem))
+
+    def _limit(self, response: httpx2.Response) -> None:
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding != "identity":
+            raise Unusable(
+                f"the response is compressed ({encoding[:20]}), though none was asked for"
+            )
+        response.stream = Limited(response.stream, self.timeout)
+
+    def _in_time(self, call: Callable):
+        """Return what a call returns or raises; raise TimeoutError if it takes too long.
+
+        The timeout of the client is for each read, and a server can send its head byte by byte.
+        What is left of such a call ends with the client.
+        """
+        results: SimpleQueue = SimpleQueue()
+
+        def work() -> None:
+            try:
+                results.put((call(), None))
+            except BaseException as error:
+                results.put((None, error))
+
+        Thread(target=work, daemon=True).start()
+        waits = self.max_retries * 60  # the longest Retry-After that the client follows
+        try:
+            result, error = results.get(timeout=(self.max_retries + 1) * self.timeout + waits + 1)
+        except Empty:
+            raise TimeoutError from None
+        if error:
+            raise error
+        return result
 
     def _check_model(self, client: openai.OpenAI) -> None:
         """Raise InputError if the server lists its models and ours is not among them.
@@ -206,14 +277,16 @@ class Endpoint:
         """
         names, problem = [], ""
         try:
-            names = [model.id for model in client.models.list()]
+            names = self._in_time(lambda: [model.id for model in client.models.list()])
+        except TimeoutError:
+            problem = self._unreachable(TimeoutError("no answer in time"))
         except openai.APIConnectionError as error:
             problem = self._unreachable(error)
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
                 problem = self._refused(error.status_code)
-        except (openai.APIError, ValueError, AttributeError, TypeError):  # some other page
-            pass
+        except (openai.APIError, Unusable, ValueError, AttributeError, TypeError, RecursionError):
+            pass  # some other page
         if names and self.model not in names:
             problem = f"{self.url}: no model {self.model!r} there; {nearest(self.model, names)}"
         if problem:

@@ -2,9 +2,22 @@
 
 from typing import NamedTuple
 
+REFUSED = "refused"  # how a request ended that the server would refuse again
+
 
 class OfRequest(str):
     """An error of one request, which says nothing about those that follow."""
+
+
+class Refused(str):
+    """An error of one request that a server would repeat, such as HTTP 400.
+
+    It is stored as an answer without text as soon as another request shows that the server works.
+    """
+
+
+class Filtered(Refused):
+    """A refusal by a content filter, which says itself that the server works."""
 
 
 class Reply(NamedTuple):
@@ -13,7 +26,8 @@ class Reply(NamedTuple):
     Parameters
     ----------
     text : the reply as it came, before anything is parsed; "" if there is an error
-    finish : why it ended: "stop", "length" (cut at the limit) or "refusal"
+    finish : why it ended: "stop", "length" (cut at the limit), "refusal" (of the model) or
+        "refused" (by the server, with an error)
     error : why there is no reply, such as "time-out"; "" if there is one
     tokens : per token of the text, where the server sent log-probabilities: the token and its
         likeliest alternatives as (token, log-probability)

@@ -88,7 +88,7 @@ class ServedCaptioner(Captioner):
         )
         with closing(self.endpoint.replies(requests, **self._settings())) as stream:
             for i, (reply,) in stream:
-                yield [(i, reply, reply.error)]
+                yield [(i, reply, str(reply.error))]  # one that is refused is asked again too
 
     def _settings(self) -> dict:
         settings = {"temperature": self.temperature, "max_tokens": self.max_tokens}
