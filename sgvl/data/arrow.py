@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.arrow_writer import ArrowWriter
 from datasets.fingerprint import get_temporary_cache_files_directory
 
-from sgvl.common.files import sha256
+from sgvl.common.files import replaced, sha256, writing
 
 TOGETHER = 100, 2**26  # rows and bytes of a batch in a file: the smaller of both
 
@@ -28,7 +28,10 @@ def write_rows(rows: Iterable[dict], features: Features) -> Dataset:
     The file is removed when the process ends; ``TMPDIR`` says where there is room for it.
     """
     file = Path(get_temporary_cache_files_directory()) / f"{uuid4().hex}.arrow"
-    with ArrowWriter(features=features, path=str(file), writer_batch_size=16) as writer:
+    with (
+        writing(file),
+        ArrowWriter(features=features, path=str(file), writer_batch_size=16) as writer,
+    ):
         for row in rows:
             writer.write(row)
         writer.finalize()
@@ -85,12 +88,12 @@ def open_parquet(path: Path, digest: str) -> Dataset:
     note = copy.with_suffix(".json")
     if not copy.is_file() or _read(note) != {"parquet": digest, "arrow": sha256(copy)}:
         copy.parent.mkdir(exist_ok=True)
-        fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
-        _convert(path, fresh)
-        noted = note.with_name(f"{note.name}.{os.getpid()}")
-        noted.write_text(json.dumps({"parquet": digest, "arrow": sha256(fresh)}), encoding="utf-8")
-        fresh.replace(copy)
-        noted.replace(note)
+        # Several workers may write it: each a file of its own.
+        with replaced(copy, str(os.getpid())) as fresh:
+            _convert(path, fresh)
+            arrow = sha256(fresh)
+        with replaced(note, str(os.getpid())) as noted:
+            noted.write_text(json.dumps({"parquet": digest, "arrow": arrow}), encoding="utf-8")
     return Dataset.from_file(str(copy))
 
 

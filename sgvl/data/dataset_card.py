@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from sgvl.common import files
 from sgvl.data import store
 from sgvl.data.cases import cases_of
 
@@ -18,7 +19,7 @@ NOT_FOR_ALL = "not-for-all-audiences"
 
 def write(folder: Path, names: Sequence[str]) -> None:
     """Write README.md, the card of the sets of these names, into their ``folder``."""
-    make_card(folder, names).save(folder / "README.md")
+    files.write(folder / "README.md", str(make_card(folder, names)))
 
 
 def is_drawn(dataset: Dataset) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
+from sgvl.common import commands
 from sgvl.common.errors import ExitCode, InputError, need_known
 from sgvl.common.paths import runs
 from sgvl.data import dataset_card, store
@@ -133,7 +134,7 @@ def push(
     return str(done.repo_url)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m sgvl.data.push", description=__doc__.split("\n")[0]
@@ -145,18 +146,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--confirm", action="store_true", help="send; without it, list the files")
     parser.add_argument("--keep-metadata", action="store_true", help="of real pictures: EXIF, GPS")
     options = parser.parse_args(arguments)
-    folder = runs(options.profile) / "data"
-    try:
-        if options.confirm:
-            keep = options.keep_metadata
-            print(push(folder, options.sets, options.repo, True, options.access, keep))
-        else:
-            files, real = plan(folder, options.sets, options.keep_metadata)
-            print("nothing was sent; these files would be:", *files, sep="\n  ")
-            print("real pictures:", ", ".join(real) or "none")
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.BAD_INPUT
+    return commands.run(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> ExitCode:
+    folder, keep = runs(options.profile) / "data", options.keep_metadata
+    if options.confirm:
+        print(push(folder, options.sets, options.repo, True, options.access, keep))
+    else:
+        files, real = plan(folder, options.sets, keep)
+        print("nothing was sent; these files would be:", *files, sep="\n  ")
+        print("real pictures:", ", ".join(real) or "none")
     return ExitCode.DONE
 
 

@@ -10,7 +10,7 @@ from datasets import Dataset, Image, disable_progress_bars
 
 from sgvl import __version__
 from sgvl.common.errors import InputError, Unavailable, need_known
-from sgvl.common.files import sha256
+from sgvl.common.files import replaced, sha256, write
 from sgvl.data import Sample, arrow
 from sgvl.data.images import load_image
 from sgvl.data.real_rows import OK
@@ -35,11 +35,12 @@ def save(
     sets = {}
     for name, dataset in datasets.items():
         path = folder / f"{name}.parquet"
-        dataset.to_parquet(path)
+        with replaced(path) as part:
+            dataset.to_parquet(part)
         sets[name] = {"rows": len(dataset), "columns": dataset.column_names, "sha256": sha256(path)}
     manifest = {"sgvl": __version__, "seed": seed, "sets": sets}
     manifest |= {"absent": dict(absent)} if absent else {}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 

@@ -31,6 +31,7 @@ import pandas as pd
 from datasets import Dataset
 
 from sgvl.common.errors import InputError, Unavailable, nearest, need_known, raise_any
+from sgvl.common.files import write_csv
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
@@ -325,7 +326,7 @@ def write(panel: Panel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"judges": panel.judges, "not_asked": panel.not_asked, **panel.frames}
     for name, frame in tables.items():
-        frame.to_csv(folder / f"{name}.csv", index=False)
+        write_csv(frame, folder / f"{name}.csv")
     if panel.judges.empty:
         raise Unavailable(f"{row.name}: {row.reason}" for row in panel.not_asked.itertuples(False))
 

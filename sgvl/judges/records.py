@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sgvl.common.errors import Busy, InputError
+from sgvl.common.files import disk_fault, writing
 from sgvl.judges.base import Judgement
 
 try:
@@ -81,6 +82,8 @@ class Records:
             # Unbuffered: after a write that failed, nothing waits to be written when it is closed.
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115, closed in __exit__
         except OSError as error:
+            if fault := disk_fault(error, self.path):
+                raise fault from None
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}); choose a folder that can be"
             ) from None
@@ -125,7 +128,7 @@ class Records:
         ------
         InputError
             For a conflicting answer (nothing is written), and for rows with an "error".
-        OSError
+        DiskFault
             For a full disk, naming the file; what was stored before is kept.
         """
         new = {}
@@ -146,13 +149,10 @@ class Records:
             raise InputError(f"{_name(row)}: {row['error']}" for row in errors)
 
     def _write(self, content: bytes) -> None:
-        try:
+        with writing(self.path):
             while content:  # a nearly full disk takes a part and says so
                 content = content[self._file.write(content) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            advice = f"{error.strerror}; earlier answers are kept, so mend this and run again"
-            raise OSError(error.errno, advice, str(self.path)) from None
 
     def _lock(self) -> None:
         """Hold the file until it is closed. The system drops the lock of a process that dies.
@@ -180,7 +180,7 @@ class Records:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):  # the last write was cut short
             torn = self.path.with_name(self.path.name + ".torn")
-            with open(torn, "ab") as file:
+            with writing(torn), open(torn, "ab") as file:
                 file.write(content[whole:] + b"\n")
             self._file.truncate(whole)
 

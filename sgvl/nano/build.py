@@ -12,6 +12,7 @@ one stopped:
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from sgvl.common import commands, files
+from sgvl.common.errors import ExitCode
 from sgvl.common.paths import NANO_MODEL, runs
 from sgvl.nano import lessons
 from sgvl.nano.architecture import make_model, make_processor, make_tokenizer
@@ -53,27 +56,31 @@ def small(scene: Scene) -> np.ndarray:
 def build(recipe: Recipe, folder: Path, output: Path) -> None:
     """Run the steps that are not finished in ``folder``, then save model and card to ``output``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
+    files.write(folder / "recipe.json", json.dumps(asdict(recipe), indent=1))
     start = time.time()
     scenes = draw_pool(recipe)
     if not (folder / "pool.npy").exists():
-        np.save(folder / "pool.npy", np.stack([small(s) for s in scenes]))
+        with files.replaced(folder / "pool.npy") as part, part.open("wb") as file:
+            np.save(file, np.stack([small(s) for s in scenes]))
         log(folder, stage="pool", pictures=len(scenes), seconds=time.time() - start)
     pictures = np.load(folder / "pool.npy")
     processor = make_processor(make_tokenizer(lessons.corpus(np.random.default_rng(recipe.seed))))
     model = make_model(processor.tokenizer, recipe.seed)
     train_vision(model, processor, scenes, pictures, recipe, folder)
     if not (folder / "features.safetensors").exists():
-        save_file({"seen": features(model, processor, pictures)}, folder / "features.safetensors")
+        seen = features(model, processor, pictures)
+        with files.replaced(folder / "features.safetensors") as part:
+            save_file({"seen": seen}, part)
     image_tokens = rescale(model, load_file(folder / "features.safetensors")["seen"])
     train_language(model, processor, scenes, image_tokens, recipe, folder)
-    processor.save_pretrained(output)
-    model.to(torch.float16).save_pretrained(output)  # half the megabytes; loads as float32
+    with files.writing(output):
+        processor.save_pretrained(output)
+        model.to(torch.float16).save_pretrained(output)  # half the megabytes; loads as float32
     log(folder, stage="saved", seconds=time.time() - start)
     write_card(recipe, folder, output)
 
 
-def main() -> None:
+def main() -> ExitCode:
     """Parse the command line and build the model; every field of the recipe is an option."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -84,8 +91,13 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = vars(parser.parse_args())
     folder, output = options.pop("folder"), options.pop("output")
-    build(Recipe(**options), folder, output)
+
+    def work() -> ExitCode:
+        build(Recipe(**options), folder, output)
+        return ExitCode.DONE
+
+    return commands.run(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

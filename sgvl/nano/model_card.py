@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from sgvl.common import files
 from sgvl.data import Sample
 from sgvl.data.store import labels, policy_cases
 from sgvl.experiments.ability import answering, naming
@@ -101,14 +102,14 @@ def write_card(recipe, folder: Path, output: Path) -> None:
     figures = measure(ChatJudge(model=str(output)), recipe.card_cases)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     card = {"recipe": asdict(recipe), "figures": figures, "curve": log, "versions": versions()}
-    (output / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    files.write(output / "card.json", json.dumps(card, indent=1) + "\n")
     rows = [
         "| {} | {value:.1f} | {low:.1f} to {high:.1f} | {n:.0f} | {} |".format(
             name, _bound(name), **f
         )
         for name, f in figures.items()
     ]
-    (output / "README.md").write_text(CARD.format(rows="\n".join(rows)), encoding="utf-8")
+    files.write(output / "README.md", CARD.format(rows="\n".join(rows)))
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from sgvl.common.files import replaced, write
+
 
 @dataclass
 class Recipe:
@@ -65,14 +67,15 @@ class Checkpoint:
 
     def save(self, step: int) -> None:
         """Save the state after ``step`` steps."""
-        fresh = self.path.with_suffix(".new")
-        torch.save({"step": step, "parts": [part.state_dict() for part in self.parts]}, fresh)
-        fresh.replace(self.path)
+        states = [part.state_dict() for part in self.parts]
+        with replaced(self.path) as part:
+            torch.save({"step": step, "parts": states}, part)
 
 
 def log(folder: Path, **row) -> None:
     """Print a row of the log and append it to ``folder``/log.jsonl."""
     print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
           flush=True)  # fmt: skip
-    with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    file = folder / "log.jsonl"
+    rows = file.read_text(encoding="utf-8") if file.exists() else ""
+    write(file, rows + json.dumps(row) + "\n")

@@ -10,7 +10,8 @@ intervals or missing, 2 bad input, which includes a run that is incomplete.
 import argparse
 import sys
 
-from sgvl.common.errors import ExitCode, InputError
+from sgvl.common import commands
+from sgvl.common.errors import ExitCode
 from sgvl.report import artefacts
 
 
@@ -26,16 +27,16 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     action.add_argument("--compare", action="store_true", help="compare with the published copy")
     action.add_argument("--publish", action="store_true", help="replace the published copy")
     options = parser.parse_args(arguments)
-    run, published = f"runs/{options.profile}/figures", f"figures/{options.profile}"
-    try:
-        if options.publish:
-            files = artefacts.publish(options.profile)
-            print(f"{len(files)} files copied from {run} to {published}")
-            return ExitCode.DONE
-        comparisons = artefacts.compare(options.profile)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.BAD_INPUT
+    return commands.run(lambda: _main(options.profile, options.publish))
+
+
+def _main(profile: str, publish: bool) -> ExitCode:
+    run, published = f"runs/{profile}/figures", f"figures/{profile}"
+    if publish:
+        files = artefacts.publish(profile)
+        print(f"{len(files)} files copied from {run} to {published}")
+        return ExitCode.DONE
+    comparisons = artefacts.compare(profile)
     print(f"{run}, compared with {published}\n\n{artefacts.show(comparisons)}")
     agrees = all(comparison.agrees for comparison in comparisons)
     return ExitCode.DONE if agrees else ExitCode.DIFFERS

@@ -6,7 +6,6 @@ which a run never touches: ``compare`` says whether a run agrees with it, ``publ
 
 import json
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from sgvl.common import files
 from sgvl.common.errors import InputError, nearest
 from sgvl.common.paths import FIGURES, ROOT, figures_of
 from sgvl.report import figures, tables
@@ -56,8 +56,7 @@ class Artefacts:
     def finish(self) -> pd.Series:
         """Write the manifest, and return the sha256 of each file by its name."""
         digests = {path.name: fingerprint(path)["sha256"] for path in self._paths}
-        text = json.dumps(digests, indent=1) + "\n"
-        self._manifest.write_text(text, encoding="utf-8", newline="\n")
+        files.write(self._manifest, json.dumps(digests, indent=1) + "\n")
         return pd.Series(digests, name="sha256")
 
 
@@ -147,7 +146,9 @@ def publish(profile: str) -> list[Path]:
     for old in published.iterdir():
         if old.name not in names:
             old.unlink()
-    return [Path(shutil.copyfile(run / name, published / name)) for name in names]
+    for name in names:
+        files.write(published / name, (run / name).read_bytes())
+    return [published / name for name in names]
 
 
 def _manifests(folder: Path) -> dict[str, str]:

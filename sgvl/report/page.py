@@ -9,14 +9,13 @@ import base64
 import html
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from sgvl.common import paths
+from sgvl.common import files, paths
 from sgvl.common.paths import PARAMS, runs
 from sgvl.report import reference
 from sgvl.report.audit import audit
@@ -125,8 +124,8 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
     parts += ["## What was not run\n", page_markdown(gaps) if len(gaps) else "Nothing.\n"]
     page, document = output_paths(folder, "REPORT", "md", "html")
     text = "\n".join(parts)
-    page.write_text(text, encoding="utf-8", newline="\n")
-    document.write_text(_document(text, folder, run.profile), encoding="utf-8", newline="\n")
+    files.write(page, text)
+    files.write(document, _document(text, folder, run.profile))
     return [page, document, *copied]
 
 
@@ -265,7 +264,10 @@ def _picture(name):
 def _copy_seeds(folder, seeds):
     """Copy the figure of 09_seeds to the report, so that its link holds where it is published."""
     picture = seeds and seeds / "seeds.png"
-    return [Path(shutil.copy(picture, folder))] if picture and picture.exists() else []
+    if not picture or not picture.exists():
+        return []
+    files.write(folder / picture.name, picture.read_bytes())
+    return [folder / picture.name]
 
 
 def _seeds(seeds, copied):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from sgvl.common import files
 from sgvl.common.errors import InputError, need_known
 
 OVERALL = {"macro": "Overall (macro)", "pooled": "Overall (pooled)"}
@@ -128,7 +129,7 @@ def write_table(
         with_index_columns(frame).to_csv(index=False, lineterminator="\n"),
     )
     for path, text in zip(paths, texts, strict=True):
-        path.write_text(text, encoding="utf-8", newline="\n")
+        files.write(path, text)
     return paths
 
 

@@ -17,11 +17,11 @@ import shlex
 import signal
 import sys
 import time
-import traceback
 from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from sgvl.common import commands, files
 from sgvl.common.errors import Busy, ExitCode, InputError
 from sgvl.common.paths import ROOT, figures_of, runs
 from sgvl.run import receipts
@@ -43,16 +43,7 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     parser.add_argument("--rehearse", action="store_true", help="with small stand-ins, on the CPU")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, interrupt)
-    try:
-        return _rehearse(options) if options.rehearse else _main(options)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.BUSY if isinstance(error, Busy) else ExitCode.BAD_INPUT
-    except KeyboardInterrupt:
-        return ExitCode.INCOMPLETE
-    except Exception:
-        traceback.print_exc()
-        return ExitCode.INTERNAL
+    return commands.run(lambda: _rehearse(options) if options.rehearse else _main(options))
 
 
 def _main(options: argparse.Namespace) -> ExitCode:
@@ -125,10 +116,12 @@ def locked(profile: str):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=1)  # --status holds the lock for an instant, too
         lock.acquire()
-        (folder / ".pid").write_text(str(os.getpid()))
+        files.write(folder / ".pid", str(os.getpid()))
     except Timeout:
         raise Busy(f"profile {profile} is being run by {_holder(profile)}") from None
     except OSError as error:
+        if fault := files.disk_fault(error, error.filename or folder):
+            raise fault from None
         raise InputError(f"{folder}: {error.strerror}") from None
     try:
         yield
@@ -170,8 +163,8 @@ def _print_commands(plan: list[str], units: dict[str, Unit], forced: set[str]) -
         unit = units[name]
         status, note = receipts.state(unit, units)
         if not status.done or name in forced:
-            files = unit.notebook, unit.executed, unit.parameter_file
-            notebook, executed, parameters = (str(file.relative_to(ROOT)) for file in files)
+            named = unit.notebook, unit.executed, unit.parameter_file
+            notebook, executed, parameters = (str(file.relative_to(ROOT)) for file in named)
             command = shlex.join(["papermill", notebook, executed, "-f", parameters])
             after = f"after {', '.join(unit.needs)}" if unit.needs else ""
             print(f"{command}  # {'; '.join(filter(None, [status, note, after]))}")
@@ -186,7 +179,7 @@ def _print_rows(rows: list[Row], units: dict[str, Unit], elapsed: float) -> None
     for row in rows:
         if not row.status.done or row.status == Status.UNAVAILABLE:
             print(f"\n{row.unit} {row.status}: {row.note}", file=sys.stderr)
-            if row.status != Status.SKIPPED:
+            if row.status != Status.SKIPPED and units[row.unit].executed.exists():
                 print(f"see {units[row.unit].executed.relative_to(ROOT)}", file=sys.stderr)
 
 

@@ -6,7 +6,6 @@ marks the cells of a killed notebook as completed.
 """
 
 import json
-import os
 import platform
 import subprocess
 from contextlib import suppress
@@ -15,6 +14,7 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
+from sgvl.common.files import write
 from sgvl.common.paths import PACKAGE, ROOT, runs
 from sgvl.common.types import fits
 from sgvl.run.units import Unit, digest, fingerprint
@@ -119,7 +119,7 @@ def why_unavailable(path: str) -> str:
 
 
 def write_receipt(unit: Unit, units: dict[str, Unit], status: Status, **facts) -> None:
-    """Write the unit's receipt atomically: a crash leaves the old one or the new one, whole.
+    """Write the unit's receipt: a crash leaves the old one or the new one, whole.
 
     Parameters
     ----------
@@ -139,16 +139,7 @@ def write_receipt(unit: Unit, units: dict[str, Unit], status: Status, **facts) -
         if status == Status.OK
         else {},
     }
-    partial = unit.receipt.with_suffix(".json.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(receipt, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(unit.receipt)
-    if os.name == "posix":  # the rename is durable only once the folder is synced, too
-        folder = os.open(unit.receipt.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+    write(unit.receipt, json.dumps(receipt, indent=1))
 
 
 def environment() -> dict:

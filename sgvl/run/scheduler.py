@@ -4,6 +4,7 @@ import os
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
+from sgvl.common.files import DiskFault
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
 from sgvl.run.unit_process import Execution
@@ -55,14 +56,20 @@ def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1
                 print(f"{unit.name} ...", flush=True)
                 others = [other for other in waiting if other.name not in rows]
                 alone = not executing and all(_builds_on(other, unit, units) for other in others)
-                execution = Execution(unit, units, None if alone or jobs == 1 else share)
+                try:
+                    execution = Execution(unit, units, None if alone or jobs == 1 else share)
+                except DiskFault as fault:
+                    rows[unit.name] = Row(unit.name, Status.FAILED, note=str(fault))
+                    continue
                 executing[execution.ended] = execution
             for ended in wait(executing) if executing else ():
                 execution = executing.pop(ended)
                 rows[execution.unit.name] = Row(execution.unit.name, *execution.end())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError) as error:  # OSError: nobody reads what is printed
         for execution in executing.values():
             rows[execution.unit.name] = Row(execution.unit.name, *execution.stop())
+        if not isinstance(error, KeyboardInterrupt):
+            raise
     return [rows[name] for name in plan if name in rows]
 
 

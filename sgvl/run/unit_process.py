@@ -12,10 +12,10 @@ import tempfile
 import threading
 import time
 from base64 import b64encode
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sgvl.common import files
 from sgvl.common.errors import Unavailable
 from sgvl.common.paths import PACKAGE, ROOT
 from sgvl.run import receipts
@@ -45,7 +45,7 @@ class Execution:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self._facts = {"started": started, "threads": threads, **receipts.environment()}
         receipts.write_receipt(unit, units, Status.RUNNING, **self._facts)
-        _unfinished(unit).write_text(json.dumps(_with_moved_links(unit.source)), encoding="utf-8")
+        files.write(_unfinished(unit), json.dumps(_with_moved_links(unit.source)))
         context = multiprocessing.get_context("spawn")
         self.ended, send = context.Pipe(duplex=False)  # becomes readable when the process ends
         arguments = send, unit, threads, _draws(units)
@@ -73,10 +73,13 @@ class Execution:
     def _record(self, status: Status, reason: str) -> tuple[Status, float, str]:
         self._child.join(PATIENCE)
         self._child.kill()
-        _publish(self.unit, status, reason)
         seconds = round(time.monotonic() - self._began, 1)
-        facts = {"reason": reason, "seconds": seconds, **self._facts}
-        receipts.write_receipt(self.unit, self._units, status, **facts)
+        try:
+            _publish(self.unit, status, reason)
+            facts = {"reason": reason, "seconds": seconds, **self._facts}
+            receipts.write_receipt(self.unit, self._units, status, **facts)
+        except files.DiskFault as fault:
+            status, reason = Status.FAILED, "\n".join(filter(None, [reason, str(fault)]))
         return status, seconds, reason
 
 
@@ -146,30 +149,34 @@ def _run_papermill(unit: Unit) -> tuple[Status, str]:
 
     # Relative, because papermill treats a path as a format string: a brace in ROOT would break it.
     path = str(_unfinished(unit).relative_to(ROOT))
-    with tempfile.TemporaryDirectory(prefix="sgvl-") as sockets:
-        # With Unix sockets, kernels that start together cannot take each other's ports.
-        unix = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
-        # A kernel is interrupted before it is shut down, and would log that as an error of its own.
-        quiet = {"extra_arguments": ["--log-level=CRITICAL"]}
-        # A widget leaves a still picture in its output; nothing would read its stored state.
-        stateless = {"store_widget_state": False}
-        config = Config(KernelManager=unix, NotebookClient=quiet | stateless)
-        try:
+    # A kernel is interrupted before it is shut down, and would log that as an error of its own.
+    quiet = {"extra_arguments": ["--log-level=CRITICAL"]}
+    # A widget leaves a still picture in its output; nothing would read its stored state.
+    stateless = {"store_widget_state": False}
+    try:
+        with tempfile.TemporaryDirectory(prefix="sgvl-") as sockets:
+            # With Unix sockets, kernels that start together cannot take each other's ports.
+            unix = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
+            config = Config(KernelManager=unix, NotebookClient=quiet | stateless)
             notebook = papermill.execute_notebook(
                 path, path, unit.parameters, progress_bar=False, config=config
             )
-        except PapermillExecutionError as error:
-            if error.ename in INPUT_ERRORS:
-                return Status.BAD_INPUT, error.evalue
-            if error.ename == Unavailable.__name__:
-                return Status.UNAVAILABLE, error.evalue
-            return Status.FAILED, f"{error.ename}: {error.evalue}"
-        except DeadKernelError:
-            return Status.FAILED, "the kernel was killed, perhaps because memory ran out"
-        except KeyboardInterrupt:
-            return Status.INTERRUPTED, "stopped by a signal"
-        except Exception as error:
-            return Status.FAILED, f"{type(error).__name__}: {error}"
+    except PapermillExecutionError as error:
+        if error.ename in INPUT_ERRORS:
+            return Status.BAD_INPUT, error.evalue
+        if error.ename == Unavailable.__name__:
+            return Status.UNAVAILABLE, error.evalue
+        if error.ename == files.DiskFault.__name__:
+            return Status.FAILED, error.evalue
+        full = f"; the disk of {path} is full" if files.is_full(path) else ""
+        return Status.FAILED, f"{error.ename}: {error.evalue}{full}"
+    except DeadKernelError:
+        return Status.FAILED, "the kernel was killed, perhaps because memory ran out"
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED, "stopped by a signal"
+    except Exception as error:
+        fault = files.disk_fault(error, path)
+        return Status.FAILED, str(fault or f"{type(error).__name__}: {error}")
     if notebook.metadata.papermill.exception:
         return Status.FAILED, "a cell called sys.exit"
     return Status.OK, ""
@@ -180,13 +187,17 @@ def _publish(unit: Unit, status: Status, reason: str) -> None:
     if status != Status.OK:
         import nbformat
 
-        with suppress(ValueError):  # killed while the notebook was being saved: half a file
+        try:
             notebook = nbformat.read(_unfinished(unit), as_version=4)
-            # A fence longer than any in the reason: no text of a server ends it and is markup.
-            fence = "`" * (1 + max(map(len, re.findall("`+", f"{reason} ``"))))
-            banner = f"**This run did not finish: {status}**\n\n{fence}\n{reason}\n{fence}"
-            notebook.cells.insert(0, nbformat.v4.new_markdown_cell(banner))
-            nbformat.write(notebook, _unfinished(unit))
+        except ValueError:  # half a file: it was being saved when it was killed, or the disk full
+            _unfinished(unit).unlink()
+            text = json.dumps(_with_moved_links(unit.source))
+            notebook = nbformat.reads(text, as_version=4)
+        # A fence longer than any in the reason: no text of a server ends it and is markup.
+        fence = "`" * (1 + max(map(len, re.findall("`+", f"{reason} ``"))))
+        banner = f"**This run did not finish: {status}**\n\n{fence}\n{reason}\n{fence}"
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(banner))
+        files.write(_unfinished(unit), nbformat.writes(notebook) + "\n")
     _unfinished(unit).replace(unit.executed)
 
 

@@ -9,12 +9,13 @@ import json
 import re
 import subprocess
 import sys
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
 
+from sgvl.common import files
 from sgvl.common.errors import InputError, nearest
 from sgvl.common.files import sha256
 from sgvl.data import arrow
@@ -51,18 +52,20 @@ def train(
     folder = Path(job["folder"])
     job_folder = folder.with_name(f"{folder.name}.job")
     job_folder.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(job_folder / "rows.parquet")
+    with files.replaced(job_folder / "rows.parquet") as part:
+        rows.to_parquet(part)
     arguments = json.dumps({"stage": stage, **job, "folder": str(folder)})
-    (job_folder / "job.json").write_text(arguments, encoding="utf-8")
-    with open(job_folder / "log.txt", "a", encoding="utf-8") as log:
-        run = [sys.executable, *launcher, "-m", "sgvl.training.launch", str(job_folder)]
-        code = subprocess.run(run, stdout=log, stderr=subprocess.STDOUT).returncode
-    if code:
-        errors = ERROR.findall((job_folder / "log.txt").read_text(encoding="utf-8"))
-        reason = errors[-1] if errors else "no error was logged"
-        raise RuntimeError(
-            f"{stage} ended with exit code {code}: {reason}; see {job_folder}/log.txt"
-        )
+    files.write(job_folder / "job.json", arguments)
+    with files.writing(job_folder / "log.txt"):
+        with open(job_folder / "log.txt", "a", encoding="utf-8") as log:
+            run = [sys.executable, *launcher, "-m", "sgvl.training.launch", str(job_folder)]
+            code = subprocess.run(run, stdout=log, stderr=subprocess.STDOUT).returncode
+        if code:
+            errors = ERROR.findall((job_folder / "log.txt").read_text(encoding="utf-8"))
+            reason = errors[-1] if errors else "no error was logged"
+            raise RuntimeError(
+                f"{stage} ended with exit code {code}: {reason}; see {job_folder}/log.txt"
+            )
     return trainer.read_log(folder)
 
 
@@ -70,7 +73,8 @@ def command(processes: int, layout: str) -> list[str]:
     """Return the arguments that make python call the launcher of a layout, up to the module."""
     if layout == "ddp":
         return ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    configs = {Path(str(f)).stem: str(f) for f in files("trl.accelerate_configs").iterdir()}
+    shipped = resources.files("trl.accelerate_configs").iterdir()
+    configs = {Path(str(file)).stem: str(file) for file in shipped}
     layouts = [name for name, file in configs.items() if file.endswith(".yaml")]
     if layout not in layouts:
         raise InputError(f"layout {layout!r}: {nearest(layout, ['ddp', *sorted(layouts)])}")

@@ -18,6 +18,7 @@ from typing import get_type_hints
 
 import pandas as pd
 
+from sgvl.common import files
 from sgvl.common.errors import InputError, nearest, need_known, raise_any
 from sgvl.common.progress import printer
 from sgvl.common.types import type_problems
@@ -211,10 +212,11 @@ def train_and_save(trl_trainer) -> None:
     folder = place.with_name(place.name.removesuffix(BESIDE))
     stop_at_bad_loss(trl_trainer)
     report_steps(trl_trainer)
-    trl_trainer.train(resume_from_checkpoint=newest_checkpoint(place))
-    save_merged(trl_trainer, place)
-    if trl_trainer.is_world_process_zero() and place != folder:
-        _replace(folder, place)
+    with files.writing(place):
+        trl_trainer.train(resume_from_checkpoint=newest_checkpoint(place))
+        save_merged(trl_trainer, place)
+        if trl_trainer.is_world_process_zero() and place != folder:
+            _replace(folder, place)
     trl_trainer.accelerator.wait_for_everyone()
 
 
@@ -277,7 +279,7 @@ def claim_folder(folder: Path, **facts) -> Path:
             if place.exists():
                 shutil.rmtree(place)
             place.mkdir(parents=True)
-            (place / "identity.json").write_text(text, encoding="utf-8")
+            files.write(place / "identity.json", text)
         elif place != folder and (place / "model").exists():  # killed before ``_replace``
             _replace(folder, place)
             place = folder

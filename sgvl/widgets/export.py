@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ipywidgets
 
+from sgvl.common import files
 from sgvl.common.errors import InputError
 from sgvl.common.paths import PACKAGE
 from sgvl.widgets.panels import Panel, options
@@ -99,7 +100,7 @@ def _write(path, body, panels):
     page = (FILES / "page.html").read_text(encoding="utf-8")
     filled = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], page)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(filled, encoding="utf-8", newline="\n")
+    files.write(path, filled)
     return path
 
 

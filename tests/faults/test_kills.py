@@ -26,7 +26,7 @@ from evaluation import (
 )
 from test_run import Project
 
-from sgvl.common import paths
+from sgvl.common import files, paths
 from sgvl.run import receipts
 
 # Each kill and what follows takes a tenth of a second, so `make test` tries some of the lines.
@@ -124,7 +124,7 @@ def test_killed_before_lines_of_a_resume_and_once_more(every, whole, tmp_path, r
 @EVERY
 def test_killed_while_a_receipt_is_written(every, tmp_path, monkeypatch, record_property):
     """A receipt is the old one or the new one, whole."""
-    watched = receipts.__file__
+    watched = files.__file__
     points = one_of_each(lines_of(write_receipt, tmp_path, watched), random.Random(2))[::every]
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     old = receipts.read_receipt(UNIT) | {"status": "running"}

@@ -8,7 +8,6 @@ an interrupted run continues where it stopped.
 import hashlib
 import ipaddress
 import json
-import os
 import re
 import socket
 import time
@@ -23,6 +22,7 @@ import httpx2
 from tenacity import RetryCallState, retry, retry_if_result, stop_after_attempt, wait_exponential
 
 from sgvl import __version__
+from sgvl.common.files import write
 from sgvl.data.real_rows import OK, picture_status
 
 AGENT = f"sgvl/{__version__} (research on image guardrails)"
@@ -119,9 +119,9 @@ def _from_host(client, urls: list[str], folder: Path, pause: float) -> dict[str,
             status, content, *_ = _get(client, url)
             results[url] = Fetched(status, picture if status == OK else None)
             if status == OK:
-                _write(picture, content)
+                write(picture, content)
             elif status in ("http_404", "http_410") or content:
-                _write(failure, json.dumps({"url": url, "status": status}).encode())
+                write(failure, json.dumps({"url": url, "status": status}))
             time.sleep(pause)
     return results
 
@@ -184,10 +184,3 @@ def _read(response) -> _Response:
         if time.monotonic() > end:
             return _Response("timeout")
     return _Response(picture_status({"bytes": bytes(content)}), bytes(content))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file atomically: one that was cut short keeps the ending .part."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

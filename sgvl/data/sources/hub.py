@@ -10,10 +10,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import httpx2
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, concatenate_datasets, config
 from huggingface_hub import HfApi, constants, errors
 
 from sgvl.common.errors import InputError, Unavailable
+from sgvl.common.files import disk_fault
 from sgvl.common.paths import user_path
 from sgvl.data.images import ImageError, file_inside
 from sgvl.data.real_rows import need_columns
@@ -137,6 +138,8 @@ def read_parquet(file: Path, where: str, columns: Sequence[str]) -> Dataset:
     try:
         rows = Dataset.from_parquet(str(file))
     except Exception as error:  # pyarrow's and datasets' own, by the dozen
+        if fault := disk_fault(error, config.HF_DATASETS_CACHE):
+            raise fault from error
         raise InputError(f"{where} cannot be read: {error}") from error
     need_columns(rows.column_names, columns, where)
     return rows
@@ -170,6 +173,8 @@ def explained(repo: str, revision: str):
             f"{step}, finished files are kept, or see {page}"
         ) from None
     except (httpx2.HTTPError, OSError) as error:
+        if fault := disk_fault(error, constants.HF_HUB_CACHE):
+            raise fault from error
         cause = type(error.__cause__ or error).__name__
         raise InputError(
             f"{repo}: the hub cannot be reached ({cause}); connect, and unset HF_HUB_OFFLINE, "

@@ -5,7 +5,8 @@ import shutil
 import sys
 
 import sgvl.report.audit
-from sgvl.common.errors import ExitCode, InputError
+from sgvl.common import commands
+from sgvl.common.errors import ExitCode
 from sgvl.report import reference
 from sgvl.report.audit.findings import show
 
@@ -18,11 +19,12 @@ def main(arguments: list[str] | None = None) -> ExitCode:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", nargs="?", default=reference.HERE, help="default: this paper's")
-    try:
-        findings = sgvl.report.audit.audit(reference.paper(parser.parse_args(arguments).folder))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.BAD_INPUT
+    folder = parser.parse_args(arguments).folder
+    return commands.run(lambda: _main(folder))
+
+
+def _main(folder) -> ExitCode:
+    findings = sgvl.report.audit.audit(reference.paper(folder))
     print(show(findings, min(shutil.get_terminal_size((100, 0)).columns, 120)))
     return ExitCode.DONE
 

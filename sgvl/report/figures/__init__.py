@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from sgvl.common.files import replaced, write_csv
 from sgvl.report.figures.charts import (
     by_seed,
     curve_labels,
@@ -62,8 +63,11 @@ def save(fig: plt.Figure, name: str, frame: pd.DataFrame, folder: Path | str) ->
     ``InputError`` if ``name`` is no plain file name.
     """
     pdf, png, csv = paths = output_paths(folder, name, "pdf", "png", "csv")
-    fig.savefig(pdf, metadata=dict.fromkeys(("CreationDate", "Creator", "Producer")))
-    fig.savefig(png, dpi=DPI, metadata={"Software": None})
-    with_index_columns(frame).to_csv(csv, index=False, lineterminator="\n")
+    with replaced(pdf) as part:
+        undated = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+        fig.savefig(part, format="pdf", metadata=undated)
+    with replaced(png) as part:
+        fig.savefig(part, format="png", dpi=DPI, metadata={"Software": None})
+    write_csv(with_index_columns(frame), csv)
     plt.close(fig)
     return paths

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import yaml
 
+from sgvl.common.files import write as write_file
 from sgvl.common.paths import ROOT, runs
 from sgvl.run.rehearsal.hub import Hub, local_hub
 from sgvl.run.rehearsal.models import stand_in
@@ -39,7 +40,7 @@ def write(profile: str, units: dict[str, Unit]) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for unit, text in texts.items():
-        (folder / f"{unit}.yaml").write_text(text, encoding="utf-8")
+        write_file(folder / f"{unit}.yaml", text)
     return name
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from zlib import crc32
 
 from sgvl.common.errors import InputError
+from sgvl.common.files import writing
 from sgvl.common.paths import NANO_MODEL
 
 CONTEXT = 128_000  # positions of Qwen2.5-VL
@@ -53,16 +54,17 @@ def stand_in(model: str, folder: Path) -> Path:
     if not place.is_dir():
         fresh = place.with_name(f"{place.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
-        seed = crc32(model.encode())
-        if kinds == ["qwen2_5_vl"]:
-            _like_nano(fresh, seed)
-        else:
-            # In a process of its own, which frees the memory that torch takes.
-            quiet = "from transformers.utils import logging; logging.disable_progress_bar(); "
-            save = f"tiny.save({kinds[0]!r}, {str(fresh)!r}, {seed})"
-            code = f"{quiet}from sgvl.models import tiny; {save}"
-            subprocess.run([sys.executable, "-c", code], check=True)
-        fresh.rename(place)
+        with writing(place):
+            seed = crc32(model.encode())
+            if kinds == ["qwen2_5_vl"]:
+                _like_nano(fresh, seed)
+            else:
+                # In a process of its own, which frees the memory that torch takes.
+                quiet = "from transformers.utils import logging; logging.disable_progress_bar(); "
+                save = f"tiny.save({kinds[0]!r}, {str(fresh)!r}, {seed})"
+                code = f"{quiet}from sgvl.models import tiny; {save}"
+                subprocess.run([sys.executable, "-c", code], check=True)
+            fresh.rename(place)
     return place
 
 

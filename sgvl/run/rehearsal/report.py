@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from sgvl.common import files
 from sgvl.common.errors import ExitCode
 from sgvl.common.paths import figures_of, runs
 from sgvl.run import receipts
@@ -49,7 +50,7 @@ def write(profile: str, name: str, code: ExitCode, seconds: float) -> Path:
         "\n".join(f"- `{key}`: {_listed(names, units)}" for key, names in changed.items()),
     ]
     file = runs(name) / "REHEARSAL.md"
-    file.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    files.write(file, "\n\n".join(text) + "\n")
     return file
 
 
