@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 from local_hub import serving
 
+from sgvl.common import files
 from sgvl.data.sources import fetch
 from sgvl.data.sources.fetch import Fetched, fetch_all
 
@@ -209,7 +210,7 @@ def test_an_interrupted_write_is_not_taken_for_the_picture(web, tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fetch.os, "replace", killed)
+        patch.setattr(files, "_sync", killed)
         fetched(web, "picture", folder=tmp_path)
     (one,) = fetched(web, "picture", folder=tmp_path)
     assert one.path.read_bytes() == png() and web.counts["/picture"] == 2

@@ -5,6 +5,7 @@ Starting a kernel takes seconds, so each test tells a whole story over one proje
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ class Project:
         change(notebook)
         nbformat.write(notebook, path)
 
-    def start(self, *arguments):
+    def start(self, *arguments, stdout=subprocess.PIPE):
         environment = os.environ | {
             "SGVL_ROOT": str(self.root),
             "PYTHONPATH": str(PACKAGE_PARENT),
@@ -74,7 +75,7 @@ class Project:
             [sys.executable, "-m", "sgvl.run", *arguments],
             cwd=self.root.parent,
             env=environment,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -565,6 +566,56 @@ def test_a_folder_of_the_readers_own_is_part_of_the_work(project):
         assert project.status(4)["01_data"].split() == ["stale", "files", "(photos/)"]
         assert project.run("nano")[0] == 0
         assert project.status(0)["01_data"].startswith("ok")
+
+
+def test_data_of_another_profile_is_part_of_the_work(project):
+    """Its manifest holds the digests of its sets."""
+    project.notebook("05_ask", "ran('05_ask', '')", parameters='data_profile: str = "nano"')
+    project.parameters("05_ask", "data_profile: other\n")
+    manifest = project.root / "runs/other/data/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"sets": {"a": "1"}}')
+    assert project.run("nano")[0] == 0
+    assert project.status(0)["05_ask"].startswith("ok")
+    manifest.write_text('{"sets": {"a": "2"}}')
+    assert project.status(4)["05_ask"] == "stale        files (runs/other/data/manifest.json)"
+
+
+@pytest.mark.parametrize("output", ["closed pipe", "/dev/full"])
+def test_output_that_nobody_takes_ends_a_command_without_a_traceback(output, project):
+    project.notebook("01_data")
+    project.parameters("01_data")
+    if output == "closed pipe":  # as after `| head -0`
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(output, os.O_WRONLY)
+    process = project.start("nano", "--status", stdout=writer)
+    os.close(writer)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 4, "missing, or not said"
+    full = "standard output: No space left on device; what is finished is kept, so mend this"
+    assert said.startswith("" if output == "closed pipe" else full) and said.count("\n") < 2
+
+
+def test_a_package_that_is_not_installed_from_a_checkout_finds_the_notebooks_own(project):
+    """Jupyter works in the notebook's folder; papermill where it was called, which may be far."""
+    site = project.root.parent / "site"
+    for part in ("__init__.py", "common", "run"):
+        source = PACKAGE_PARENT / "sgvl" / part
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        (site / "sgvl").mkdir(parents=True, exist_ok=True)
+        copy(source, site / "sgvl" / part)
+    project.notebook("01_data")
+    environment = {k: v for k, v in os.environ.items() if k != "SGVL_ROOT"}
+    environment["PYTHONPATH"] = str(site)
+    code = "x = 1\nfrom sgvl.run import check\ncheck('01_data', globals())"
+    for folder, right in ((project.root / "notebooks", True), (site, False)):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert (done.returncode == 0) == right, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.endswith("set SGVL_ROOT to yours, the folder of notebooks/") and str(site) in said
 
 
 def test_a_file_of_the_package_that_a_notebook_reads_is_part_of_the_work(project):

@@ -1,7 +1,8 @@
 """The folders of the project, each defined once.
 
-``ROOT`` is the checkout that holds ``notebooks/``. The environment variable ``SGVL_ROOT`` overrides
-it; where the package is installed without the checkout, it is the current directory.
+``ROOT`` is the checkout, which holds ``notebooks/`` and ``params/``: the one that the environment
+variable ``SGVL_ROOT`` names, or that the package lies in, or, where it is installed elsewhere, that
+the current directory is in. Jupyter runs a notebook in the notebook's own folder.
 """
 
 import os
@@ -18,8 +19,12 @@ NANO_MODEL = PACKAGE / "nano" / "model"
 def _root() -> Path:
     if "SGVL_ROOT" in os.environ:
         return Path(os.environ["SGVL_ROOT"]).resolve()
-    checkout = PACKAGE.parent
-    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+    here = Path.cwd()
+    return next(filter(_is_checkout, (PACKAGE.parent, here, *here.parents)), here)
+
+
+def _is_checkout(folder: Path) -> bool:
+    return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
 
 
 ROOT = _root()
@@ -28,6 +33,14 @@ PARAMS = ROOT / "params"
 FIGURES = ROOT / "figures"
 # Pictures from the web; each is downloaded once.
 DOWNLOADS = Path(os.environ.get("SGVL_DOWNLOADS", ROOT / "runs" / "downloads"))
+
+
+def need_checkout() -> None:
+    """Raise InputError if ``ROOT`` is no checkout: nothing that a notebook needs would be there."""
+    if not NOTEBOOKS.is_dir():
+        raise InputError(
+            f"{ROOT} is not in a checkout of sgvl; set SGVL_ROOT to yours, the folder of notebooks/"
+        )
 
 
 def user_path(path: str | Path) -> Path:

@@ -23,7 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from sgvl.common.errors import InputError, nearest, raise_any
-from sgvl.common.paths import NOTEBOOKS
+from sgvl.common.paths import NOTEBOOKS, need_checkout
 from sgvl.common.strict_yaml import Loader
 from sgvl.common.types import mismatch
 
@@ -110,6 +110,7 @@ def check(name: str, namespace: dict) -> None:
     This covers plain ``papermill -f``, whose unknown parameters arrive as ordinary variables, and
     a reader's own edits. Raises InputError with every problem.
     """
+    need_checkout()
     model = declared(NOTEBOOKS / f"{name}.ipynb")
     unset = [field for field in model.model_fields if field not in namespace]
     if unset:

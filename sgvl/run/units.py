@@ -24,8 +24,21 @@ from pathlib import Path, PurePosixPath
 
 from sgvl.common.errors import InputError, nearest, need_known, raise_any
 from sgvl.common.files import sha256
-from sgvl.common.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, own_policies, runs
+from sgvl.common.paths import (
+    NOTEBOOKS,
+    PACKAGE,
+    PARAMS,
+    ROOT,
+    need_checkout,
+    own_policies,
+    runs,
+)
 from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
+
+
+# Parameters that name another profile, and the files of its run whose change matters: a manifest
+# holds the digests of data sets.
+ELSEWHERE = {"data_profile": "*/manifest.json", "benchmark_profile": "benchmark/**/*.csv"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ def load_units(profile: str) -> dict[str, Unit]:
 
     Raises InputError with every problem of every unit.
     """
+    need_checkout()
     files = sorted(file for file in parameters_of(profile).glob("*") if _is_yaml(file))
     if not files:
         known = {file.parent.name for file in PARAMS.glob("*/*") if _is_yaml(file)}
@@ -196,12 +210,16 @@ def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list
 def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
     """Return digests of a unit's input files, by path.
 
-    These are files of the package that its notebook declares (``globs``), and files, folders of
-    pictures and folders of models that its parameters name. Models in the folder of the run itself
-    are left out: the units that train them are needs.
+    These are files of the package that its notebook declares (``globs``), files, folders of
+    pictures and folders of models that its parameters name, and what it reads of another profile's
+    run. Models in the folder of the run itself are left out: the units that train
+    them are needs.
     """
     files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
     files += own_policies() if "policies/*.md" in globs else []
+    for name, pattern in ELSEWHERE.items():
+        if (other := runs(str(parameters.get(name, run.name)))) != run:
+            files += sorted(other.glob(pattern))
     folders = []
     for part in parts(parameters):
         match part:
