@@ -276,6 +276,14 @@ def test_a_slip_over_a_finished_training_is_named_and_leaves_it(slip, message, t
     assert not tmp_path.with_name(tmp_path.name + ".replacement").exists()
 
 
+def test_fields_that_only_log_are_trls_and_none_shapes_a_training():
+    fields = set()
+    for stage in ("sft", "grpo"):
+        fields |= set(trainer._config_class(stage).__dataclass_fields__)
+        assert not trainer.ONLY_LOGS & set(trainer.MAIN_FIELDS[stage])
+    assert fields >= trainer.ONLY_LOGS
+
+
 @pytest.mark.parametrize("killed_after", ["model saved", "first rename", "second rename"])
 def test_a_training_killed_while_it_takes_a_finished_ones_place_is_the_one_reported(
     killed_after, tmp_path
@@ -413,6 +421,12 @@ def test_a_finished_run_is_read_back_and_another_recipe_starts_anew(tmp_path, ca
     first = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     sft.train(rows, "nano", tmp_path, SFT)
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == first
+    # What only logs or keeps is no part of it: the model and its identity stay as they were.
+    identity = (tmp_path / "identity.json").read_bytes()
+    bare = {name: v for name, v in SFT.items() if name not in ("logging_steps", "save_steps")}
+    sft.train(rows, "nano", tmp_path, bare | {"report_to": "none", "save_total_limit": 1})
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == first
+    assert (tmp_path / "identity.json").read_bytes() == identity
     sft.train(rows, "nano", tmp_path, SFT | {"learning_rate": 1e-4})
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns > first
 

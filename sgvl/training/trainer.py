@@ -29,6 +29,16 @@ from sgvl.text import prompts
 
 BESIDE = ".replacement"  # after a folder's name: a training that will replace a finished one
 
+# Fields of settings that change no weight: what is logged, shown and kept.
+ONLY_LOGS = {
+    "disable_tqdm", "log_completions", "log_completions_hub_repo", "log_level",
+    "log_level_replica", "log_multimodal", "log_on_each_node", "log_unique_prompts",
+    "logging_first_step", "logging_nan_inf_filter", "logging_steps", "logging_strategy",
+    "num_completions_to_print", "report_to", "run_name", "save_on_each_node", "save_steps",
+    "save_strategy", "save_total_limit", "skip_memory_metrics", "trackio_bucket_id",
+    "trackio_space_id", "trackio_static_space_id",
+}  # fmt: skip
+
 # Linear layers of the language model only: the vision tower has layers of the same names.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -267,7 +277,8 @@ def report_steps(trl_trainer) -> None:
 def claim_folder(folder: Path, **facts) -> Path:
     """Return the folder in which a training of these facts works, is finished or continues.
 
-    Another training is removed from it, unless it is finished. ``facts`` are in its identity.json.
+    Another training is removed from it, unless it is finished. ``facts`` are in its identity.json;
+    settings that only log are stored there and not compared.
     """
     from accelerate import PartialState
 
@@ -297,7 +308,16 @@ def workplace(folder: Path) -> Path:
 
 def _is_of(folder: Path, identity: str) -> bool:
     file = folder / "identity.json"
-    return file.is_file() and file.read_text(encoding="utf-8") == identity
+    return file.is_file() and _deciding(file.read_text(encoding="utf-8")) == _deciding(identity)
+
+
+def _deciding(identity: str) -> dict | None:
+    """Return the facts of an identity.json that decide the weights; None if it is damaged."""
+    with suppress(ValueError, TypeError, AttributeError):
+        facts = json.loads(identity)
+        settings = facts.get("settings", {}).items()
+        return facts | {"settings": {name: v for name, v in settings if name not in ONLY_LOGS}}
+    return None
 
 
 def _replace(folder: Path, new: Path) -> None:
