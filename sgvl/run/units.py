@@ -35,7 +35,6 @@ from sgvl.common.paths import (
 )
 from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
 
-
 # Parameters that name another profile, and the files of its run whose change matters: a manifest
 # holds the digests of data sets.
 ELSEWHERE = {"data_profile": "*/manifest.json", "benchmark_profile": "benchmark/**/*.csv"}
