@@ -110,7 +110,7 @@ def load(
     model_class = _model_class(model, config)
     try:
         with _libraries(model):
-            processor = _load_processor(name, revision, config)
+            processor = load_processor(name, revision, config)
             network, report = model_class.from_pretrained(
                 name, config=config, revision=revision, dtype=dtype, use_safetensors=True,
                 trust_remote_code=False, ignore_mismatched_sizes=True,
@@ -130,7 +130,6 @@ def load(
         network = network.model  # the chat model within, whose logits of Yes and No it compares
     if getattr(network.config, "tie_word_embeddings", False) and not _tied(network):
         raise _not_whole(model, "its head is not tied to its embeddings")
-    processor.tokenizer.padding_side = "left"  # generation and TRL both need it
     network.to(device)
     # Weights can be mapped from the file, and would change with it: keep a copy.
     for tensor in (*network.parameters(), *network.buffers()):
@@ -181,7 +180,8 @@ def _libraries(model: str | Path):
         ) from None
 
 
-def _load_processor(name: str, revision: str | None, config):
+def load_processor(name: str, revision: str | None, config):
+    """Load the processor of a model of this configuration, from a folder or a commit of the hub."""
     from transformers import AutoImageProcessor, AutoProcessor, Gemma3Processor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
@@ -195,6 +195,7 @@ def _load_processor(name: str, revision: str | None, config):
         processor.image_processor = AutoImageProcessor.from_pretrained(
             name, backend="pil", **options
         )
+    processor.tokenizer.padding_side = "left"  # generation and TRL both need it
     return processor
 
 

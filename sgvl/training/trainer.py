@@ -346,10 +346,16 @@ def load_start(
 
     Without LoRA the weights of the newest checkpoint are loaded here: the trainer looks for them
     under names that the files of Qwen2.5-VL do not have, and would continue from the first weights
-    without a warning. The vision tower is frozen, as in the released recipe.
+    without a warning. The processor is never a checkpoint's, which would be saved with other bytes:
+    transformers stores what stage 2 has set in it. The vision tower is frozen, as in the released
+    recipe.
     """
     checkpoint = newest_checkpoint(folder) if lora is None else None
-    network, processor = loading.load(checkpoint or model, revision, dtype)
+    pinned = None if checkpoint else revision  # a folder has none
+    network, processor = loading.load(checkpoint or model, pinned, dtype)
+    if checkpoint:
+        commit = loading.pin(model, revision)
+        processor = loading.load_processor(loading.resolve(model), commit, network.config)
     network.train()
     # GRPO loads its reference model from here: not from a checkpoint, nor from another commit.
     network.config._name_or_path = loading.snapshot(model, revision)

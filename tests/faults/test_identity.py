@@ -4,6 +4,7 @@ The list is closed: an option that is not classified here fails, and so does a f
 """
 
 import inspect
+import json
 import shutil
 from pkgutil import resolve_name
 
@@ -126,6 +127,26 @@ def test_a_model_that_came_in_part_is_named(tmp_path):
     weights.unlink()
     with pytest.raises(InputError, match="is not whole .*safetensors"):
         loading.load(tmp_path / "m")
+
+
+def test_a_training_that_goes_on_saves_the_processor_that_it_began_with(hub, tmp_path):
+    """Its weights are the checkpoint's; a commit of the hub that is pinned stays so."""
+    hub.repos["us/guard"] = {file.name: file.read_bytes() for file in NANO_MODEL.iterdir()}
+    checkpoint = shutil.copytree(NANO_MODEL, tmp_path / "run" / "checkpoint-1")
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    settings |= {"max_length": None, "pad_to_multiple_of": None}  # as stage 2 leaves them
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
+    saved = []
+    for folder in ("run", "new"):
+        network, processor = trainer.load_start(
+            "us/guard", tmp_path / folder, None, "float32", hub.commit
+        )
+        processor.save_pretrained(tmp_path / folder / "saved")
+        files = sorted((tmp_path / folder / "saved").iterdir())
+        saved.append({file.name: file.read_bytes() for file in files})
+        assert hub.commit in network.config._name_or_path
+    assert saved[0] == saved[1]
 
 
 def test_a_checkpoint_that_was_killed_while_saved_is_passed_over(tmp_path):
