@@ -249,7 +249,7 @@ def test_llama_guard_4_loads_without_its_chunk_size(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     text = json.loads((tmp_path / "config.json").read_text())["text_config"]
     settings(tmp_path, text_config=text | {"attention_chunk_size": None})
-    monkeypatch.setattr(loading, "_load_processor", lambda *_: processor)
+    monkeypatch.setattr(loading, "load_processor", lambda *_: processor)
     assert loading.load(tmp_path).model.config.text_config.attention_chunk_size == 8192
 
 
