@@ -22,6 +22,8 @@ def name_of(nodeid: str) -> str:
 
 def pytest_addoption(parser):
     parser.addoption("--write-faults", action="store_true", help=f"write {table.PAGE.name}")
+    parser.addoption("--kills", type=int, help="of each work in test_random_kills.py")
+    parser.addoption("--kill-seed", type=int, default=0, help="of the instants there")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m fault` chooses
