@@ -13,7 +13,7 @@ from sgvl.experiments import ability
 from sgvl.policies.policy import load
 from sgvl.scores import accuracy
 from sgvl.text import prompts
-from sgvl.training import grpo, sft, trainer
+from sgvl.training import grpo, reward, sft, trainer
 from sgvl.world import sets
 
 SETTINGS = {"max_steps": 1, "learning_rate": 1e-4, "logging_steps": 10}
@@ -98,9 +98,33 @@ def test_what_cannot_be_taught_is_an_error(published):
     bare = store.read("guard", published / "data").remove_columns(["policy", "label"])
     with pytest.raises(InputError, match="pictures without labels teach no verdicts"):
         training_cases(bare, [load("L1")])
-    for form, prompt, name in (("short", "", "brief"), ("full", "resaon", "reason")):
+    for wrong, name in (
+        (("short", ""), "full, brief, text"),
+        (("full", "resaon"), "reason"),
+        (("full", "", "relased"), "released"),
+    ):
         with pytest.raises(InputError, match=f"{name}"):
-            trainer.check_request(form, prompt)
+            trainer.check_request(*wrong)
+
+
+def test_the_released_recipe_has_its_system_prompt_and_yes_no_answers(published):
+    """The prompt holds the policy as published; a reply in its form earns the full reward."""
+    way = {"policy_form": "text", "prompt": "yes_no", "system": "released"}
+    rows = grpo.rows_of("full", published, "guard", "edits", **way)
+    system, user = rows[0]["prompt"]
+    assert system == {"role": "system", "content": prompts.SYSTEM["released"]}
+    assert user["content"].startswith("Content policy: Check the image against our policy.\n")
+    assert "{policy}" not in user["content"] and "Policy\n\n" not in user["content"]
+    reply = f"<think>{'A knife is a weapon. ' * 3}</think><answer>no</answer>"
+    assert reward.rewards_of("released", [reply], rows[0]["label"], "released_answer") == [3.0]
+    blocks = grpo.rows_of("full", published, "guard", "edits", **way | {"prompt": "llavaguard"})
+    (first,), (*_, image) = (turn["content"] for turn in blocks[0]["prompt"])
+    assert (first["type"], image["type"]) == ("text", "image")
+    one = GRPO | {"max_steps": 1}
+    log = grpo.train(rows, "nano", published / "yes_no", one, "released", "released_answer")
+    assert len(log) == 0
+    stored = grpo.rollouts(published / "yes_no")
+    assert len(stored) == 4 and set(stored["verdict"]) <= {"safe", "unsafe", "unparseable"}
 
 
 @pytest.mark.parametrize("prompt", prompts.JUDGE)

@@ -147,9 +147,10 @@ def captioned():
     rows = sets.sft_images(seed=0, images=8, harmful_share=0.0)
     texts = [describe(tags) for tags in rows["tags"]]
     rows = rows.add_column("caption", ["I see an object."] * 4 + texts[4:])
+    after = {"minimal_edit": texts, "rewrite": [f"{text} Rewritten." for text in texts]}
     both = [
-        rows.add_column("recaption", texts).add_column("prompt", [prompt] * 8)
-        for prompt in ("minimal_edit", "rewrite")
+        rows.add_column("recaption", own).add_column("prompt", [prompt] * 8)
+        for prompt, own in after.items()
     ]
     return concatenate_datasets(both)
 
@@ -172,6 +173,10 @@ def test_replay_holds_own_replies_and_no_prompt_is_harmful(tmp_path):
     store.save({"captions": captions, "replay": kept}, tmp_path / "recaption", 0)
     rows = sft.rows_of("recap", tmp_path, replay=True)
     assert rows.select(range(8)).to_list() == sft.rows_of("recap", tmp_path).to_list()
+    with pytest.raises(InputError, match="no caption of the prompt 'rewrit'; did you mean rew"):
+        sft.rows_of("recap", tmp_path, recaption="rewrit")
+    rewritten = sft.parts_of("recap", tmp_path, recaption="rewrite")["captions after a rewrite"]
+    assert all(row["completion"][0]["content"].endswith(" Rewritten.") for row in rewritten)
     assert [row["completion"][0]["content"] for row in rows][8:] == list(kept["reply"])
     assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["request"])
 

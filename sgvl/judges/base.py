@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from pydantic import PositiveInt
 
@@ -13,14 +13,8 @@ from sgvl.common.errors import InputError, nearest
 from sgvl.common.paths import plain_name
 from sgvl.data import Sample
 from sgvl.models.reply import Reply
+from sgvl.policies.policy import FORMS, Form, Policy
 from sgvl.text import prompts, verdict
-
-if TYPE_CHECKING:
-    from sgvl.policies.policy import Policy
-
-# Of a policy: its document, its clauses in one line, or its text alone, as it was published.
-Form = Literal["full", "brief", "text"]
-FORMS = get_args(Form)
 
 
 class Judgement(NamedTuple):

@@ -32,7 +32,7 @@ import warnings
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -43,6 +43,9 @@ from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 
 Status = Literal["prohibited", "permitted"]
+# Of a policy: its document, its clauses in one line, or its text alone, as it was published.
+Form = Literal["full", "brief", "text"]
+FORMS = get_args(Form)
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
 AVERAGES = ("macro", "pooled")  # rows of averages in a table of scores
 CHANGED = "Some rules have changed; where the text above differs, these count:"
@@ -155,7 +158,7 @@ class Policy(BaseModel):
     def _rule_of(self) -> dict[str, Rule]:
         return {tag: rule for rule in self.rules for tag in rule.tags}
 
-    def render(self, form: Literal["full", "brief", "text"] = "full") -> str:
+    def render(self, form: Form = "full") -> str:
         """Return the policy as prompt text: the whole document, one line of clauses, or its text.
 
         Without text, the document is the title and the clauses. Clauses also follow the text of a

@@ -216,6 +216,19 @@ def content(text: str) -> str | list[dict]:
     return [block for block in blocks if block["text"] != ""]
 
 
+def turns(text: str, system: str = "") -> list[dict]:
+    """Return the turns of a training prompt: the user's, after the system prompt if it has one.
+
+    ``system`` is a name in ``SYSTEM``.
+    """
+    need_known("unknown system prompt", system, SYSTEM)
+    user, own = content(text), SYSTEM[system]
+    if own and not isinstance(user, str):  # one column holds texts or blocks, not both
+        own = [{"type": "text", "text": own}]
+    opening = [{"role": "system", "content": own}] if own else []
+    return [*opening, {"role": "user", "content": user}]
+
+
 def plain(content: str | list[dict]) -> str:
     """Return the text of a training turn; the opposite of ``content``."""
     if isinstance(content, str):

@@ -41,7 +41,7 @@ def source(
 
 def rows_of(
     variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train",
-    policy_form: str = "brief", prompt: str = "reason",
+    policy_form: str = "brief", prompt: str = "reason", system: str = "",
 ) -> Dataset:  # fmt: skip
     """Make the prompts of a variant from the data sets in the folder of a run with 01_data.
 
@@ -52,42 +52,47 @@ def rows_of(
     ----------
     train, pairs_train : names of the sets in these roles
     policy_form, prompt : as in ``trainer.request``
+    system : a name in ``prompts.SYSTEM``; empty keeps that of the model's chat template
     """
+    way = policy_form, prompt, system
     rows = source(variant, folder, train, pairs_train)
     if variant in ("full", "rl"):
-        return conditioned(rows, policy_form, prompt)
+        return conditioned(rows, *way)
     levels = load_all(LEVELS if variant == "rl_safeedit" else [variant])
-    return under(rows, levels, policy_form, prompt)
+    return under(rows, levels, *way)
 
 
-def conditioned(rows: Dataset, policy_form: str = "brief", prompt: str = "reason") -> Dataset:
+def conditioned(
+    rows: Dataset, policy_form: str = "brief", prompt: str = "reason", system: str = ""
+) -> Dataset:
     """Make one prompt of each row of a data set whose rows bring their own policy and label.
 
     Two of one picture and opposite labels come one after the other, as in ``training_cases``.
     """
     ids = list(rows["id"])
     cases = [(case, ids[case.place]) for case in training_cases(rows)]
-    return _prompts(rows, cases, policy_form, prompt)
+    return _prompts(rows, cases, policy_form, prompt, system)
 
 
 def under(
-    rows: Dataset, policies: list[Policy], policy_form: str = "brief", prompt: str = "reason"
-) -> Dataset:
+    rows: Dataset, policies: list[Policy], policy_form: str = "brief", prompt: str = "reason",
+    system: str = "",
+) -> Dataset:  # fmt: skip
     """Make a prompt of every picture under each policy that it is labelled under."""
     ids = list(rows["id"])
     cases = [
         (case, f"{ids[case.place]}-{case.policy.name}") for case in training_cases(rows, policies)
     ]
-    return _prompts(rows, cases, policy_form, prompt)
+    return _prompts(rows, cases, policy_form, prompt, system)
 
 
 def _prompts(
-    rows: Dataset, cases: list[tuple[Case, str]], policy_form: str, prompt: str
+    rows: Dataset, cases: list[tuple[Case, str]], policy_form: str, prompt: str, system: str
 ) -> Dataset:
     """Make prompts of cases and their ids, with the columns that the reward reads."""
     texts = (
         {
-            "prompt": [{"role": "user", "content": prompts.content(text)}],
+            "prompt": prompts.turns(text, system),
             "label": case.label,
             "policy": case.policy.name,
             "id": id_,

@@ -26,28 +26,31 @@ ABOUT = ("id", "tags", "category", "rationale")  # columns that a rating is made
 
 
 def source(
-    variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train"
-) -> Dataset:
+    variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train",
+    recaption: str = "minimal_edit",
+) -> Dataset:  # fmt: skip
     """Read the data set that a variant is made from, in the folder of a run with its data.
 
     Parameters
     ----------
     train, pairs_train : names of the sets in these roles
+    recaption : the prompt of 02_recaption whose captions are taken
 
     Raises
     ------
     InputError
-        For an unknown variant, and if the run does not have the data set.
+        For an unknown variant, and if the run does not have the data set or such captions.
     """
     need_known("variant", variant, VARIANTS)
     if variant in ("recap", "no_recap"):
-        return edited(store.read("captions", folder / "recaption"))
+        return edited(store.read("captions", folder / "recaption"), recaption)
     return store.read(train if variant == "taxonomy" else pairs_train, folder / "data")
 
 
 def parts_of(
     variant: str, folder: Path, replay: bool = False, train: str = "llavaguard",
     pairs_train: str = "safeedit_train", policy_form: str = "brief", prompt: str = "",
+    recaption: str = "minimal_edit",
 ) -> dict[str, Dataset]:  # fmt: skip
     """Make the training rows of a variant, by what their completions are.
 
@@ -60,15 +63,16 @@ def parts_of(
     train, pairs_train : names of the sets in these roles
     policy_form, prompt : as in ``trainer.request``; an empty prompt is ``taxonomy`` in the variant
         of that name and ``reason`` in those of one level
+    recaption : the prompt of 02_recaption whose captions are taught
 
     Returns
     -------
     dict
         Data sets by name, in the order of training rows before they are shuffled.
     """
-    rows = source(variant, folder, train, pairs_train)
+    rows = source(variant, folder, train, pairs_train, recaption)
     if variant == "recap":
-        parts = {"captions after a minimal edit": captions(rows, "recaption")}
+        parts = {f"captions after a {recaption.replace('_', ' ')}": captions(rows, "recaption")}
     elif variant == "no_recap":
         parts = {"captions as first written": captions(rows, "caption")}
     elif variant == "taxonomy":
@@ -133,9 +137,13 @@ def replies(rows: Dataset) -> Dataset:
     )
 
 
-def edited(captions: Dataset) -> Dataset:
-    """Keep the rows of the paper's recaption prompt, the minimal edit, of several prompts' rows."""
-    return captions.filter(lambda prompt: prompt == "minimal_edit", input_columns="prompt")
+def edited(captions: Dataset, recaption: str = "minimal_edit") -> Dataset:
+    """Keep the rows of one recaption prompt, by default the paper's, of several prompts' rows.
+
+    Raises InputError for a prompt without rows, with those that have some.
+    """
+    need_known("recaption: no caption of the prompt", recaption, set(captions["prompt"]))
+    return captions.filter(lambda prompt: prompt == recaption, input_columns="prompt")
 
 
 def classify(

@@ -24,7 +24,7 @@ from sgvl.common.progress import printer
 from sgvl.common.types import type_problems
 from sgvl.data import store
 from sgvl.models import loading
-from sgvl.policies.policy import Policy
+from sgvl.policies.policy import FORMS, Policy
 from sgvl.text import prompts
 
 BESIDE = ".replacement"  # after a folder's name: a training that will replace a finished one
@@ -157,7 +157,7 @@ def request(policy: Policy, form: str = "brief", prompt: str = "reason") -> str:
 
     Parameters
     ----------
-    form : of the policy: brief, or full, which a published policy needs
+    form : of the policy: brief, or full or text, which a published policy needs
     prompt : a name in ``prompts.JUDGE``
 
     Raises
@@ -168,12 +168,13 @@ def request(policy: Policy, form: str = "brief", prompt: str = "reason") -> str:
     return prompts.judge_prompt(policy.render(form), prompt, policy.steps)
 
 
-def check_request(policy_form: str, prompt: str) -> None:
-    """Check the form of policies and the prompt of training rows; an empty prompt is the usual one.
+def check_request(policy_form: str, prompt: str, system: str = "") -> None:
+    """Check the form of policies and the prompts of training rows; empty ones are the usual ones.
 
     Raises InputError for an unknown one.
     """
-    need_known("policy_form", policy_form, ("brief", "full"))
+    need_known("system", system, prompts.SYSTEM)
+    need_known("policy_form", policy_form, FORMS)
     need_known("prompt", prompt, ["", *prompts.JUDGE])
 
 

@@ -29,7 +29,7 @@ def prompts(rows) -> dict[str, Prompt]:
     """Index rows of ``grpo.prompt_row`` by their id, which is ``sample`` in the rollouts."""
     description = "The picture of this prompt."
     return {
-        row["id"]: Prompt(picture(row["image"], description, SMALL), row["prompt"][0]["content"])
+        row["id"]: Prompt(picture(row["image"], description, SMALL), row["prompt"][-1]["content"])
         for row in rows
     }
 
