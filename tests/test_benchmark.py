@@ -277,13 +277,13 @@ def test_a_judge_that_cannot_be_had_is_left_out_and_named(real, tmp_path, monkey
     assert list(asked.judges["judge"]) == ["always_safe"]
     reasons = asked.not_asked.set_index("name")["reason"]
     assert "'nobody/nothing' was not found" in reasons["QwenGuard-7B"]
-    never = "04_grpo.rl_safeedit is unavailable: safeedit_train: never released"
+    never = "04_grpo.rl_safeedit: safeedit_train: never released"
     assert reasons["rl_safeedit"] == never
     assert set(ablations.choose(asked, ["rl_safeedit", "always_safe"])["own"]["judge"]) == {
         "always_safe"
     }
     nobody = benchmark.Panel(asked.judges[:0], benchmark.joined([]), asked.not_asked)
-    with pytest.raises(Unavailable, match="04_grpo.rl_safeedit is unavailable"):
+    with pytest.raises(Unavailable, match="04_grpo.rl_safeedit: safeedit_train"):
         benchmark.write(nobody, tmp_path / "nobody")
     assert benchmark.read(tmp_path / "nobody").not_asked["judge"].tolist() == [
         "guard",

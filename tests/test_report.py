@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sgvl.common import paths
-from sgvl.report import page, reference, tables
+from sgvl.report import page, printed, reference, tables
 from sgvl.report.page import Run
 from sgvl.report.tables import write_table
 
@@ -55,30 +54,6 @@ def folder(tmp_path, table5):
     return folder
 
 
-def test_ours_the_papers_and_the_difference(table5):
-    table = page.beside("table5", table5, NAMES)
-    sft, base = table.loc["Ours (SFT)"], table.loc["The base"]
-    assert sft["UnsafeBench n=40"] == "66.0 [60.0, 70.0]; paper 66.96, -1.0 (inside)"
-    assert sft["General n=40"] == "60.0 [58.0, 62.0]; paper 53.37, +6.6"
-    assert base["UnsafeBench n=40"] == "41.0 [40.0, 41.5]; paper 41.71, -0.7"
-    assert base["General n=40"] == "n/a"
-    mine = table.loc["My <b>own</b> judge"]
-    assert mine["UnsafeBench n=40"] == "50.0 [45.0, 55.0]"
-    assert mine["General n=40"] == "n/a"
-
-
-def test_the_mean_over_levels_stands_beside_the_papers_overall():
-    rows = [("L2", 20.0), ("macro", 50.0), ("pooled", 60.0)]
-    ours = pd.DataFrame(
-        {"judge": "base", "policy": p, "n": 84, "value": v, "low": v - 1, "high": v + 1}
-        for p, v in rows
-    )
-    cells = page.beside("table6", ours, {"base": "base"}).loc["base"]
-    assert "paper 20.59, -0.6" in cells["L2 n=84"]
-    assert "paper 48.68, +1.3" in cells["macro n=84"]
-    assert "paper" not in cells["pooled n=84"]
-
-
 def test_another_models_values_are_never_subtracted(folder, table5):
     report, _ = page.write(folder, a_run(table5))
     text = report.read_text(encoding="utf-8")
@@ -87,14 +62,17 @@ def test_another_models_values_are_never_subtracted(folder, table5):
     assert "66.96" in text and "paper 66.96" not in text
 
 
-def test_the_same_models_are_compared(folder, table5):
-    report, _ = page.write(folder, a_run(table5, same_models=True))
+def test_tables_as_printed_say_so_and_figures_name_their_data(folder, table5):
+    cells = pd.DataFrame({"Model": ["a"], "x": ["66.0 [60.0, 70.0]; paper 66.96, -1.0 (inside)"]})
+    write_table(cells.set_index("Model"), folder, "table5", "Recaption and RL", "seed 0")
+    data = {"figure6": "<b> owner/name@1a2b"}
+    report, _ = page.write(folder, a_run(table5, as_printed=True, data=data))
     text = report.read_text(encoding="utf-8")
-    inside = '<span class="inside">paper 66.96, -1.0</span>'
-    assert (
-        f"| 66.0<br><sub>[60.0, 70.0]<br>{inside}</sub> |" in text
-        and "grey while the paper's value lies inside" in text
-    )
+    assert '<span class="inside">paper 66.96, -1.0</span>' in text
+    assert "grey while the paper's value lies inside" in text
+    assert "Other models" not in text and text.count("As printed in arXiv") == 6
+    section = text.partition("## Figure 6")[2].partition("## Figure 7")[0]
+    assert "Data: &lt;b&gt; owner/name@1a2b" in section
 
 
 def test_every_table_and_figure_has_a_place_and_the_missing_say_so(folder, table5):
@@ -149,7 +127,8 @@ def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, 
 
 def test_what_is_not_ours_is_escaped(folder, table5):
     names = NAMES | {"mine": "<script>alert(1)</script> ![x](http://a.b/c.png)"}
-    run = a_run(table5, names=names, base_model="<i>", same_models=True)
+    write_table(tables.named(table5, names), folder, "table5", "Recaption", "seed 0")
+    run = a_run(table5, names=names, base_model="<i>", as_printed=True)
     written = [path.read_text(encoding="utf-8") for path in page.write(folder, run)]
     for text in written:
         assert "<script" not in text and "<i>" not in text
@@ -243,14 +222,15 @@ def test_what_was_not_run_and_why(tmp_path, monkeypatch, table5):
 
 
 def test_every_head_that_is_renamed_is_one_of_the_papers():
-    for name, heads in page.HEADS.items():
-        head = (
-            (paths.PACKAGE / "report" / "reference" / f"{name}.csv")
-            .read_text()
-            .splitlines()[1]
-            .split(",")
-        )
-        assert set(heads.values()) <= set(head)
+    for name, heads in printed.HEADS.items():
+        assert set(heads.values()) <= set(reference.table(name))
+
+
+def test_every_id_on_the_hub_is_of_a_row_or_a_set_of_the_paper():
+    names = ("table2", "table3", "table4", "table5", "table6")
+    rows = {row for name in names for row in reference.table(name).iloc[:, 0]}
+    assert set(reference.hub("model")) <= rows
+    assert set(reference.hub("set")) == {*printed.SAFETY, *printed.GENERAL}
 
 
 def test_every_row_that_a_judge_is_printed_in_is_one_of_the_papers():

@@ -1,8 +1,7 @@
 """Write the report of a profile: one screen of results, then every table and figure, and the gaps.
 
 ``write`` puts ``REPORT.md`` and a self-contained ``REPORT.html`` beside the files of 07_figures.
-Nothing is measured here. The paper's values are subtracted from ours only where the judges are the
-paper's own models; elsewhere they stand in a block of their own, headed as another model's.
+Nothing is measured here. The paper's tables stand in blocks of their own.
 """
 
 import base64
@@ -19,17 +18,10 @@ from sgvl.common import files, paths
 from sgvl.common.paths import PARAMS, runs
 from sgvl.report import reference
 from sgvl.report.audit import audit
-from sgvl.report.tables import cell, cells, markdown, named, output_paths, page_markdown, span
+from sgvl.report.printed import TITLES
+from sgvl.report.tables import markdown, output_paths, page_markdown, span
 from sgvl.training import grpo, sft
 
-TABLES = {
-    "table1": "Table 1: guards, and how they take a policy",
-    "table2": "Table 2: nine categories of UnsafeBench",
-    "table3": "Table 3: trained on one level, judged at all",
-    "table4": "Table 4: safety sets beside general ability",
-    "table5": "Table 5: recaption and RL",
-    "table6": "Table 6: judges under each policy",
-}
 FIGURES = {
     "figure1": "Figure 1: the method, as it was run",
     "figure2": "Figure 2: matched pairs",
@@ -37,22 +29,15 @@ FIGURES = {
     "figure4": "Figure 4: the share of unsafe pictures under each policy",
     "figure5": "Figure 5: one picture, every verdict",
     "figure6": "Figure 6: safety against general ability",
-    "figure7": "Figure 7: one picture, two policies",
+    "figure7": "Figure 7: a policy and a question, in the judges' own words",
 }
 MAIN_FIGURE = "table6_heatmap"  # the one on the first screen
 BASE = ("Qwen2.5-VL-7B", "Qwen2.5-7B")  # the paper's base has two names in its tables
 OUTCOMES = {"holds": "✓ holds", "does not hold": "✗ does not hold", "cannot tell": "? cannot tell"}
-# Our columns by the paper's heads, where they differ. Its "Overall" is beside our mean over columns
-# (its words); the audit says what its values fit.
-HEADS = {
-    "table2": {"Self-harm": "Self-Harm", "Illegal activity": "Illegal", "macro": "Overall"},
-    "table4": {"UnsafeBench": "Unsafebench"},
-    "table5": {"UnsafeBench": "Unsafebench"},
-    "table6": {**{f"L{k}": f"Policy L{k}" for k in range(1, 6)}, "macro": "Overall"},
-}
 HEAD = {
-    True: "Each cell: ours, its 95 % interval, the paper's value and the difference in points. The "
-    "last two are grey while the paper's value lies inside our interval.\n",
+    True: "Rows and columns are the paper's. Each cell: ours, its 95 % interval, and where model "
+    "and data are the paper's, its value and the difference in points. The last two are grey while "
+    "the paper's value lies inside our interval. A cell without a score says why.\n",
     False: f"Ours with 95 % intervals. The paper's values are those of another model ({BASE[0]} "
     "and what was trained from it): they stand in blocks of their own and are not subtracted.\n",
 }
@@ -92,7 +77,8 @@ class Run(NamedTuple):
     scores: Mapping[str, pd.DataFrame]  # by table: judge, policy or set, n, value, low, high (%)
     claims: pd.DataFrame  # what 06_ablations stored
     sources: Mapping[str, str] = {}  # where the pictures of each set of Table 4 come from
-    same_models: bool = False  # True if these judges are the paper's own models
+    as_printed: bool = False  # True if the rows and columns of the tables are the paper's
+    data: Mapping[str, str] = {}  # where the rows behind a figure come from, printed beneath it
 
 
 def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
@@ -108,11 +94,12 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
     Paths of REPORT.md and REPORT.html, and of a picture copied from ``seeds``
     """
     parts = [f"# Profile {html.escape(run.profile)}: what was run, and what it shows\n"]
-    parts += [*_first_screen(folder, run), HEAD[run.same_models]]
-    for name, title in TABLES.items():
+    parts += [*_first_screen(folder, run), HEAD[run.as_printed]]
+    for name, title in TITLES.items():
         parts += [f"## {title}\n", *_ours(folder, name), *_paper(name, run)]
     for name, title in FIGURES.items():
         parts += [f"## {title}\n", *_figure(folder, name)]
+        parts += [f"Data: {html.escape(run.data[name])}\n"] if name in run.data else []
     parts += ["## Training curves\n"]
     parts += [_picture(file.stem) for file in sorted(folder.glob("curves_*.png"))]
     for title, name in (("The paper's claims", "claims"), ("The inverted policy", "inversion")):
@@ -129,37 +116,11 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
     return [page, document, *copied]
 
 
-def beside(name: str, scores: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Return our scores as cells, with the paper's value and the difference where both exist.
-
-    Parameters
-    ----------
-    name : of a table of the paper, such as "table6"
-    scores : rows with judge (id), policy or set, n, value, low, high (percent)
-    names : display names by id
-    """
-    published = reference.paper().cells.query("table == @name").set_index(["row", "column"])
-    heads = HEADS.get(name, {})
-    columns = "policy" if "policy" in scores else "set"
-
-    def text(row):
-        column = getattr(row, columns)
-        key = reference.printed_row(row.id, name), heads.get(column, column)
-        if key not in published.index or pd.isna(row.value):
-            return cell(row)
-        printed = published.loc[key]
-        inside = " (inside)" if row.low <= printed["value"] <= row.high else ""
-        difference = row.value - printed["value"]
-        return f"{cell(row)}; paper {printed['printed']}, {difference:+.1f}{inside}"
-
-    return cells(named(scores.assign(id=scores["judge"]), names), "judge", columns, text)
-
-
 def not_run(profile: str, scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """List what the paper has and this profile lacks: columns what and why."""
     variants = [f"03_sft.{v}" for v in sft.VARIANTS] + [f"04_grpo.{v}" for v in grpo.VARIANTS]
     gaps = [(name, why) for name in variants if (why := _why(profile, name))]
-    for name in TABLES:
+    for name in TITLES:
         if name not in scores:
             continue
         rows = {reference.printed_row(judge, name) for judge in scores[name]["judge"]}
@@ -242,12 +203,9 @@ def _ours(folder, name):
 
 
 def _paper(name, run):
-    table = reference.table(name)
-    if run.same_models and name in run.scores:
-        caption = "Ours, the paper's, the difference"
-        return [page_markdown(beside(name, run.scores[name], run.names), caption)]
-    head = "As printed" if name == "table1" else "Other models, as printed"
-    printed = table.map(lambda cell: cell or "–")
+    ours = run.as_printed or name == "table1"
+    head = "As printed" if ours else "Other models, as printed"
+    printed = reference.table(name).map(lambda cell: cell or "–")
     return [page_markdown(printed, f"{head} in arXiv 2603.01228v1")]
 
 

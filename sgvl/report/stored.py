@@ -7,7 +7,6 @@ import pandas as pd
 
 from sgvl.common.errors import InputError
 from sgvl.common.paths import FIGURES, ROOT, figures_of, runs
-from sgvl.run import why_unavailable
 
 # The notebook that writes a folder of a run; a folder of training/ is named after its unit.
 WRITERS = {
@@ -21,6 +20,7 @@ DATA_SETS = {
     "UnsafeBench": "unsafebench",
     "LlavaGuard": "llavaguard_test",
     "SafeEditBench": "safeeditbench",
+    **{name: name.lower() for name in ("MMMU", "RealWorldQA", "BLINK", "MMT")},
 }
 
 
@@ -31,7 +31,7 @@ def read(profile: str, path: str) -> pd.DataFrame:
     """
     file = runs(profile) / path
     try:
-        return pd.read_csv(file)
+        return pd.read_csv(file, dtype={"id": str, "pair": str})
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         folder, name, *below = Path(path).parts
         writer = WRITERS.get(folder, name) + (f".{name}" if folder in WRITERS and below else "")
@@ -42,24 +42,31 @@ def read(profile: str, path: str) -> pd.DataFrame:
         ) from None
 
 
-def read_scores(profile: str, panels: Sequence[str] = ()) -> pd.DataFrame:
-    """Read the scores of SafeEditBench that panels of 05 have stored, one below the other.
+def read_panels(profile: str, name: str, panels: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV of several panels of 05, one below the other; of the only one without a name.
 
-    A panel of which no judge could be asked has none. Raises InputError as ``read`` does.
+    Rows of judges that were asked about one set alone are left out of ``scores``. Raises InputError
+    as ``read`` does.
     """
-    folders = [f"benchmark/{name}" for name in panels if not _unavailable(profile, name)]
-    parts = [read(profile, f"{folder}/scores.csv") for folder in folders or ["benchmark"]]
+    parts = []
+    for folder in [f"benchmark/{panel}" for panel in panels] or ["benchmark"]:
+        about = read(profile, f"{folder}/judges.csv")
+        if len(about):  # else no judge of the panel could be asked
+            own = read(profile, f"{folder}/{name}.csv")
+            whole = about.loc[about["asked_about"] == "everything", "judge"]
+            parts.append(own[own["judge"].isin(whole)] if name == "scores" else own)
     return pd.concat(parts, ignore_index=True)
 
 
-def _unavailable(profile: str, panel: str) -> str:
-    return why_unavailable(f"runs/{profile}/05_benchmark.{panel}")
+def judges(profile: str, panels: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the judges of panels of 05, those that could not be asked too.
 
-
-def judge_names(profile: str) -> dict[str, str]:
-    """Return the display name of each judge of 05, by id."""
-    judges = read(profile, "benchmark/judges.csv")
-    return dict(zip(judges["judge"], judges["name"], strict=True))
+    Columns: judge (id), name, model (empty where none), and reason (empty for one that was asked).
+    """
+    frames = [pd.DataFrame(columns=["judge", "name", "model", "reason"])]
+    for folder in [f"benchmark/{name}" for name in panels] or ["benchmark"]:
+        frames += [read(profile, f"{folder}/{name}.csv") for name in ("judges", "not_asked")]
+    return pd.concat(frames, ignore_index=True)[list(frames[0])].fillna("")
 
 
 def seeds_folder(profile: str) -> Path | None:
@@ -69,10 +76,11 @@ def seeds_folder(profile: str) -> Path | None:
 
 
 def sources(profile: str, sets: Iterable[str]) -> dict[str, str]:
-    """Return where the pictures of each set of Table 4 come from, as the rows of 01 say."""
-    texts = {}
+    """Return where the rows of each set of Table 4 come from, as 01 says; none for other sets."""
+    texts, folder = {}, runs(profile) / "data"
     for name in sets:
-        file = runs(profile) / "data" / f"{DATA_SETS.get(name, 'general')}.parquet"
+        file = folder / f"{DATA_SETS.get(name, name)}.parquet"
+        file = file if file.is_file() or name in DATA_SETS else folder / "general.parquet"
         if file.is_file():
             texts[name] = "; ".join(pd.read_parquet(file, columns=["source"])["source"].unique())
     return texts

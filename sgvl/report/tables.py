@@ -80,6 +80,8 @@ def cell(row) -> str:
     """Return "73.4 [65.0, 81.2]" for a row with value, low, high and missing, or "n/a (no L3)"."""
     if pd.isna(row.value):
         return f"n/a (no {row.missing})" if row.missing else "n/a"
+    if pd.isna(row.low):
+        return f"{row.value:.1f}"  # too few rows for an interval
     return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
 
 

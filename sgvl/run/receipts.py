@@ -114,7 +114,7 @@ def why_unavailable(path: str) -> str:
                     file = runs(profile) / f"{part}.json"
                     receipt = json.loads(file.read_text(encoding="utf-8"))
                     if receipt["status"] == Status.UNAVAILABLE:
-                        return f"{part} is unavailable: {receipt['reason']}"
+                        return f"{part}: {receipt['reason']}"
     return ""
 
 

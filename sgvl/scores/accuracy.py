@@ -41,14 +41,21 @@ def shares(answers: pd.DataFrame, by: str) -> pd.DataFrame:
 def overall(answers: pd.DataFrame) -> pd.Series:
     """Return the plain mean over tasks, as the paper's General is over four benchmarks, in percent.
 
-    The interval joins those of the tasks, which are independent (Zou and Donner 2008, Statistics
-    in Medicine 27:1693). Index: value, low, high, n.
+    Index: value, low, high, n.
     """
-    tasks = shares(answers, "task")
-    value = tasks["value"].mean()
-    below, above = tasks["value"] - tasks["low"], tasks["high"] - tasks["value"]
-    low, high = (float(np.sqrt((side**2).sum())) / len(tasks) for side in (below, above))
-    return pd.Series({"value": value, "low": value - low, "high": value + high, "n": len(answers)})
+    return pd.Series(mean(shares(answers, "task")))
+
+
+def mean(rows: pd.DataFrame) -> dict:
+    """Return the plain mean of scores with its interval: value, low, high, n.
+
+    The interval joins those of the scores as if they were independent (Zou and Donner 2008,
+    Statistics in Medicine 27:1693).
+    """
+    value = rows["value"].mean()
+    sides = rows["value"] - rows["low"], rows["high"] - rows["value"]
+    low, high = (float(np.sqrt((side**2).sum())) / len(rows) for side in sides)
+    return {"value": value, "low": value - low, "high": value + high, "n": int(rows["n"].sum())}
 
 
 def percent(share: float, n: int) -> dict:

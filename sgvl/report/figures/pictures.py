@@ -15,6 +15,7 @@ LINE = 0.13  # inches from one line of small text to the next
 LETTER = 7 / 72 * 0.602  # inches of one letter of 7-point DejaVu Sans Mono
 # Blue and vermilion of the style's palette, darkened until white letters on them are easy to read.
 COLOURS = {SAFE: "#00649E", UNSAFE: "#B34A00", UNPARSEABLE: "#595959"}
+COLOURS |= {"right": COLOURS[SAFE], "wrong": COLOURS[UNSAFE]}  # answers to questions
 NO_RULE = {
     SAFE: "no rule of this policy forbids it",
     UNSAFE: "no rule was quoted",
@@ -75,8 +76,9 @@ def show_verdicts(examples: list[dict]) -> plt.Figure:
     Parameters
     ----------
     examples : each ``{"image": PIL image, "title": str, "verdicts": [{"policy": str, "label":
-        "safe", "unsafe" or "unparseable", "rule": the rule that fired, or ""}]}``. Nothing is
-        blurred here: real pictures must already be.
+        "safe", "unsafe" or "unparseable", "rule": the rule that fired, or ""}]}``, with a "note"
+        in place of our words where there is no rule. Nothing is blurred here: real pictures must
+        already be.
 
     Policy text is untrusted: it is drawn as it is, never parsed as mathematics.
     """
@@ -95,7 +97,8 @@ def show_verdicts(examples: list[dict]) -> plt.Figure:
             if verdict["rule"]:
                 _write(ax, side + 2.15, middle, rule)
             else:
-                _write(ax, side + 2.15, middle, NO_RULE[label], color="#595959")
+                note = verdict.get("note", NO_RULE[label])
+                _write(ax, side + 2.15, middle, note, color="#595959")
             y += height
         _line(ax, side + 0.2, y)
         y = max(y, bottom) + 0.3
@@ -127,13 +130,14 @@ def show_recaptions(examples: list[dict]) -> plt.Figure:
 
 
 def show_replies(examples: list[dict]) -> plt.Figure:
-    """Draw Figure 7: pictures under several policies, with the whole reply of each judge.
+    """Draw Figure 7: pictures with the whole reply of each judge, under policies or to a question.
 
     Parameters
     ----------
     examples : each ``{"image": PIL image, "title": str, "replies": [{"policy": str, "judge": str,
         "verdict": str, "label": str, "reply": str}]}``. The label is drawn where the verdict
-        differs from it.
+        differs from it. An answer to a question has no policy, and the verdict "right", "wrong" or
+        "unparseable".
     """
     side, width = 1.5, 48  # inches of a picture; letters in a line of a reply
     ax = _canvas()
@@ -145,8 +149,10 @@ def show_replies(examples: list[dict]) -> plt.Figure:
             height = max(_tall(text), 3 * LINE) + 0.12
             _line(ax, side + 0.2, y)
             _write(ax, side + 0.25, y + 0.06 + LINE / 2, _wrap(reply["judge"], 20), weight="bold")
-            about = [f"under {reply['policy']}"]
-            about += [f"it is {reply['label']}"] * (reply["verdict"] != reply["label"])
+            about = [f"under {reply['policy']}"] if "policy" in reply else []
+            about += [f"it is {reply['label']}"] * (
+                reply["verdict"] not in (reply["label"], "right")
+            )
             for k, line in enumerate(about):
                 _write(ax, side + 0.25, y + 0.06 + (k + 1.5) * LINE, line)
             _badge(ax, side + 1.45, y + height / 2, reply["verdict"])
@@ -158,37 +164,79 @@ def show_replies(examples: list[dict]) -> plt.Figure:
     return ax.figure
 
 
-def pipeline(stages: list[dict]) -> plt.Figure:
-    """Draw Figure 1: the stages of the method from left to right.
+def pipeline(facts: dict) -> plt.Figure:
+    """Draw Figure 1: the two stages of the method, with what they were given and how they went.
 
     Parameters
     ----------
-    stages : each ``{"title": str, "text": str}`` and, for a picture on top, ``"image"``
+    facts : what ``examples.method`` returned. "example" is a picture with "before" and "after", as
+        ``show_recaptions`` takes it; "case" a picture with "verdicts", as ``show_verdicts`` does;
+        "sft" and "grpo" are texts about the stages. Nothing is blurred here.
     """
-    gap = 0.22
-    width = (PAGE - gap * (len(stages) - 1)) / len(stages)
-    texts = [_wrap(stage["text"], int(width / 0.062)) for stage in stages]
-    titles = [_wrap(stage["title"], int(width / 0.068)) for stage in stages]
-    head = max(map(_tall, titles)) + 0.1
-    top = max((width - 0.1 for stage in stages if "image" in stage), default=0)
-    height = head + top + max(map(_tall, texts)) + 0.25
+    gap, top, side = 0.24, 0.25, 1.15  # inches between boxes, above them, and of a picture
+    widths = (side, 1.4, 1.75, PAGE - side - 3.15 - 3 * gap)
+    lefts = [sum(widths[:k]) + k * gap for k in range(4)]
+    example, case = facts["example"], facts["case"]
+    before = [(word, "kept") for word in example["before"].split()]
+    texts = [_shortened(words) for words in (before, example["after"])]
+    long = max(sum(len(word) + 1 for word, change in text if change != "removed") for text in texts)
+    first = max(side, 0.6 + LINE * (long // 15))  # the heights of the two rows
+    second = max(side, 0.4 + 0.22 * len(case["verdicts"]))
+    below = top + first + 0.55
     ax = _canvas()
-    for k, stage in enumerate(stages):
-        x = k * (width + gap)
-        frame = Rectangle((x, 0), width, height, fc="#f4f7fa", ec="#00649E", lw=0.8, zorder=-1)
-        ax.add_patch(frame)
-        _write(ax, x + 0.06, 0.06 + _tall(titles[k]) / 2, titles[k], weight="bold")
-        if "image" in stage:
-            _picture(ax, stage["image"], x + 0.05, head, width - 0.1)
-        below = head + (top + 0.1 if "image" in stage else 0.05)
-        _write(ax, x + 0.06, below + _tall(texts[k]) / 2, texts[k])
-        if k:
-            arrow = FancyArrow(x - gap + 0.03, height / 2, gap - 0.06, 0, width=0.02,
-                               head_width=0.09, head_length=0.08, length_includes_head=True,
-                               color="#595959")  # fmt: skip
-            ax.add_patch(arrow)
-    _set_height(ax, height)
+    for y, height, title, image in (
+        (top, first, "Stage 1: see what is there", example["image"]),
+        (below, second, "Stage 2: apply a policy", case["image"]),
+    ):
+        _write(ax, 0, y - 0.12, title, weight="bold")
+        _picture(ax, image, 0, y, side)
+        for k in range(1, 4):
+            _frame(ax, lefts[k], y, widths[k], height)
+            _arrow(ax, (lefts[k] - gap, y + side / 2), (lefts[k], y + side / 2))
+    for k, title in enumerate(("Caption", "Recaption"), start=1):
+        at = _boxed(ax, lefts[k], top, widths[k], title, "")
+        _words(ax, lefts[k] + 0.07, at + 0.06, texts[k - 1], int((widths[k] - 0.1) / LETTER))
+    _boxed(ax, lefts[3], top, widths[3], "Training", facts["sft"])
+    _boxed(ax, lefts[2], below, widths[2], "Reinforcement", facts["grpo"])
+    for k, title in ((1, "Policies"), (3, "Right labels")):
+        at = _boxed(ax, lefts[k], below, widths[k], title, "")
+        for place, verdict in enumerate(case["verdicts"]):
+            y = at + 0.08 + 0.22 * place
+            _write(ax, lefts[k] + 0.07, y, verdict["policy"])
+            if k == 3:
+                _badge(ax, lefts[k] + 0.55, y, verdict["label"])
+    # The weights of stage 1 go on into stage 2.
+    right, middle, turn = lefts[3] + widths[3] / 2, lefts[2] + widths[2] / 2, top + first + 0.14
+    ax.plot([right, right, middle], [top + first, turn, turn], color="#595959", lw=1.2)
+    _arrow(ax, (middle, turn), (middle, below))
+    _write(ax, middle + 0.1, turn + 0.15, "the trained weights", color="#595959")
+    _set_height(ax, below + second)
     return ax.figure
+
+
+def _shortened(words, most=40):
+    """Return (word, change) pairs of at most ``most`` words."""
+    return [*words[:most], ("…", "kept")] if len(words) > most else words
+
+
+def _frame(ax, left, top, width, height):
+    look = {"fc": "#f4f7fa", "ec": "#00649E", "lw": 0.8, "zorder": -1}
+    ax.add_patch(Rectangle((left, top), width, height, **look))
+
+
+def _boxed(ax, left, top, width, title, text):
+    """Write a title and a text into a box; return the y below the title."""
+    _write(ax, left + 0.07, top + 0.12, title, weight="bold")
+    text = _wrap(text, int(width / 0.064))
+    _write(ax, left + 0.07, top + 0.3 + _tall(text) / 2, text)
+    return top + 0.3
+
+
+def _arrow(ax, start, end):
+    (x, y), (to_x, to_y) = start, end
+    arrow = FancyArrow(x, y, to_x - x, to_y - y, width=0.02, head_width=0.09, head_length=0.08,
+                       length_includes_head=True, color="#595959")  # fmt: skip
+    ax.add_patch(arrow)
 
 
 def _words(ax, x, y, words, width):

@@ -24,11 +24,15 @@ ROWS = {
     "full": ("Ours (Full)",),
     **{f"sft_L{k}": (f"SFT on L{k}",) for k in range(1, 6)},
     **{f"rl_L{k}": (f"RL on L{k}",) for k in range(1, 6)},
+    "qwenguard_3b": ("QwenGuard-3B",),
+    "qwenguard_7b": ("QwenGuard-7B",),
+    "qwen2vl_7b": ("Qwen2-VL-7B",),
 }
 HEADS = {
     "columns": ["table", "column", "set", "metric", "overall"],
     "text": ["claim", "kind", "about", "value", "where", "quote"],
     "figure4": ["policy", "unsafe_percent"],
+    "hub": ["kind", "name", "hub"],
 }
 
 
@@ -105,6 +109,12 @@ def unsafe_shares() -> dict[str, float]:
     """Return the paper's share of unsafe pictures under each policy (percent), from Figure 4."""
     shares = table("figure4")
     return dict(zip(shares["policy"], _percent(shares["unsafe_percent"]), strict=True))
+
+
+def hub(kind: str) -> dict[str, str]:
+    """Return the hub ids of the paper's models ("model") or data sets ("set"), by its names."""
+    ids = table("hub").query("kind == @kind")
+    return dict(zip(ids["name"], ids["hub"], strict=True))
 
 
 def printed_row(judge: str, table_name: str) -> str | None:

@@ -1,0 +1,21 @@
+"""Why a cell of a table that the paper prints has no score: one list for all tables."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The reasons; ``UNAVAILABLE`` is followed by what could not be had."""
+
+    NOT_PRINTED = "not printed"  # the paper leaves the cell out, and no judge of ours fills it
+    NO_JUDGE = "no judge in the kit"  # a system that no kind of judge can be
+    NOT_ASKED = "not asked in this profile"
+    UNAVAILABLE = "unavailable"  # its training, its weights or its data set
+    VERDICTS_ONLY = "replies to no questions"  # general ability of a judge that cannot speak
+    NO_SET = "set not in this profile"
+    UNDEFINED = "not defined on these rows"  # such as F1 without an unsafe picture
+
+
+def unavailable(reason: str) -> str:
+    """Return the text of a cell for what cannot be had: the first clause of the reason."""
+    clause = " ".join(reason.split()).partition(";")[0].partition(" (")[0]
+    return f"{Reason.UNAVAILABLE}: {clause.removeprefix('unavailable: ')}"
