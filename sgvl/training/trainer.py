@@ -402,10 +402,16 @@ def save_merged(trl_trainer, folder: Path) -> None:
 
 def _check_finite(model: Path) -> None:
     """Raise FloatingPointError for saved weights that are nan or infinite."""
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
     for file in sorted(model.glob("*.safetensors")):
-        if names := loading.not_finite(load_file(file)):
+        with safe_open(file, framework="pt") as weights:  # one at a time in memory
+            names = [
+                name
+                for name in sorted(weights.keys())
+                if loading.not_finite({name: weights.get_tensor(name)})
+            ]
+        if names:
             raise FloatingPointError(
                 f"after the last update {len(names)} weights are nan or infinite, the first "
                 f"{names[0]}; lower learning_rate, and remove {model.parent}"
