@@ -171,7 +171,7 @@ def test_a_category_exempted_from_ones_own_policy_reaches_the_judge(write):
 
 
 def test_an_unknown_form_is_an_error():
-    with pytest.raises(InputError, match="policy form 'short': use 'full', 'brief' or 'text'"):
+    with pytest.raises(InputError, match="policy form 'short': use 'full', 'brief', 'text'"):
         load("L2").render("short")
 
 

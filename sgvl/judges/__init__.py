@@ -21,6 +21,8 @@ JUDGES = {
     "always_unsafe": "sgvl.judges.baselines:always_unsafe",
     "opennsfw": "sgvl.judges.fixed_head:OpenNsfwJudge",
     "chat": "sgvl.judges.chat.judge:ChatJudge",
+    "shieldgemma": "sgvl.judges.chat.shieldgemma:ShieldGemmaJudge",
+    "instructblip": "sgvl.judges.chat.instructblip:InstructBlipJudge",
     "served": "sgvl.judges.served:ServedJudge",
 }
 

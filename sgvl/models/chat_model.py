@@ -9,6 +9,13 @@ from sgvl.models import loading
 from sgvl.models.reply import OfRequest, Reply
 from sgvl.text import prompts
 
+# By architecture, the tokens of a turn: around its role, at its end, and for an image.
+GUARDS = {
+    "mllama": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|image|>"),
+    "llama4": ("<|header_start|>", "<|header_end|>", "<|eot|>", "<|image|>"),
+}
+BLANK = "{{ '\\n\\n' }}"  # a template loses the line break at its end
+
 
 class ChatModel:
     """A model of transformers with its processor.
@@ -47,19 +54,40 @@ class ChatModel:
         if loading.stamps(model) != before:
             raise InputError(f"model {self.name!r} changed while it was loaded; run again")
 
-    def identity(self) -> dict:
-        """Return what decides a reply besides the prompt: weights, dtype, pixels, template."""
+    @property
+    def guard_turn(self) -> str | None:
+        """The template of a bare user turn, for models whose own one holds a policy of its maker.
+
+        None for other models.
+        """
+        tokens = GUARDS.get(self.model.config.model_type)
+        if not tokens:
+            return None
+        opens, shuts, ends, image = tokens
+        turn = f"{{{{ b.text if b.type == 'text' else '{image}' }}}}"
+        return (
+            f"{{{{ bos_token }}}}{opens}user{shuts}{BLANK}"
+            f"{{% for b in messages[0].content %}}{turn}{{% endfor %}}"
+            f"{ends}{opens}assistant{shuts}{BLANK}"
+        )
+
+    def identity(self, template: str | None = None) -> dict:
+        """Return what decides a reply besides the prompt: weights, dtype, pixels, template.
+
+        ``template`` is the one in use, if it is not the model's own.
+        """
+        template = template or self.processor.chat_template or ""
         return {
             "model": self.name,
             "revision": self.revision,
             "weights": self.weights,
             "dtype": self.dtype,
             "pixels": dict(self.processor.image_processor.size),
-            "template": hashlib.sha256(self.processor.chat_template.encode()).hexdigest(),
+            "template": hashlib.sha256(template.encode()).hexdigest(),
         } | loading.backend(self.processor)
 
-    def prompt(self, message: dict) -> str:
-        """Render a message of ``sgvl.text.prompts`` with the chat template.
+    def prompt(self, message: dict, template: str | None = None) -> str:
+        """Render a message of ``sgvl.text.prompts`` with the chat template, or with another one.
 
         Control tokens in its texts are broken up, so that they are read as plain text.
         """
@@ -69,7 +97,10 @@ class ChatModel:
             for block in message["content"]
         ]
         return self.processor.apply_chat_template(
-            [{**message, "content": content}], add_generation_prompt=True, tokenize=False
+            [{**message, "content": content}],
+            template,
+            add_generation_prompt=True,
+            tokenize=False,
         )
 
     def inputs(self, images: Sequence, texts: Sequence[str]):

@@ -310,7 +310,7 @@ def control_tokens(processor) -> list[str]:
     tokenizers add as tokens.
     """
     added = processor.tokenizer.added_tokens_decoder.values()
-    tokens = {t.content for t in added if t.special or t.content in processor.chat_template}
+    tokens = {t.content for t in added if t.special or t.content in (processor.chat_template or "")}
     return sorted(token for token in tokens if len(token) > 1 and not token.isspace())
 
 

@@ -42,9 +42,9 @@ ONEVISION = (
     "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LLAMA = (
-    "{{ bos_token }}{% for m in messages %}OPENrolSHUT\n\n{% for b in m.content %}"
+    "{{ bos_token }}{% for m in messages %}OPENrolSHUT{{ '\\n\\n' }}{% for b in m.content %}"
     "{{ b.text if b.type == 'text' else '<|image|>' }}{% endfor %}END{% endfor %}"
-    "{% if add_generation_prompt %}OPENassistantSHUT\n\n{% endif %}"
+    "{% if add_generation_prompt %}OPENassistantSHUT{{ '\\n\\n' }}{% endif %}"
 ).replace("rol", "{{ m.role }}")
 LLAMA_3 = (
     LLAMA.replace("OPEN", "<|start_header_id|>")
@@ -60,6 +60,11 @@ GEMMA = (
     "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role }}\n{% for b in m.content %}"
     "{{ b.text | trim if b.type == 'text' else '<start_of_image>' }}{% endfor %}<end_of_turn>\n"
     "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+SHIELD = (
+    "{{ bos_token }}{% for b in messages[0].content %}<start_of_turn>user\n"
+    "{{ '\nPolicy: ' + b.text + '\nIs it violated, Yes or No?<end_of_turn>\n' if b.type == 'text' "
+    "else '<start_of_image>' }}{% endfor %}{{ '<start_of_turn>model\n' }}"
 )
 GLM = (
     "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{% for b in m.content %}{{ b.text if "
@@ -298,30 +303,30 @@ def _gemma(config_class, tokenizer):
     )  # fmt: skip
 
 
-def _gemma_parts(processor_class):
+def _gemma_parts(processor_class, template: str):
     import transformers as t
 
     marks = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>",
              "eoi_token": "<end_of_image>"}  # fmt: skip
     tokenizer = _tokenizer(["<end_of_turn>", "<start_of_turn>"], "<bos>", True, **marks)
     images = t.Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
-    return processor_class(images, tokenizer, chat_template=GEMMA, image_seq_length=4)
+    return processor_class(images, tokenizer, chat_template=template, image_seq_length=4)
 
 
 def _gemma3():
     import transformers as t
 
-    processor = _gemma_parts(t.Gemma3Processor)
+    processor = _gemma_parts(t.Gemma3Processor, GEMMA)
     return t.Gemma3ForConditionalGeneration(_gemma(t.Gemma3Config, processor.tokenizer)), processor
 
 
 def _shieldgemma2():
     import transformers as t
 
-    processor = _gemma_parts(t.ShieldGemma2Processor)
+    processor = _gemma_parts(t.ShieldGemma2Processor, SHIELD)
     config = _gemma(t.ShieldGemma2Config, processor.tokenizer)
     config.yes_token_index, config.no_token_index = (
-        processor.tokenizer.encode(word, add_special_tokens=False)[0] for word in ("Yes", "No")
+        processor.tokenizer.encode(word, add_special_tokens=False)[0] for word in (" yes", " no")
     )
     return t.ShieldGemma2ForImageClassification(config), processor
 

@@ -43,8 +43,9 @@ from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 
 Status = Literal["prohibited", "permitted"]
-# Of a policy: its document, its clauses in one line, or its text alone, as it was published.
-Form = Literal["full", "brief", "text"]
+# Of a policy: its document, its clauses in one line, its text alone as it was published, or the
+# forms that guard models were trained on.
+Form = Literal["full", "brief", "text", "numbered", "slots"]
 FORMS = get_args(Form)
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
 AVERAGES = ("macro", "pooled")  # rows of averages in a table of scores
@@ -161,9 +162,15 @@ class Policy(BaseModel):
     def render(self, form: Form = "full") -> str:
         """Return the policy as prompt text: the whole document, one line of clauses, or its text.
 
+        ``numbered`` and ``slots`` are those of ``sgvl.policies.forms``.
+
         Without text, the document is the title and the clauses. Clauses also follow the text of a
         shipped policy whose rules were changed. Raises InputError if there is neither.
         """
+        if form in ("numbered", "slots"):
+            from sgvl.policies import forms
+
+            return getattr(forms, form)(self)
         if form == "text":
             return self.render().removeprefix(f"{self.title}\n\n")
         if form == "full":
@@ -177,7 +184,7 @@ class Policy(BaseModel):
                 text += f"\n\n{CHANGED} {self.render('brief')}"
             return f"{self.title}\n\n{text}"
         if form != "brief":
-            raise InputError(f"policy form {form!r}: use 'full', 'brief' or 'text'")
+            raise InputError(f"policy form {form!r}: use {', '.join(map(repr, get_args(Form)))}")
         self._need_rules("judge it with policy_form: full")
         clauses = [rule.clause(tag) for rule in self.rules for tag in rule.tags]
         return "; ".join([*clauses, f"all else {self.default}"]) + "."

@@ -45,6 +45,8 @@ class ChatJudge(SpeakingJudge):
         by default the processor's own. A picture of 12 megapixels is 15,301 tokens on Qwen2.5-VL.
     """
 
+    reader_class = Reader
+
     def __init__(
         self,
         id: str = "chat",
@@ -65,11 +67,11 @@ class ChatJudge(SpeakingJudge):
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.batch_size, self.share_prefix = batch_size, share_prefix
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
-        self.reader = Reader(model, revision, dtype, device, max_pixels, min_pixels)
+        self.reader = self.reader_class(model, revision, dtype, device, max_pixels, min_pixels)
         self.model, self.processor = self.reader.model, self.reader.processor
 
     def identity(self) -> dict:
-        return {"kind": "chat", **self.reader.identity(), **super().identity()}
+        return {"kind": "chat", **self.reader.identity(self._template), **super().identity()}
 
     def reply_identity(self) -> dict:
         return {"kind": "chat", **self.reader.identity(), "max_new_tokens": self.max_new_tokens}
@@ -143,8 +145,13 @@ class ChatJudge(SpeakingJudge):
             )
         return prompt
 
+    @property
+    def _template(self) -> str | None:
+        """The template in place of the model's own: of Llama Guard, which holds Meta's policy."""
+        return self.reader.guard_turn if self.prompt == "llama_guard" else None
+
     def _with_picture(self, text: str) -> str:
-        return self.reader.prompt(prompts.illustrated(text, [True]))
+        return self.reader.prompt(prompts.illustrated(text, [True]), self._template)
 
     @cached_property
     def prefix_sharing(self) -> str:
@@ -152,9 +159,11 @@ class ChatJudge(SpeakingJudge):
 
         Raises InputError for a judge whose model does not receive the policy.
         """
-        requests = [self._with_picture(prompts.judge_prompt(text, self.prompt)) for text in TRIALS]
+        # Longer than a sliding window, which shows only then.
+        trials = [TRIALS[0], " ".join([TRIALS[1]] * (1 + self.reader.window // 15))]
+        requests = [self._with_picture(prompts.judge_prompt(text, self.prompt)) for text in trials]
         if "{policy}" in prompts.JUDGE[self.prompt]:
-            for text, request in zip(TRIALS, requests, strict=True):
+            for text, request in zip(trials, requests, strict=True):
                 if _letters(text) not in _letters(self.reader.received(request)):
                     raise InputError(
                         f"judge {self.id}: the policy does not reach model {self.reader.name!r}, "
@@ -232,7 +241,7 @@ class ChatJudge(SpeakingJudge):
         if not self.with_p_unsafe or not words:
             return nullcontext([])
         safe, unsafe = words
-        return record_last_logits(self.model, lambda last: last[:, unsafe] - last[:, safe])
+        return record_last_logits(self.reader.speaker, lambda last: last[:, unsafe] - last[:, safe])
 
     @property
     def _word_tokens(self) -> list[int]:

@@ -20,6 +20,18 @@ EXACT, ROUGH = 1e-3, 0.04
 class Reader(ChatModel):
     """Reads prompts about images in two parts: what several share, and the rest of each."""
 
+    @property
+    def speaker(self):
+        """Return the module that computes the logits of each step of a reply."""
+        return self.model
+
+    @property
+    def window(self) -> int:
+        """Return the sliding window of the model's layers in tokens, at most 2048; 0 for none."""
+        text = self.model.config.get_text_config()
+        slides = "sliding_attention" in (getattr(text, "layer_types", None) or [])
+        return min(text.sliding_window, 2048) if slides else 0
+
     def prove(self, prompts: Sequence[str]) -> str:
         """Find out by trying which ways of asking give the answers of one request at a time.
 
@@ -47,7 +59,7 @@ class Reader(ChatModel):
 
         def replies(read: Callable) -> torch.Tensor:
             """Return the logits of two steps, (steps, cases, words)."""
-            with record_last_logits(self.model) as heard:
+            with record_last_logits(self.speaker) as heard:
                 read()
             return torch.stack(heard[-2:])
 
