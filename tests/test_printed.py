@@ -1,5 +1,7 @@
 """Tables in the paper's rows and columns: scores, reasons, differences where they are allowed."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -106,6 +108,21 @@ def test_table_4_has_the_pooled_score_and_both_means(numbers):
     assert base["SafeEditBench"].startswith("48.0 ")
     assert base["Safety Overall"].startswith("48.7 [42.9, 54.4]")  # 10 / sqrt(3) on either side
     assert base["General Overall"].startswith("55.0 [50.0, 60.0]")
+
+
+def test_table_4_has_the_rates_of_llavaguards_authors_beside_ours(numbers):
+    rates = pd.DataFrame(
+        [("base", 800, 61.0, 62.5, 70.25), ("released", 0, *[math.nan] * 3)],
+        columns=["judge", "n", "f1", "accuracy", "balanced_accuracy"],
+    )
+    made = Tables(numbers, JUDGES, SOURCES, "paper", 0, 100, True, rates)
+    table, _, text = made.table("table4")
+    plain, _, _ = made._replace(rates=rates[:0]).table("table4")
+    more = "; of 800 replies with a rating: F1 61.0, accuracy 62.5, balanced 70.2"
+    assert table.loc["Qwen2.5-7B", "LlavaGuard"] == plain.loc["Qwen2.5-7B", "LlavaGuard"] + more
+    table.loc["Qwen2.5-7B", "LlavaGuard"] = plain.loc["Qwen2.5-7B", "LlavaGuard"]
+    assert table.equals(plain), "no other cell has changed"
+    assert "does not say which rate" in text and "which rate" not in made.table("table6")[2]
 
 
 def test_categories_that_the_paper_leaves_out_are_left_out(numbers):

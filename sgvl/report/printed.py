@@ -57,6 +57,12 @@ SETS = {
 SET_OF_TABLE = {"table2": "UnsafeBench", "table3": "SafeEditBench", "table6": "SafeEditBench"}
 
 
+RATES = (  # a part of the note of Table 4
+    "The paper does not say which rate its column LlavaGuard holds; those of that set's authors "
+    "stand beside our F1. "
+)
+
+
 class Judges(NamedTuple):
     """The judges of a run as far as tables print them.
 
@@ -99,6 +105,7 @@ class Tables(NamedTuple):
     sources : where the rows of each set of SETS come from; none for a set that is not there
     profile, seed, resamples : of the run, for the notes
     as_printed : whether rows and columns are the paper's
+    rates : of LlavaGuard's set, as its authors score it, by judge
     """
 
     numbers: Mapping[str, pd.DataFrame]
@@ -108,6 +115,7 @@ class Tables(NamedTuple):
     seed: int
     resamples: int
     as_printed: bool
+    rates: pd.DataFrame = pd.DataFrame(columns=["judge"])
 
     def table(self, name: str) -> tuple[pd.DataFrame, str, str]:
         """Return a table, its caption and its note."""
@@ -115,6 +123,8 @@ class Tables(NamedTuple):
             caption = f"{TITLES[name]}. {data(name, self.sources)}"
             about = self.numbers, self.profile, self.seed, self.sources
             table = as_printed(name, self.numbers, self.judges, self.sources)
+            if name == "table4":
+                table = beside(table, self.rates, self.judges)
             return table, caption, note(name, *about)
         scores = tables.named(self.numbers[name], self.judges.names)
         caption = CAPTIONS[name].format_map(defaultdict(lambda: "none", self.sources))
@@ -171,6 +181,22 @@ def as_printed(
     return pd.concat([table[: len(printed)], line, table[len(printed) :]])
 
 
+def beside(table: pd.DataFrame, rates: pd.DataFrame, judges: Judges) -> pd.DataFrame:
+    """Put the rates of LlavaGuard's authors beside our F1 in its column of Table 4.
+
+    The paper does not say which of them it prints there.
+    """
+    table = table.copy()
+    for rate in rates.itertuples():
+        row = reference.printed_row(rate.judge, "table4") or judges.names.get(rate.judge)
+        if row in table.index and rate.n:
+            table.loc[row, "LlavaGuard"] += (
+                f"; of {rate.n:.0f} replies with a rating: F1 {rate.f1:.1f}, "
+                f"accuracy {rate.accuracy:.1f}, balanced {rate.balanced_accuracy:.1f}"
+            )
+    return table
+
+
 def note(
     name: str, numbers: Mapping[str, pd.DataFrame], profile: str, seed: int, sources: Mapping
 ) -> str:
@@ -186,6 +212,7 @@ def note(
         f"Percent, in brackets 95 % intervals, profile {profile}, seed {seed}; an unparseable "
         "answer counts as wrong. Rows and columns as in arXiv 2603.01228v1; its value and the "
         f"difference stand where model and data are the paper's. Overall is pooled over all rows. "
+        f"{RATES if name == 'table4' else ''}"
         f"Answers of a judge: {n or 'none'}. Data: {data(name, sources)}."
     )
 
