@@ -39,7 +39,7 @@ BATCHES = (1, 2, 4, 8)  # of the pipeline: the best counts
 def make_judge(folder: Path, **options) -> ChatJudge:
     """Nano's weights behind a processor that keeps pictures large."""
     shutil.copytree(NANO_MODEL, folder, dirs_exist_ok=True)
-    judge = ChatJudge(model=str(folder), with_p_unsafe=False, **options)
+    judge = ChatJudge(model=str(folder), with_p_unsafe=False, **{"prompt": "reason"} | options)
     judge.processor.image_processor.size = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
     return judge
 

@@ -1,14 +1,16 @@
 """05 asks every judge about small sets; 06's tables follow from what is stored."""
 
 import pandas as pd
+import PIL.Image
 import pytest
 import real_run
 
 from sgvl.common.errors import InputError, Unavailable
 from sgvl.data import store
-from sgvl.data.sources import unsafebench
+from sgvl.data.sources import folder, unsafebench
 from sgvl.experiments import ablations, benchmark
 from sgvl.judges import make_judge
+from sgvl.judges.base import SpeakingJudge
 from sgvl.run import receipts
 from sgvl.scores import accuracy, llavaguard_scorer
 from sgvl.world import pairs, sets
@@ -262,10 +264,12 @@ def test_wrong_protocols_are_all_named():
 
 
 GATED = {"kind": "chat", "id": "guard", "name": "QwenGuard-7B", "model": "nobody/nothing"}
+GATED |= {"policy_form": "full"}
 NEVER = {
     "kind": "chat",
     "id": "rl_safeedit",
     "model": "runs/real/training/04_grpo.rl_safeedit/model",
+    "policy_form": "full",
 }
 
 
@@ -306,3 +310,37 @@ def test_panels_are_read_as_one_and_a_judge_is_in_one_alone(panel, tmp_path):
         benchmark.read(tmp_path, ["a", "b", "b"])
     with pytest.raises(InputError, match="lacks judges.csv; run 05_benchmark.c first"):
         benchmark.read(tmp_path, ["a", "c"])
+
+
+def test_over_a_fifth_unparseable_is_said_with_a_reply_and_other_parsers():
+    judge = SpeakingJudge("qwen", "answer", "full", "answer", 10, False)
+    replies = ["unsafe.\nS1", "The image is unsafe.", "Answer: safe", "Answer: safe"]
+    verdicts = ["unparseable", "unparseable", "safe", "safe"]
+    answers = pd.DataFrame({"verdict": verdicts, "reply": replies})
+    told = r"qwen: 2 of 4 replies .* parser 'answer' reads, such as 'unsafe.\\nS1'.*llama_guard 1"
+    with pytest.warns(UserWarning, match=told):
+        benchmark.warn_unparseable(judge, answers)
+    benchmark.warn_unparseable(judge, pd.concat([answers.head(1), *[answers.tail(2)] * 3]))
+
+
+def test_pictures_of_ones_own_take_one_request_each_then_none(tmp_path, server, capsys):
+    server.plain = ". Answer: unsafe"
+    (tmp_path / "house.md").write_text("# House\n\nNo dogs.\n")
+    for number in range(3):
+        PIL.Image.new("RGB", (30, 30), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "labels.csv").write_text("image,label\n0.png,safe\n1.png,unsafe\n2.png,safe\n")
+    rows = folder.load(str(tmp_path), str(tmp_path / "labels.csv"), [str(tmp_path / "house.md")])
+    store.save({"mine": rows}, tmp_path / "data", seed=0)
+    mine = benchmark.read_sets(tmp_path / "data", "mine", "", "", [], [])
+    spec = {"kind": "served", "model": "m", "url": server.url, "max_retries": 0}
+    answers = tmp_path / "answers"
+    with pytest.raises(InputError, match="house: text without rules; set policy_form: full"):
+        benchmark.ask_panel([spec], [], mine, [], answers)
+    assert not server.asked
+    spec["policy_form"] = "full"
+    for _ in range(2):
+        panel = benchmark.ask_panel([spec], [], mine, [], answers)
+        assert len(server.asked) == 3 and not len(panel.frames["controls"])
+    assert "served: 3 pictures under 1 policies, 3 requests" in capsys.readouterr().out
+    benchmark.ask_panel([spec], [], mine, [], answers, blind_controls=True)
+    assert len(server.asked) == 3 + 3 + 1  # each without a policy, and a grey one

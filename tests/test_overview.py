@@ -149,6 +149,24 @@ def test_real_data_is_asked_about_under_its_own_policies(mine):
         cases_of(mine, ["hose"])
 
 
+def test_an_edited_policy_is_judged_on_the_same_pictures(mine, tmp_path):
+    edited, other = tmp_path / "house.md", tmp_path / "other.md"
+    edited.write_text("# House, second version\n\nNew rules.\n")
+    other.write_text("Other rules.")
+    cases = cases_of(store.usable(mine), [str(edited)])
+    assert [p.text.strip() for p in cases.policies] == ["New rules."] * 2
+    assert cases.table["label"].tolist() == ["unsafe", "safe"]  # as they were given
+    with pytest.raises(InputError, match="no policy 'other' .*an edited policy keeps its `name`"):
+        cases_of(mine, [str(other)])
+
+
+def test_two_pictures_of_one_id_are_refused_wherever_they_come_from():
+    with pytest.raises(InputError, match="made, rows 0 and 2: two pictures share the id x"):
+        made([scene(0), scene(1), scene(2)], ids=["x", "y", "x"], policies=[HOUSE, HOUSE, LAW])
+    same = made([scene(0), scene(1), scene(0)], ids=["x", "y", "x"], policies=[HOUSE, HOUSE, LAW])
+    assert same["id"] == ["x", "y", "x"]
+
+
 def test_policies_of_one_name_are_told_apart_by_their_text():
     other = HOUSE.model_copy(update={"text": "Other rules."})
     rows = made([scene(0), scene(1)], ids=["x", "x_v2"], policies=[HOUSE, other])

@@ -9,7 +9,7 @@ from sgvl.common.errors import InputError
 from sgvl.policies import policy
 from sgvl.policies.concepts import PLACES
 from sgvl.policies.policy import Flip, Policy, load, load_all
-from sgvl.run.units import _digests
+from sgvl.run.units import _digests, load_units
 from sgvl.world.sets import exempt
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
@@ -323,9 +323,20 @@ def test_a_folder_of_ones_own_adds_to_the_shipped_policies(tmp_path, monkeypatch
         load_all()
 
 
+def test_a_policy_of_ones_own_makes_only_those_units_stale_that_read_it(
+    tmp_path, monkeypatch, write
+):
+    before = load_units("nano")
+    write()
+    monkeypatch.setenv("SGVL_POLICIES", str(tmp_path))
+    now = load_units("nano")
+    changed = {name for name in before if before[name].key != now[name].key}
+    names = ("00_start_here", "05_benchmark", "06_ablations", "07_figures", "08_classroom")
+    assert changed == set(names)  # 06 reads what 05 asked
+
+
 # Text of a file, and what its one problem must say, the file's name aside.
 BROKEN = {
-    "no header": ("Be nice.\n", ["header between two lines of ---"]),
     "header not closed": (FILE.replace("---\nThis", "This"), ["header between two lines of ---"]),
     "header is a list": ("---\n- weapons\n---\nText.\n", ["header must be a mapping"]),
     "bad YAML": (FILE.replace("[weapons]", "[weapons"), ["line 7", "not valid YAML"]),
@@ -409,6 +420,21 @@ def test_a_policy_of_text_alone_is_read_and_labels_nothing(write):
     ):
         with pytest.raises(InputError, match="policy house is text alone"):
             wrong()
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "document"),
+    [
+        ("# House rules #\n\nNo weapons.\n", "House rules", "No weapons."),
+        ("\ufeffNo weapons.\r\n", "My rules (v2)", "No weapons."),
+        ("# No weapons", "No weapons", "# No weapons"),
+        ("#weapons\nNone.", "My rules (v2)", "#weapons\nNone."),
+    ],
+)
+def test_a_file_without_a_header_is_named_by_file_and_heading(write, text, title, document):
+    policy = load(write(text, "My rules (v2).md"))
+    assert (policy.name, policy.title, policy.default) == ("My_rules_v2", title, None)
+    assert policy.render() == f"{title}\n\n{document}"
 
 
 def test_rules_without_a_default_are_refused(write):

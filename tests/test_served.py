@@ -50,7 +50,8 @@ def pictures():
 @pytest.fixture
 def judge(nano_server, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return make_judge({"kind": "served", "model": "nano-served", "url": nano_server})
+    spec = {"kind": "served", "model": "nano-served", "url": nano_server, "prompt": "reason"}
+    return make_judge(spec)
 
 
 def test_it_judges_as_the_chat_judge_does(judge, pictures, tmp_path):
@@ -69,7 +70,8 @@ def test_it_judges_as_the_chat_judge_does(judge, pictures, tmp_path):
 
 
 def test_a_reply_at_its_limit_is_unparseable_and_the_limit_is_named(nano_server, pictures, judge):
-    spec = {"kind": "served", "model": "nano-served", "url": nano_server, "max_new_tokens": 3}
+    spec = {"kind": "served", "model": "nano-served", "url": nano_server, "prompt": "reason"}
+    spec |= {"max_new_tokens": 3}
     with pytest.warns(UserWarning, match="2 replies reached max_new_tokens = 3 and were cut; rai"):
         answers = make_judge(spec).judge(under([pictures[0]], load_all(["L1", "L5"])))
     assert [(a.verdict, a.p_unsafe) for a in answers] == [("unparseable", None)] * 2
@@ -120,7 +122,7 @@ def test_a_request_is_as_documented(faulty, path):
         "model": "m", "messages": [{"role": "user"}], "temperature": 0, "max_tokens": 50,
         "logprobs": True, "top_logprobs": 20,
     }  # fmt: skip
-    assert text["text"] == judge_prompt(POLICIES[0].render("full"))
+    assert text["text"] == judge_prompt(POLICIES[0].render("full"), "answer")
     sent = base64.b64decode(shown["image_url"]["url"].removeprefix("data:image/png;base64,"))
     assert image_digest(Image.open(io.BytesIO(sent))) == image_digest(SAMPLES[0].image)
 

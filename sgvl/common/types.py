@@ -12,6 +12,8 @@ from contextlib import suppress
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from sgvl.common.errors import nearest
+
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
@@ -41,8 +43,11 @@ def mismatch(value: object, annotation: object) -> str:
     expected = re.sub(r"(typing\.)?Annotated\[(\w+), Gt\(gt=0\)\]", r"\2 above 0", expected)
     expected = re.sub(r"(typing\.)?Annotated\[(\w+), Ge\(ge=0\)\]", r"\2 from 0", expected)
     expected = re.sub(r"(typing\.)?Annotated\[(\w+), FieldInfo\(.*\)\]", r"\2", expected)
-    expected = re.sub(r"(?:typing\.)?Optional\[(\w+)\]", r"\1 | None", expected)
+    expected = re.sub(r"^(?:typing\.)?Optional\[(.*)\]$", r"\1 | None", expected)
     expected = expected.replace("collections.abc.Sequence", "list")
+    if isinstance(value, str) and "Literal[" in expected:
+        hint = nearest(value, re.findall(r"'(\w+)'", expected))
+        expected += f"; {hint}" if hint.startswith("did") else ""
     if isinstance(value, float) and not math.isfinite(value):
         expected = f"finite {expected}"
     if isinstance(value, str) and ("int" in expected or "float" in expected):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import InputError, nearest
+from sgvl.common.errors import nearest, raise_any
 from sgvl.data import Sample, store
 from sgvl.data.real_rows import LABEL, OK
 from sgvl.policies.policy import Policy, load_all
@@ -44,7 +44,9 @@ def cases_of(dataset: Dataset, names: Sequence[str | Path] = ()) -> Cases:
     """Return the cases of a data set, under all its policies or the ones named.
 
     Drawn scenes are labelled exactly, under any policies by name or path, by default all levels.
-    Rows that bring policies and labels of their own keep them; ``names`` chooses among those.
+    Rows that bring policies and labels of their own keep them; ``names`` chooses among those. A
+    file among the names is the edited policy of its name: the same pictures come under its text,
+    with the labels that they have.
 
     Raises
     ------
@@ -56,8 +58,16 @@ def cases_of(dataset: Dataset, names: Sequence[str | Path] = ()) -> Cases:
         return Cases(label_cases(dataset, levels), [p for p in levels for _ in range(len(dataset))])
     policies = store.policies(dataset)
     known = list(dict.fromkeys(policy.name for policy in policies))
-    if unknown := [str(name) for name in names if name not in known]:
-        raise InputError(f"no policy {n!r} in this data set; {nearest(n, known)}" for n in unknown)
+    files = [name for name in names if Path(name).suffix == ".md"]
+    edited = {policy.name: policy for policy in load_all(files)} if files else {}
+    names = [str(name) for name in names if name not in files] + list(edited)
+    hint = "; the file of an edited policy keeps its `name`"
+    raise_any(
+        f"no policy {name!r} in this data set; {nearest(name, known)}{hint * (name in edited)}"
+        for name in names
+        if name not in known
+    )
+    policies = [edited.get(policy.name, policy) for policy in policies]
     table = dataset.select_columns(["id", "pair"]).to_pandas()
     table = table.assign(policy=[p.name for p in policies], label=store.labels(dataset))
     kept = table["policy"].isin(names or known)

@@ -10,7 +10,10 @@ refused with the name of the file, before any model sees it.
 import hashlib
 import io
 import re
+import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from PIL import (
@@ -50,6 +53,9 @@ OF_PIXELS = {
     *("adobe", "adobe_transform", "icc_profile", "gamma", "srgb", "chromaticity", "transparency"),
     *("interlace", "background", "version", "duration", "loop", "timestamp", "compression"),
 }  # what Pillow says of a file that is no metadata
+PNG = b"\x89PNG\r\n\x1a\n"
+COLOURS = ("icc_profile", "gamma", "srgb", "chromaticity")
+SRGB_BY_CODE = (b"\x01\x0d\x00\x01", b"\x01\x01\x00\x01")  # cICP: primaries, curve, RGB, full
 SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green, blue, as PNG's cHRM
 
 
@@ -108,14 +114,16 @@ def image_digest(image: Image.Image) -> str:
 
 
 def has_metadata(content: bytes) -> bool:
-    """Check whether a file holds more than a picture and its colours: EXIF, XMP, comments, damage.
+    """Check whether a file holds more than a picture and its colours: EXIF, XMP, comments, damage,
+    bytes behind its end, and anything at all in formats whose end cannot be told.
 
     Such metadata say where a photograph was taken, when, and by which camera.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         image.load()
-        return image.format == "MPO" or bool(image.getexif()) or not image.info.keys() <= OF_PIXELS
+        known = bool(image.getexif()) or not image.info.keys() <= OF_PIXELS
+        return known or _end(content, image.format) != len(content)
     except Exception:  # of as many kinds as in ``_decode``
         return True
 
@@ -159,11 +167,16 @@ def file_inside(source: str, root: str | Path | None, name: str) -> Path:
 
 def _decode(file, name: str) -> Image.Image:
     try:
+        file, cicp = _sound_png(file)
         image = Image.open(file, formats=FORMATS)
         _check_header(image, name)
         if image.format in ("JPEG", "MPO"):
             _check_scans(file, name)
         image.load()
+        if cicp in SRGB_BY_CODE:  # it stands above all other chunks about colours
+            image.info = {k: v for k, v in image.info.items() if k not in COLOURS}
+        elif cicp is not None:
+            raise ValueError("cICP of other colours than sRGB; save it as sRGB")
         return _to_rgb(_upright(image))
     except ImageError:
         raise
@@ -193,12 +206,59 @@ def _check_header(image: Image.Image, name: str) -> None:
 def _check_scans(file, name: str) -> None:
     """Raise ImageError for a JPEG of too many scans, each of which visits every block of pixels."""
     file.seek(0)
-    data, at, scans = file.read(), 2, 0
+    scans, _ = _read_jpeg(file.read())
+    if scans > MAX_SCANS:
+        raise ImageError("image_too_large", name, f"{scans} scans, over the limit of {MAX_SCANS}")
+
+
+def _read_jpeg(data: bytes) -> tuple[int, int]:
+    """Return the number of scans of a JPEG, and where it ends."""
+    at, scans = 2, 0
     while (marker := MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
         scans += marker[0] == b"\xff\xda"
         at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
-    if scans > MAX_SCANS:
-        raise ImageError("image_too_large", name, f"{scans} scans, over the limit of {MAX_SCANS}")
+    return scans, marker.end() if marker else -1
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, start and end of each chunk of a PNG."""
+    at = len(PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        yield data[at + 4 : at + 8], at, end
+        at = end if data[at + 4 : at + 8] != b"IEND" else len(data)
+
+
+def _sound_png(file) -> tuple[IO[bytes], bytes | None]:
+    """Return a PNG without its damaged ancillary chunks, as viewers read it, and its cICP.
+
+    A file of another format is returned as it is.
+    """
+    signature = file.read(len(PNG))
+    file.seek(0)
+    if signature != PNG:
+        return file, None
+    data, kept, cicp = file.read(), [PNG], None
+    for name, start, end in _chunks(data):
+        if name[:1].islower():
+            if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+                continue
+            if name == b"cICP":
+                cicp = data[start + 8 : end - 4]
+        kept.append(memoryview(data)[start:end])
+    return io.BytesIO(b"".join(kept)), cicp
+
+
+def _end(content: bytes, format: str | None) -> int:
+    """Return where a picture ends in its file; -1 where that cannot be told."""
+    match format:
+        case "JPEG":
+            return _read_jpeg(content)[1]
+        case "PNG":
+            return max((end for name, _, end in _chunks(content) if name == b"IEND"), default=-1)
+        case "WEBP":
+            return 8 + int.from_bytes(content[4:8], "little")
+    return -1
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -230,10 +290,12 @@ def _to_srgb(image: Image.Image, info: dict, grey: bool) -> Image.Image:
     if icc := info.get("icc_profile"):
         return _by_profile(image, icc, grey) or image.convert("RGB")
     gamma, image = info.get("gamma"), image.convert("RGB")
-    if not gamma or "srgb" in info:
+    if "srgb" in info:
         return image
     if np.abs(np.subtract(info.get("chromaticity", SRGB), SRGB)).max() > 0.02:
-        raise ValueError("gAMA and cHRM of other colours than sRGB; save it as sRGB")
+        raise ValueError("cHRM of other colours than sRGB; save it as sRGB")
+    if not gamma:
+        return image
     power = 1 / (2.2 * gamma)
     if abs(power - 1) < 0.05:  # libpng's own threshold
         return image

@@ -24,7 +24,7 @@ without labels has no columns policy, label and rationale.
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
@@ -74,7 +74,8 @@ def make_rows(
     Raises
     ------
     InputError
-        For no rows, and for a picture that is labelled twice under one policy.
+        For no rows, for two pictures of one id, and for a picture that is labelled twice under one
+        policy.
     """
     if not len(ids):
         raise InputError(f"{where}: 0 rows; there is nothing to judge")
@@ -85,6 +86,8 @@ def make_rows(
     if status is None:
         of_file = [picture_status(row["image"]) for row in images]
         status = of_file if places is None else [of_file[place] for place in places]
+    sound = [row for row in range(rows) if status[row] == OK]
+    raise_any(_shared_ids(images, where, ids, places or range(rows), sound))
     columns = {
         "id": ids,
         "source": [source] * rows,
@@ -99,6 +102,16 @@ def make_rows(
     joined = join(images, {name: list(values) for name, values in columns.items()}, places, own)
     kept = [name for name in FEATURES if name in joined.column_names]
     return joined.select_columns(kept).cast_column("image", Image())
+
+
+def _shared_ids(images: Dataset, where: str, ids, places, rows) -> Iterator[str]:
+    """Yield the ids that two different pictures have, among these ``rows``."""
+    first: dict[str, int] = {}
+    for row in rows:
+        earlier = first.setdefault(ids[row], row)
+        one, other = places[earlier], places[row]
+        if one != other and images[one]["image"]["bytes"] != images[other]["image"]["bytes"]:
+            yield f"{where}, rows {earlier} and {row}: two pictures share the id {ids[row]}"
 
 
 def _about(where: str, ids, policies, labels, rationales) -> dict[str, list]:

@@ -20,8 +20,9 @@ naming              the things of the pictures, and whether a caption names them
 ``inversion`` need drawn pictures, whose content is known.
 """
 
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +42,7 @@ from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
 from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.policies.policy import Policy, load, load_all
 from sgvl.run import why_unavailable
+from sgvl.text.verdict import PARSERS, UNPARSEABLE, parse
 
 ROLES = ("bench", "content", "own")  # whose sets can demand how judges are asked
 FOLLOWING = ("following_neutral", "following_harmful")
@@ -181,6 +183,8 @@ def ask_panel(
     """
     check_judges([*judges, *level_judges])
     cases = cases_of(sets.bench, policies)
+    demanded = dict(protocols.get("bench") or {})
+    raise_any(_unreadable([*judges, *level_judges], demanded, cases.distinct()))
     samples = store.samples(sets.bench)
     rows, panels, not_asked = [], [], []
     for spec, whole in [*((s, True) for s in judges), *((s, False) for s in level_judges)]:
@@ -192,14 +196,45 @@ def ask_panel(
             not_asked.append((id, options.get("name", id), str(error)))
             continue
         ask = _asks(judge, protocols, folder=folder, worker=worker)
+        if hasattr(judge, "endpoint"):
+            asked = f"{len(samples)} pictures under {len(cases.distinct())} policies"
+            print(f"{judge.name}: {asked}, {len(cases.policies)} requests less what is stored")
         frames = {"levels": judgements(ask["bench"], cases, samples)}
         if whole:
             frames |= ask_judge(judge, ask, sets, cases, samples, **about)
+        warn_unparseable(ask["bench"].args[0], frames["levels"])
         panels.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
         rows.append(_about(judge, whole, options.get("model", "")))
         del judge, ask
     missing = pd.DataFrame(not_asked, columns=NOT_ASKED)
     return Panel(pd.DataFrame(rows, columns=JUDGES), joined(panels), missing)
+
+
+def _unreadable(specs: Sequence, demanded: dict, policies: Sequence[Policy]) -> Iterator[str]:
+    """Yield the judges that are to read, in the brief form, policies of text alone."""
+    texts = sorted({policy.name for policy in policies if policy.default is None})
+    for spec in specs if texts else []:
+        options = {"kind": spec} if isinstance(spec, str) else spec
+        brief = (options | demanded).get("policy_form", "brief") == "brief"
+        if options["kind"] in ("chat", "served") and brief:
+            id = options.get("id", options["kind"])
+            yield f"judge {id}: {', '.join(texts)}: text without rules; set policy_form: full"
+
+
+def warn_unparseable(judge: Judge, answers: pd.DataFrame) -> None:
+    """Warn of a judge with over a fifth of its replies unparseable; show one and other parsers."""
+    replies = list(answers.loc[answers["verdict"] == UNPARSEABLE, "reply"].dropna())
+    if not isinstance(judge, SpeakingJudge) or len(replies) <= len(answers) / 5:
+        return
+    others = [name for name in PARSERS if not name.startswith(("released", judge.parser))]
+    reads = {name: sum(parse(reply, name).reason is None for reply in replies) for name in others}
+    counts = ", ".join(f"{name} {n}" for name, n in reads.items())
+    warnings.warn(
+        f"{judge.name}: {len(replies)} of {len(answers)} replies have no verdict that the parser "
+        f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. Of them, "
+        f"other parsers read: {counts}. Choose a `prompt` and its `parser` in the judge's options",
+        stacklevel=3,
+    )
 
 
 def _judge(spec: dict) -> Judge:
@@ -253,6 +288,7 @@ def ask_judge(
     samples: Sequence[Sample],
     convention: str = "vlmevalkit",
     single: int = 4,
+    blind_controls: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Ask one judge everything but ``levels``; returns frames without the column judge.
 
@@ -263,10 +299,13 @@ def ask_judge(
     cases, samples : of ``sets.bench``
     convention : how published questions are put and read
     single : pictures of one thing that come under each level and its inversion
+    blind_controls : asked about drawn pictures always, about others only if this is true, because
+        each picture then takes one more request
     """
     drawn = "tags" in sets.bench.column_names
     frames = {}
-    if not judge.reads_tags:  # tags would tell it what the blank picture hides
+    # Tags would tell a judge what the blank picture hides.
+    if not judge.reads_tags and (drawn or blind_controls):
         frames["controls"] = controls.blind_answers(ask["bench"], samples, cases)
     if sets.content:
         frames["content"] = _by_category(ask["content"], sets.content)

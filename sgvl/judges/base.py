@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from pydantic import PositiveInt
 
 from sgvl.common.errors import InputError, nearest
-from sgvl.common.paths import plain_name
+from sgvl.common.paths import plain_name, user_path
 from sgvl.data import Sample
 from sgvl.models.reply import Reply
 from sgvl.policies.policy import FORMS, Form, Policy
@@ -190,6 +191,12 @@ class SpeakingJudge(Judge):
         """Read a reply with this judge's parser."""
         parsed = verdict.parse(reply, self.parser)
         return Judgement(parsed.verdict, p_unsafe, parsed.rationale, reply)
+
+
+def default_prompt(model: str) -> str:
+    """Return the prompt for a model: ``reason`` if it was trained on it here, else ``answer``."""
+    trained = model == "nano" or os.path.isfile(user_path(model).parent / "identity.json")
+    return "reason" if trained else "answer"
 
 
 def check_id(id: object) -> str:

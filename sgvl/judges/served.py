@@ -9,7 +9,7 @@ from itertools import groupby
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge
+from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge, default_prompt
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.models.reply import REFUSED, Refused, Reply
 from sgvl.text import prompts, verdict
@@ -48,7 +48,7 @@ class ServedJudge(SpeakingJudge):
         url: str = "http://localhost:8000/v1",
         id: str = "served",
         revision: str | None = None,
-        prompt: prompts.JudgePrompt = "reason",
+        prompt: prompts.JudgePrompt | None = None,
         policy_form: Form = "brief",
         parser: verdict.Parser = "answer",
         max_new_tokens: PositiveInt = 120,
@@ -60,6 +60,7 @@ class ServedJudge(SpeakingJudge):
         max_retries: NonNegativeInt = 5,
         key_variable: str = "",
     ):
+        prompt = prompt or default_prompt(model)
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.endpoint = Endpoint(
             f"judge {id}",

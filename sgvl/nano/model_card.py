@@ -99,7 +99,7 @@ def _share(answers) -> dict:
 
 def write_card(recipe, folder: Path, output: Path) -> None:
     """Measure the model in ``output`` and write ``card.json`` (figures) and ``README.md``."""
-    figures = measure(ChatJudge(model=str(output)), recipe.card_cases)
+    figures = measure(ChatJudge(model=str(output), prompt="reason"), recipe.card_cases)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     card = {"recipe": asdict(recipe), "figures": figures, "curve": log, "versions": versions()}
     files.write(output / "card.json", json.dumps(card, indent=1) + "\n")

@@ -287,6 +287,9 @@ class Flip(NamedTuple):
 def load(source: str | Path) -> Policy:
     """Load a policy by the name of a shipped one (``"L2"``) or by the path of a Markdown file.
 
+    A file without a header is a policy of text alone; the file's name and its first heading serve
+    as name and title.
+
     Raises InputError that names the file, each wrong key and the allowed values.
     """
     named = Path(source).suffix != ".md"
@@ -302,6 +305,8 @@ def load(source: str | Path) -> Policy:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     parts = re.split(r"^---[ \t]*(?:\n|\Z)", content, maxsplit=2, flags=re.MULTILINE)
+    if not content.lstrip().startswith("---"):
+        parts = ["", *_without_header(path, content)]
     if len(parts) != 3 or parts[0].strip():
         raise InputError(f"{path}: a policy begins with a YAML header between two lines of ---")
     header = _header(path, parts[1])
@@ -313,6 +318,16 @@ def load(source: str | Path) -> Policy:
         return Policy.model_validate(header | {"text": parts[2]})
     except ValidationError as error:
         raise InputError([f"{path}: {_where(e)}{_what(e)}" for e in error.errors()]) from None
+
+
+def _without_header(path: Path, content: str) -> tuple[str, str]:
+    """Return the header and the text of a file that is text alone."""
+    first, _, rest = content.strip().partition("\n")
+    heading = re.match(r"#{1,6}[ \t]+(.*?)[ \t#]*$", first)
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", path.stem).strip("_") or "policy"
+    title = heading[1] if heading and heading[1] else path.stem
+    header = yaml.safe_dump({"name": name, "title": title}, allow_unicode=True, width=1_000)
+    return header, rest if heading and rest.strip() else content
 
 
 def _files() -> list[Path]:

@@ -102,7 +102,7 @@ def test_a_change_in_any_file_of_a_model_is_another_model(name, tmp_path):
 def test_a_model_of_the_hub_goes_by_its_commit(hub):
     """Weights that change behind an unchanged name are another judge, and a pin holds."""
     hub.repos["us/guard"] = {file.name: file.read_bytes() for file in NANO_MODEL.iterdir()}
-    spec = {"kind": "chat", "model": "us/guard"}
+    spec = {"kind": "chat", "model": "us/guard", "prompt": "reason"}
     first = judges.make_judge(spec)
     assert first.identity()["weights"] == loading.digest("us/guard") == hub.commit
     assert first.judge(under([Sample("s", PICTURE)], [load("L1")])) == judges.make_judge(

@@ -137,11 +137,11 @@ def _wrong(row: dict, rules: dict) -> Iterator[str]:
 
 def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int | str, dict]]:
     """Yield the place and the cells of each row with its columns; add what is wrong to problems."""
-    readers = {".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".tsv": _csv}
-    if file.suffix.lower() not in readers:
-        raise InputError(f"{file}: labels are a file that ends in {' or '.join(readers)}")
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        raise InputError(f"{file}: labels are a file that ends in {' or '.join(READERS)}")
     passed_over, checked = {}, {}
-    for line, names, values in readers[file.suffix.lower()](_text(file), file, problems):
+    for line, names, values in reader(_text(file), file, problems):
         columns = tuple(str(name).strip().lower() for name in names)
         if columns not in checked:
             checked[columns] = list(_wrong_columns(columns))
@@ -243,3 +243,6 @@ def _once(pairs: list[tuple]) -> dict:
     if twice := [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]:
         raise ValueError(f"{twice[0]!r} is set twice in one object")
     return dict(pairs)
+
+
+READERS = {".csv": _csv, ".json": _json, ".jsonl": _jsonl, ".tsv": _csv}

@@ -10,7 +10,7 @@ import torch
 from pydantic import PositiveInt
 
 from sgvl.common.errors import InputError
-from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge
+from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge, default_prompt
 from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
 from sgvl.judges.chat.reader import Reader
 from sgvl.text import prompts, verdict
@@ -33,7 +33,8 @@ class ChatJudge(SpeakingJudge):
     id : name in files, tables and claims
     model : ``"nano"``, a folder, or a hub id
     revision, dtype, device : see ``sgvl.models.chat_model.ChatModel``
-    prompt : name of a prompt in ``sgvl.text.prompts.JUDGE``
+    prompt : name of a prompt in ``sgvl.text.prompts.JUDGE``; None: ``"reason"`` for nano and what
+        was trained here, ``"answer"`` for other models
     policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
     parser : name of a parser in ``sgvl.text.verdict.PARSERS``
     max_new_tokens : length limit of a reply, in tokens
@@ -52,7 +53,7 @@ class ChatJudge(SpeakingJudge):
         id: str = "chat",
         model: str = "nano",
         revision: str | None = None,
-        prompt: prompts.JudgePrompt = "reason",
+        prompt: prompts.JudgePrompt | None = None,
         policy_form: Form = "brief",
         parser: verdict.Parser = "answer",
         max_new_tokens: PositiveInt = 120,
@@ -64,6 +65,7 @@ class ChatJudge(SpeakingJudge):
         max_pixels: PositiveInt | None = None,
         min_pixels: PositiveInt | None = None,
     ):
+        prompt = prompt or default_prompt(model)
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.batch_size, self.share_prefix = batch_size, share_prefix
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
@@ -272,7 +274,7 @@ class ChatJudge(SpeakingJudge):
         Replies that reason first are kept; a rating comes first, so that only one opening fits.
         """
         opening, *_ = prompts.OPENINGS.get(self.prompt, ("",))
-        if self.prompt not in ("reason", "yes_no"):
+        if self.prompt not in ("reason", "answer", "yes_no"):
             return opening
         head, slot, _ = reply.rpartition(opening)
         return head + slot if slot else f"{reply} {opening}"
