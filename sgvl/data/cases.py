@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import nearest, raise_any
+from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.data import Sample, store
 from sgvl.data.real_rows import LABEL, OK
 from sgvl.policies.policy import Policy, load_all
