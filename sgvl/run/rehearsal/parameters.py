@@ -70,6 +70,10 @@ def _set(new) -> Callable:
     return lambda self, unit, value: new
 
 
+def _all(self, unit, value):
+    return 0 if isinstance(value, int) else value  # pictures in 02 are names of sets
+
+
 def _at_most(most: int) -> Callable:
     return lambda self, unit, value: min(value, most)
 
@@ -90,7 +94,7 @@ CHANGES: dict[str, Callable] = {
     "layout": _set("ddp"),
     "path": Rehearsed._folder,
     # Sizes: the sets are small, so all of each is taken.
-    **dict.fromkeys(("images", "rows", "pairs", "pictures"), _set(0)),
+    **dict.fromkeys(("images", "rows", "pairs", "pictures"), _all),
     **dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_length"), _at_most(TOKENS)),
     "resamples": _at_most(200),
 }
