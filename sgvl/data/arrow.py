@@ -27,7 +27,7 @@ def write_rows(rows: Iterable[dict], features: Features) -> Dataset:
 
     The file is removed when the process ends; ``TMPDIR`` says where there is room for it.
     """
-    file = Path(get_temporary_cache_files_directory()) / f"{uuid4().hex}.arrow"
+    file = temporary_file(".arrow")
     with (
         writing(file),
         ArrowWriter(features=features, path=str(file), writer_batch_size=16) as writer,
@@ -36,6 +36,11 @@ def write_rows(rows: Iterable[dict], features: Features) -> Dataset:
             writer.write(row)
         writer.finalize()
     return Dataset.from_file(str(file))
+
+
+def temporary_file(suffix: str) -> Path:
+    """Return a path for a file that is removed when the process ends."""
+    return Path(get_temporary_cache_files_directory()) / f"{uuid4().hex}{suffix}"
 
 
 def write_files(files: Iterable[Path | None]) -> Dataset:

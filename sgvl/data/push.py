@@ -12,7 +12,6 @@ Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
-import hashlib
 import io
 import json
 import sys
@@ -24,8 +23,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
 from sgvl.common import commands
 from sgvl.common.errors import ExitCode, InputError, need_known
+from sgvl.common.files import sha256
 from sgvl.common.paths import runs
-from sgvl.data import dataset_card, store
+from sgvl.data import arrow, dataset_card, store
 from sgvl.data.images import ImageError, has_metadata, load_image
 from sgvl.data.sources import hub
 
@@ -49,10 +49,9 @@ def plan(
     parquet: dict[str, bytes | Path] = {name: folder / f"{name}.parquet" for name in names}
     for name in real if not keep_metadata else []:
         if (bare := _without_metadata(store.read(name, folder))) is not None:
-            buffer = io.BytesIO()
-            bare.to_parquet(buffer)
-            parquet[name] = buffer.getvalue()
-            manifest["sets"][name]["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+            parquet[name] = arrow.temporary_file(".parquet")
+            bare.to_parquet(parquet[name])
+            manifest["sets"][name]["sha256"] = sha256(parquet[name])
     return {
         **{f"{name}.parquet": content for name, content in parquet.items()},
         "README.md": str(dataset_card.make_card(folder, names)).encode(),
@@ -65,21 +64,22 @@ def _without_metadata(dataset: Dataset) -> Dataset | None:
     files = store.without_decoding(dataset)
     marked = [row["image"] is not None and has_metadata(row["image"]["bytes"]) for row in files]
 
-    def bare(row: dict, index: int) -> dict:
-        if not marked[index]:
-            return {"image": row["image"]}
+    def bare(file: dict) -> dict | None:
         try:
-            buffer, image = io.BytesIO(), load_image(row["image"]["bytes"])
+            buffer, image = io.BytesIO(), load_image(file["bytes"])
             image.info.clear()  # Pillow would write its profile
             image.save(buffer, "PNG")
         except ImageError:
-            return {"image": None}
-        return {"image": {"bytes": buffer.getvalue(), "path": None}}
+            return None
+        return {"bytes": buffer.getvalue(), "path": None}
 
     if not any(marked):
         return None
-    files = files.map(bare, with_indices=True, features=files.features, keep_in_memory=True)
-    return files.cast(dataset.features)
+    rows = (
+        row | {"image": bare(row["image"])} if has else row
+        for row, has in zip(files, marked, strict=True)
+    )
+    return arrow.write_rows(rows, files.features).cast(dataset.features)
 
 
 def push(
