@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from datasets import Features, Image, List, Value
 
+from sgvl.common.files import sha256
 from sgvl.data import arrow, store
 from sgvl.judges import ask_all, make_judge, under
 from sgvl.policies.policy import load, load_all
@@ -98,6 +99,19 @@ def test_a_copy_of_a_set_that_was_changed_or_cut_is_not_used(tmp_path, photos):
         assert read() == files
     inode = copy.stat().st_ino
     assert read() == files and copy.stat().st_ino == inode  # a sound copy stays
+
+
+def test_a_picture_of_several_rows_is_written_once(tmp_path, photographs):
+    rows = grpo.under(photographs, LEVELS)
+    assert arrow.fold(photographs) is photographs
+    path = tmp_path / "rows.parquet"
+    arrow.fold(rows).to_parquet(path)
+    assert 8 * MB < path.stat().st_size < 8.1 * MB and arrow.is_folded(path)
+    again = arrow.open_parquet(path, sha256(path))
+    assert again.column_names == rows.column_names and again.features == rows.features
+    assert trainer.digest(again) == trainer.digest(rows)
+    photographs.to_parquet(path)
+    assert not arrow.is_folded(path)
 
 
 def test_an_unreadable_file_is_no_image(tmp_path):

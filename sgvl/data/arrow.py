@@ -4,6 +4,7 @@ A set of pictures can be larger than memory, and one Arrow array holds 2 GiB at 
 are written one after another, and rows that share a picture refer to it.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.arrow_writer import ArrowWriter
@@ -19,6 +21,7 @@ from datasets.fingerprint import get_temporary_cache_files_directory
 
 from sgvl.common.files import replaced, sha256, writing
 
+ROW = "row "  # before the number of the row whose picture a row has
 TOGETHER = 100, 2**26  # rows and bytes of a batch in a file: the smaller of both
 
 
@@ -83,6 +86,53 @@ def join(
     return Dataset(table, info, fingerprint=uuid4().hex)
 
 
+def fold(dataset: Dataset) -> Dataset:
+    """Replace each picture that an earlier row has too by a reference to that row.
+
+    ``open_parquet`` puts the pictures back. A set without such rows is returned as it is.
+    """
+    files = dataset.cast_column("image", Image(decode=False))
+    first: dict[bytes, int] = {}
+    places = []
+    for place, image in enumerate(files["image"]):
+        content = image and image["bytes"]
+        key = hashlib.sha256(content).digest() if content else b"%d" % place
+        places.append(first.setdefault(key, place))
+    if places == list(range(len(files))):
+        return dataset
+    rows = (
+        row if of == place else row | {"image": {"bytes": b"", "path": f"{ROW}{of}"}}
+        for place, (row, of) in enumerate(zip(files, places, strict=True))
+    )
+    return write_rows(rows, files.features).cast_column("image", Image())
+
+
+def is_folded(path: Path) -> bool:
+    """Check whether rows of a Parquet file refer to the pictures of others, see ``fold``."""
+    with pq.ParquetFile(path) as parquet:
+        if "image" not in parquet.schema_arrow.names:
+            return False
+        images = parquet.read(columns=["image.path"]).column("image")
+    return any(str(path).startswith(ROW) for path in pc.struct_field(images, "path").to_pylist())
+
+
+def _unfold(dataset: Dataset) -> Dataset:
+    if "image" not in dataset.column_names:
+        return dataset
+    images = dataset.data.column("image")
+    paths = pc.struct_field(images, "path").to_pylist()
+    without = pc.equal(pc.binary_length(pc.struct_field(images, "bytes")), 0).to_pylist()
+    places = [
+        int(path[len(ROW) :]) if empty and path and path.startswith(ROW) else place
+        for place, (path, empty) in enumerate(zip(paths, without, strict=True))
+    ]
+    if places == list(range(len(dataset))):
+        return dataset
+    texts = dataset.remove_columns("image")
+    joined = join(dataset.select_columns("image"), texts.to_dict(), places, texts.features)
+    return joined.select_columns(dataset.column_names)
+
+
 def open_parquet(path: Path, digest: str) -> Dataset:
     """Open a Parquet file of this digest through its copy in Arrow's format, in ``.cache``.
 
@@ -99,7 +149,7 @@ def open_parquet(path: Path, digest: str) -> Dataset:
             arrow = sha256(fresh)
         with replaced(note, str(os.getpid())) as noted:
             noted.write_text(json.dumps({"parquet": digest, "arrow": arrow}), encoding="utf-8")
-    return Dataset.from_file(str(copy))
+    return _unfold(Dataset.from_file(str(copy)))
 
 
 def _read(note: Path) -> object:

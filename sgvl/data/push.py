@@ -47,8 +47,12 @@ def plan(
     manifest = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
     manifest["sets"] = {name: manifest["sets"][name] for name in names}
     parquet: dict[str, bytes | Path] = {name: folder / f"{name}.parquet" for name in names}
-    for name in real if not keep_metadata else []:
-        if (bare := _without_metadata(store.read(name, folder))) is not None:
+    for name in real:
+        rows = store.read(name, folder)
+        bare = None if keep_metadata else _without_metadata(rows)
+        if bare is None and arrow.is_folded(parquet[name]):
+            bare = rows
+        if bare is not None:
             parquet[name] = arrow.temporary_file(".parquet")
             bare.to_parquet(parquet[name])
             manifest["sets"][name]["sha256"] = sha256(parquet[name])

@@ -36,7 +36,8 @@ def save(
     for name, dataset in datasets.items():
         path = folder / f"{name}.parquet"
         with replaced(path) as part:
-            dataset.to_parquet(part)
+            # Real pictures come under several policies.
+            (arrow.fold(dataset) if "status" in dataset.column_names else dataset).to_parquet(part)
         sets[name] = {"rows": len(dataset), "columns": dataset.column_names, "sha256": sha256(path)}
     manifest = {"sgvl": __version__, "seed": seed, "sets": sets}
     manifest |= {"absent": dict(absent)} if absent else {}

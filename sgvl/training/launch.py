@@ -53,7 +53,7 @@ def train(
     job_folder = folder.with_name(f"{folder.name}.job")
     job_folder.mkdir(parents=True, exist_ok=True)
     with files.replaced(job_folder / "rows.parquet") as part:
-        rows.to_parquet(part)
+        arrow.fold(rows).to_parquet(part)
     arguments = json.dumps({"stage": stage, **job, "folder": str(folder)})
     files.write(job_folder / "job.json", arguments)
     with files.writing(job_folder / "log.txt"):
