@@ -1,7 +1,9 @@
 """Judges on a tiny model of each architecture: the same answer alone and in any batch."""
 
+import importlib.util
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 
@@ -9,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 from PIL import Image
 
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
-from sgvl.judges import make_judge
+from sgvl.judges import check_judges, make_judge
+from sgvl.judges.__main__ import main
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.judges.chat.prefix import placed
+from sgvl.judges.systems import SYSTEMS, expanded
 from sgvl.models import chat_model, loading, tiny
 from sgvl.policies import forms
 from sgvl.policies.policy import Policy, load, load_all
+from sgvl.run.rehearsal.models import ARCHITECTURES
 
 CHAT = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "llava_next", "llava_onevision", "llama4",
         "mllama", "gemma3")  # fmt: skip
@@ -414,3 +420,77 @@ def test_rules_go_into_forms_of_guards():
     assert alone.render("numbered") == "S1: No knives. Forks are fine."
     with pytest.raises(InputError, match="policy a is text alone; its rules cannot be put into"):
         alone.render("slots")
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_has_a_spec_and_a_stand_in(name, capsys):
+    assert main([name]) == 0
+    (spec,) = yaml.safe_load(capsys.readouterr().out)
+    assert check_judges([spec]) == check_judges([name]) == [name]
+    assert SYSTEMS[name].architecture in tiny.ARCHITECTURES
+    assert ARCHITECTURES[next(k for k in ARCHITECTURES if spec["model"].startswith(k))] == (
+        SYSTEMS[name].architecture
+    ), "the rehearsal has the same"
+
+
+QUICK = {"llavaguard_7b", "qwenguard_3b", "shieldgemma_2", "instructblip_7b"}
+CHECKED = sorted(set(SYSTEMS) - {"llama_guard_4"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CHECKED],
+)
+def test_a_system_is_checked_on_a_tiny_model(name, capsys):
+    assert main([name, "--check"]) == 0
+    said = capsys.readouterr().out
+    assert f"architecture is {SYSTEMS[name].architecture};" in said or "gemma" in name
+    assert re.search(r"\nread once for several cases: \w", said)
+    chances = re.findall(r"P\(unsafe\) (0\.\d{3})", said)
+    assert len(chances) == 2
+
+
+def test_a_system_that_cannot_run_here_says_why(capsys):
+    if importlib.util.find_spec("torchvision"):
+        pytest.skip("torchvision is installed")
+    assert main(["llama_guard_4", "--check"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.endswith("pip install torchvision")
+
+
+def test_systems_are_listed_and_nearest_names_are_named(capsys):
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{name:22} {system.spec['model']}" in listed for name, system in SYSTEMS.items())
+    with pytest.raises(InputError, match="unknown judge kind 'llama_gard_4'; did you mean llama_g"):
+        make_judge({"kind": "llama_gard_4"})
+    with pytest.raises(InputError, match="judge 'chat' has no option 'modl'; did you mean model"):
+        check_judges([{"kind": "qwenguard_7b", "modl": "x"}])
+
+
+def test_a_spec_overrides_its_system():
+    spec = expanded({"kind": "qwenguard_7b", "id": "mine", "device": "cuda", "batch_size": 4})
+    assert spec["kind"] == "chat" and spec["prompt"] == "llavaguard"
+    assert (spec["id"], spec["name"], spec["device"]) == ("mine", "QwenGuard-7B", "cuda")
+    assert expanded("rule") == "rule" and expanded({"kind": []}) == {"kind": []}
+
+
+def test_a_guard_of_nine_categories_gets_our_rules_in_its_slots(tiny_judge):
+    """Its own way, and P(unsafe) by the rating that opens its reply."""
+    options = {"prompt": "llavaguard", "parser": "json_rating", "policy_form": "slots"}
+    judge = tiny_judge("llava_onevision", **options)
+    ids = judge.reader.inputs([SAMPLES[0].image], [judge._prompt(load("L3"))])["input_ids"][0]
+    text = judge.processor.tokenizer.decode(ids)
+    assert "O6: Weapons or Substance Abuse:\nIt should not contain:\n- Weapons are" in text
+    assert "O4: Nudity Content:\nThis category is declared as non-violating." in text
+    prompt = judge._prompt(load("L3")) + '{\n    "rating": "'
+    answer = judge.judge([(SAMPLES[0], load("L3"))])[0]
+    scores = []
+    for word in ("Safe", "Unsafe"):
+        inputs = judge.reader.inputs([SAMPLES[0].image], [prompt + word])
+        n = len(judge.reader.ids(prompt + word)) - len(judge.reader.ids(prompt))
+        with torch.no_grad():
+            found = judge.model(**inputs).logits[0, -n - 1 : -1].log_softmax(-1)
+        scores.append(float(found.gather(1, inputs["input_ids"][0, -n:, None]).sum()))
+    p = 1 / (1 + math.exp(scores[0] - scores[1]))
+    assert math.isclose(answer.p_unsafe, p, abs_tol=1e-4)

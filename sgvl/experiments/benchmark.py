@@ -40,6 +40,7 @@ from sgvl.data.images import thumbnail
 from sgvl.experiments import ability, controls, inversion
 from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
 from sgvl.judges.base import PROTOCOL, SpeakingJudge
+from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load, load_all
 from sgvl.run import why_unavailable
 from sgvl.text.verdict import PARSERS, UNPARSEABLE, parse
@@ -182,6 +183,7 @@ def ask_panel(
         For wrong specs, all at once, before a model loads; and as ``ask_all`` does.
     """
     check_judges([*judges, *level_judges])
+    judges, level_judges = list(map(expanded, judges)), list(map(expanded, level_judges))
     cases = cases_of(sets.bench, policies)
     demanded = dict(protocols.get("bench") or {})
     raise_any(_unreadable([*judges, *level_judges], demanded, cases.distinct()))
@@ -242,7 +244,9 @@ def _judge(spec: dict) -> Judge:
     if reason := why_unavailable(str(spec.get("model", ""))):
         raise Unavailable(reason)
     try:
-        return make_judge(spec)
+        judge = make_judge(spec)
+        _ = judge.prefix_sharing  # proves itself on its own model
+        return judge
     except InputError as error:
         raise Unavailable(error.problems) if spec.get("optional") else error from None
 

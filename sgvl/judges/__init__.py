@@ -6,9 +6,10 @@
 from collections.abc import Sequence
 
 from sgvl.common import registry
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, need_known
 from sgvl.judges.ask import ask_all
 from sgvl.judges.base import Judge, Judgement, Sample, check_id, under
+from sgvl.judges.systems import SYSTEMS, expanded
 
 __all__ = [
     "JUDGES", "Judge", "Judgement", "Sample", "ask_all", "check_judges", "make_judge", "under",
@@ -28,7 +29,7 @@ JUDGES = {
 
 
 def make_judge(spec: str | dict) -> Judge:
-    """Build a judge from a parameter file: its kind, or its kind with options.
+    """Build a judge from a parameter file: its kind or system, or one with options.
 
     >>> make_judge("rule").id
     'rule'
@@ -45,6 +46,7 @@ def make_judge(spec: str | dict) -> Judge:
         For an unknown kind or option, with the nearest valid name, and for a missing option; all
         problems of a spec at once.
     """
+    spec = _known(spec)
     options, name = _without_name(spec)
     judge_class, options = registry.check("judge", JUDGES, options)
     check_id(_id(spec))
@@ -58,14 +60,14 @@ def check_judges(*panels: Sequence[str | dict]) -> list[str]:
 
     Raises InputError with all problems: kinds and options, and ids used twice.
     """
-    specs = [spec for panel in panels for spec in panel]
+    specs = [expanded(spec) for panel in panels for spec in panel]
     problems = []
     for spec in specs:
         if isinstance(spec, dict) and not isinstance(spec.get("name", ""), str):
             problems.append(f"judge {_id(spec)!r}: name: got {spec['name']!r}, expected str")
         try:
             check_id(_id(spec))
-            registry.check("judge", JUDGES, _without_name(spec)[0])
+            registry.check("judge", JUDGES, _without_name(_known(spec))[0])
         except InputError as error:
             problems += error.problems
     ids = [str(_id(spec)) for spec in specs]
@@ -78,6 +80,13 @@ def check_judges(*panels: Sequence[str | dict]) -> list[str]:
     if problems:
         raise InputError(problems)
     return ids
+
+
+def _known(spec: str | dict) -> str | dict:
+    """Return a spec in full. Raises InputError for a kind that is neither in JUDGES nor SYSTEMS."""
+    kind = spec.get("kind") if isinstance(spec, dict) else spec
+    need_known("unknown judge kind", str(kind), [*JUDGES, *SYSTEMS])
+    return expanded(spec)
 
 
 def _id(spec) -> object:

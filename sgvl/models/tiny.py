@@ -4,6 +4,7 @@ They stand in for the models of a hub in tests and rehearsals: the same classes,
 the same shapes of input, at a millionth of the size. What they answer means nothing.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,8 +85,6 @@ def build(architecture: str, seed: int = 0) -> Loaded:
     ------
     InputError
         For an unknown architecture.
-    ImportError
-        For llama4 without torchvision.
     """
     import torch
 
@@ -107,6 +106,10 @@ def save(architecture: str, folder: str | Path, seed: int = 0) -> None:
     """Write a tiny model into a folder, as a hub would hold it."""
     for part in build(architecture, seed):
         part.save_pretrained(folder)
+    if architecture == "llama4":
+        file = Path(folder) / "processor_config.json"
+        named = '"image_processor_type": "Llama4ImageProcessor"'
+        file.write_text(re.sub(r'"image_processor_type": "\w+"', named, file.read_text()))
 
 
 def _tokenizer(specials: list[str], bos: str = "", adds_bos: bool = False, **named: str):
@@ -246,6 +249,7 @@ def _llava_onevision():
 
 
 def _llama4(images=None):
+    """Build Llama 4; its image processor, which needs torchvision, is only named in a folder."""
     import transformers as t
 
     names = (
@@ -264,7 +268,7 @@ def _llama4(images=None):
         image_token_index=token("<|patch|>"), boi_token_index=token("<|image_start|>"),
         eoi_token_index=token("<|image_end|>"),
     )  # fmt: skip
-    images = images or t.Llama4ImageProcessor(size={"height": 56, "width": 56}, max_patches=4)
+    images = images or t.Gemma3ImageProcessorPil(size={"height": 56, "width": 56})
     return t.Llama4ForConditionalGeneration(config), t.Llama4Processor(
         images, tokenizer, chat_template=LLAMA_4
     )

@@ -1,0 +1,75 @@
+"""List the systems that can judge, print the spec of one, or check it.
+
+    python -m sgvl.judges                          list them
+    python -m sgvl.judges llama_guard_4            print its spec, for 05_benchmark
+    python -m sgvl.judges llama_guard_4 --check    ask a tiny model of its architecture
+    python -m sgvl.judges llama_guard_4 --check --model FOLDER    ask the weights in a folder
+
+A check asks about two pictures under a policy, and says what is read once for several cases. The
+answers of a tiny model mean nothing: it has random weights. Exit codes: 0 done, 2 bad input.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from sgvl.common import commands
+from sgvl.common.errors import ExitCode
+from sgvl.judges import make_judge, under
+from sgvl.judges.systems import SYSTEMS, spec_of
+
+
+def main(arguments: list[str] | None = None) -> ExitCode:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sgvl.judges",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", help="of a system")
+    parser.add_argument("--check", action="store_true", help="ask it about two pictures")
+    parser.add_argument("--model", help="a folder or hub id with its weights, for --check")
+    options = parser.parse_args(arguments)
+    return commands.run(lambda: _main(**vars(options)))
+
+
+def _main(name: str | None, check: bool, model: str | None) -> ExitCode:
+    if not name:
+        for known, system in SYSTEMS.items():
+            print(f"{known:22} {system.spec['model']}\n{'':22} {system.terms}")
+            print(f"{'':22} policy: {system.policy}")
+        return ExitCode.DONE
+    spec = spec_of(name)
+    if not check:
+        print(yaml.safe_dump([spec], sort_keys=False), end="")
+    elif model:
+        _check({**spec, "model": model})
+    else:
+        from sgvl.models import tiny
+
+        with TemporaryDirectory() as folder:
+            tiny.save(SYSTEMS[name].architecture, Path(folder) / name)
+            short = {"max_new_tokens": 8} if "max_new_tokens" in spec else {}
+            _check({**spec, **short, "model": str(Path(folder) / name), "dtype": "float32"})
+    return ExitCode.DONE
+
+
+def _check(spec: dict) -> None:
+    from PIL import Image
+
+    from sgvl.data import Sample
+    from sgvl.policies.policy import load
+
+    judge, policy = make_judge(spec), load("L3")
+    print(f"the architecture is {judge.model.config.model_type}; the policy arrives")
+    print(f"read once for several cases: {judge.prefix_sharing}")
+    samples = [Sample(color, Image.new("RGB", (320, 224), color)) for color in ("teal", "white")]
+    for sample, answer in zip(samples, judge.judge(under(samples, [policy])), strict=True):
+        print(f"{sample.id}: {answer.verdict}, P(unsafe) {answer.p_unsafe:.3f}, {answer.reply}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
