@@ -1,5 +1,7 @@
 """The parameter files of every profile: they load, and name what is there."""
 
+import re
+
 import pytest
 
 from sgvl.common.paths import PARAMS
@@ -36,3 +38,51 @@ def test_every_judge_that_06_names_is_asked_in_05():
         *(spec["id"] for spec in asked["level_judges"]),
     ]
     assert set(tabled["judges"] + tabled["level_judges"]) == set(JUDGES), "every claim has its own"
+
+
+GPU = [name for name in WHOLE if name != "nano"]
+# The parameters of a notebook that are names of sets of 01_data.
+ROLES = {
+    "02": ["pictures"],
+    "03": ["train", "pairs_train", "bench"],
+    "04": ["train", "pairs_train"],
+}
+
+
+@pytest.mark.parametrize("profile", WHOLE)
+def test_both_trainings_and_captions_read_sets_that_01_data_makes(profile):
+    units = load_units(profile)
+    data = units["01_data"].parameters
+    made = {*data["sources"], *(registry.DRAWN if data["drawn"] else ())}
+    for unit in units.values():
+        for role in ROLES.get(unit.name[:2], []):
+            names = unit.parameters[role]
+            assert {names} if isinstance(names, str) else {*names} <= made, (unit.name, role)
+
+
+@pytest.mark.parametrize("profile", GPU)
+def test_a_gpu_profile_reads_published_sets_alone(profile):
+    units = load_units(profile)
+    assert not units["01_data"].parameters["drawn"]
+    for name, unit in units.items():
+        if name.startswith(("03", "04")):
+            assert unit.parameters["policy_form"] == "full" or "recap" in name, name
+            assert unit.parameters["settings"]["save_total_limit"] in (1, 2), name
+
+
+@pytest.mark.parametrize("file", sorted(f for name in GPU for f in PARAMS.glob(f"{name}/0[1-4]*")))
+def test_a_gpu_profile_says_what_it_reads_and_where_each_value_is_from(file):
+    """Structure needs no source: names of files, sets and variants, and the opening of a block."""
+    lines = file.read_text().splitlines()
+    assert lines[0].startswith("# Reads "), file
+    structure = ("profile", "data_profile", "variant", "train", "pairs_train", "settings", "kind")
+    structure += ("sources", "captioner", "recaptioner", "harmful_terms", "url", "device", "model")
+    bare = [
+        line
+        for line in lines
+        if (match := re.match(r" *([a-z_0-9]+):", line))
+        and "#" not in line
+        and match[1] not in structure
+        and "revision: main" not in line
+    ]
+    assert bare == [], file.name

@@ -579,3 +579,12 @@ def test_terms_are_read_back_as_they_were_counted(tmp_path):
     (tmp_path / "recaption").mkdir()
     (tmp_path / "recaption" / "terms.csv").write_text("term\nhate symbol\nnull\n")
     assert recaption.read_terms(tmp_path) == ["hate symbol", "null"]
+
+
+def test_captioners_of_several_prompts_share_one_model():
+    short, long = recaption.make_captioners({"kind": "chat"}, ["minimal_edit", "rewrite"])
+    assert short.chat is long.chat and short.identity() != long.identity()
+    assert long.identity() == make_captioner({"kind": "chat", "prompt": "rewrite"}).identity()
+    for prompts in (["minimal_edit", "rewite"], []):
+        with pytest.raises(InputError, match="prompts: unknown caption prompt"):
+            recaption.make_captioners("exact", prompts)

@@ -1,7 +1,7 @@
 """Captions in two steps: a base model describes a picture, a recaptioner adds what it suppressed.
 
     step1 = make_captioner({"kind": "chat", "model": "nano"})
-    step2 = make_captioner({"kind": "exact", "prompt": "minimal_edit"})
+    (step2,) = make_captioners({"kind": "exact"}, ["minimal_edit"])
     pictures = items(dataset)
     captions = caption_all(step1, pictures, "caption.jsonl")
     recaptions = caption_all(step2, with_captions(pictures, captions), "minimal_edit.jsonl")
@@ -11,11 +11,16 @@ Both steps use one interface, ``Captioner``: ``caption_all`` stores every reply 
 out; ``departure`` measures how far a recaption is from its caption.
 """
 
+import copy
+from collections.abc import Sequence
+
+from sgvl.common.errors import need_known
 from sgvl.common.registry import check, make
 from sgvl.recaption.base import Captioner, Item, ParsedCaption, items, parse_caption, with_captions
 from sgvl.recaption.batch import caption_all, counts, estimate, left_out
 from sgvl.recaption.dataset import distinct, examples, figure_words, to_dataset
 from sgvl.recaption.departure import changes, departure, measure, measure_all, read_terms
+from sgvl.text.prompts import RECAPTION
 
 __all__ = [
     "CAPTIONERS",
@@ -34,6 +39,7 @@ __all__ = [
     "items",
     "left_out",
     "make_captioner",
+    "make_captioners",
     "measure",
     "measure_all",
     "parse_caption",
@@ -63,3 +69,18 @@ def make_captioner(spec: str | dict) -> Captioner:
     missing option.
     """
     return make("captioner", CAPTIONERS, spec)
+
+
+def make_captioners(spec: str | dict, names: Sequence[str]) -> list[Captioner]:
+    """Build one captioner for each prompt of step 2 in ``names``; they share one model.
+
+    Raises InputError as ``make_captioner`` does, and without a prompt.
+    """
+    for name in names or [""]:
+        need_known("prompts: unknown caption prompt", name, RECAPTION)
+    options = dict(spec) if isinstance(spec, dict) else {"kind": spec}
+    first = make_captioner({**options, "prompt": names[0]})
+    others = [copy.copy(first) for _ in names[1:]]
+    for other, name in zip(others, names[1:], strict=True):
+        other.prompt = name
+    return [first, *others]

@@ -7,6 +7,7 @@ whose folder has it is finished. A training of other facts than a finished one w
 ``<folder>.replacement``, and takes its place when it is finished itself.
 """
 
+import gc
 import hashlib
 import json
 import shutil
@@ -229,6 +230,14 @@ def train_and_save(trl_trainer) -> None:
         if trl_trainer.is_world_process_zero() and place != folder:
             _replace(folder, place)
     trl_trainer.accelerator.wait_for_everyone()
+
+
+def free_memory() -> None:
+    """Return the memory of models that nothing refers to any more, on a GPU as well."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def stop_at_bad_loss(trl_trainer) -> None:
