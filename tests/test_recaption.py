@@ -460,7 +460,7 @@ def test_progress_is_a_line_at_most_now_and_then(capsys):
         ({"kind": "served", "model": "m", "api_key": "sk-1"}, "no option 'api_key'"),
         ({"kind": "served", "model": "m", "url": "localhost:8000"}, "must start with http"),
         ({"kind": "served", "model": "m", "image_format": "TIFF"}, "allowed: JPEG, PNG"),
-        ({"kind": "served", "model": "m", "concurrency": 0}, "at least 1"),
+        ({"kind": "served", "model": "m", "concurrency": 0}, "got 0, expected int above 0"),
         ({"kind": "served", "model": "m", "prompt": "rewite"}, "did you mean rewrite"),
         ({"kind": "exact", "prompt": "caption"}, "unknown prompt 'caption'"),
         ({"kind": "chat", "prompt": "minimal"}, "unknown caption prompt"),
