@@ -4,6 +4,8 @@ import html
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -493,3 +495,20 @@ def test_what_no_cell_shows_is_not_left_out_in_silence(notebook, namespace):
     with pytest.raises(InputError, match="lesson.ipynb: no cell ends with matix"):
         namespace = {"matix": namespace["matrix"]}
         widgets.export(notebook.with_suffix(".html"), notebook, namespace)
+
+
+def test_pages_that_open_at_once_take_turns(tmp_path, capsys):
+    """The first page holds the folder for a second; the next one waits and says so."""
+    code = (
+        "import sys, time; from pathlib import Path; from sgvl.widgets import wait_for_turn\n"
+        "turn = wait_for_turn(Path(sys.argv[1])); print('mine', flush=True); time.sleep(1)\n"
+        "Path(sys.argv[1], 'done').touch()"  # and it dies without a release
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "mine\n"
+        turn = widgets.wait_for_turn(tmp_path)
+        assert (tmp_path / "done").exists()
+    assert "waits for it" in capsys.readouterr().out
+    assert widgets.wait_for_turn(tmp_path) is turn  # the cell is run again
+    turn.release(force=True)

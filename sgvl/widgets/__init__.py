@@ -7,7 +7,7 @@ as one file.
 """
 
 from sgvl.widgets.export import export
-from sgvl.widgets.judging import along_training, judgements
+from sgvl.widgets.judging import along_training, judgements, wait_for_turn
 from sgvl.widgets.number_views import caught_by_step
 from sgvl.widgets.panels import (
     Panel,
@@ -42,5 +42,5 @@ __all__ = [
     "AXE", "CLASS", "HARMFUL", "HUG", "Panel", "Question", "Quiz", "Workshop", "along_training",
     "answers", "averages", "caught_by_step", "collapse", "drawn", "edit", "edits", "export",
     "folded", "judgements", "matrix", "overview", "quiz", "replies", "reward", "rollouts",
-    "threshold", "verdicts", "vocabulary",
+    "threshold", "verdicts", "vocabulary", "wait_for_turn",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
+from filelock import FileLock, Timeout
 
 from sgvl.data import store
 from sgvl.data.cases import label_cases
@@ -54,3 +55,19 @@ def along_training(
         judge = make_judge({"kind": "chat", "id": f"step-{step}", "model": str(path)})
         frames.append(judgements([judge], pictures, policies, folder).assign(step=step))
     return pd.concat(frames)
+
+
+def wait_for_turn(folder: Path) -> FileLock:
+    """Wait until no other kernel prepares the lesson in ``folder``, and return the lock to release.
+
+    Of several who open the page at once, the first trains and judges, and the others then read what
+    is stored. The system frees the lock of a kernel that dies.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", is_singleton=True)  # a cell that is run again does not wait
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("Another page is preparing the lesson; this one waits for it.", flush=True)
+        lock.acquire()
+    return lock
