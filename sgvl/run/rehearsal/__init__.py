@@ -65,7 +65,10 @@ def stand_ins(name: str, units: dict[str, Unit]) -> Iterator[Hub]:
         publish(hub)
         for model in hub_models(units):
             folder = stand_in(model, runs(name) / "models")
-            hub.repos[model] = {file.name: file.read_bytes() for file in folder.iterdir()}
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            hub.repos[model] = {
+                file.relative_to(folder).as_posix(): file.read_bytes() for file in files
+            }
         hub.members.add(TOKEN)
         hub.commit = _digest(hub)
         values = [part for unit in units.values() for part in parts(unit.parameters)]
