@@ -15,19 +15,49 @@ WHOLE = ["nano", "paper", "single"]  # the others hold units that build on one o
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_unit_of_a_profile_loads(profile):
-    wanted = {"01_data", "03_sft.recap", "05_benchmark"} if profile in WHOLE else set()
-    assert wanted <= load_units(profile).keys()
+    units = load_units(profile).keys()
+    if profile in WHOLE:
+        assert {"01_data", "03_sft.recap", "06_ablations", "07_figures"} <= units
+        assert any(name.startswith("05_benchmark") for name in units)
+
+
+def panels(units):
+    return {name: unit for name, unit in units.items() if name.startswith("05_benchmark")}
 
 
 @pytest.mark.parametrize("profile", WHOLE)
 def test_a_benchmark_asks_for_sets_that_01_data_makes_by_judges_that_exist(profile):
     units = load_units(profile)
-    real, asked = units["01_data"].parameters["sources"], units["05_benchmark"].parameters
-    roles = {asked[role] for role in ("bench", "content", "own")} | {*asked["following"]}
-    assert roles | {*asked["questions"]} <= {*registry.DRAWN, *real}
+    real = units["01_data"].parameters["sources"]
     posed = {name for name, spec in real.items() if spec["kind"] == "general"}
-    assert set(asked["questions"]) <= posed | {"general"}
+    for unit in panels(units).values():
+        asked = unit.parameters
+        roles = {asked[role] for role in ("bench", "content", "own")} | {*asked["following"]}
+        assert roles | {*asked["questions"]} <= {*registry.DRAWN, *real}
+        assert set(asked["questions"]) <= posed | {"general"}
     check_values(list(units.values()))
+
+
+@pytest.mark.parametrize("profile", ["single", "paper"])
+def test_a_gpu_profile_judges_every_trained_model_and_reads_every_panel(profile):
+    units = load_units(profile)
+    judges = {}
+    for name, unit in panels(units).items():
+        asked = unit.parameters
+        assert name == f"05_benchmark.{asked['panel']}", "its files go where the runner looks"
+        specs = [*asked["judges"], *asked["level_judges"]]
+        judges |= {spec.get("id", spec["kind"]): spec for spec in specs}
+    trained = {name for name in units if name.startswith(("03", "04"))}
+    models = {spec.get("model") for spec in judges.values()}
+    assert {f"runs/{profile}/training/{name}/model" for name in trained} <= models
+    tabled, drawn = units["06_ablations"].parameters, units["07_figures"].parameters
+    assert {*tabled["judges"], *tabled["level_judges"]} == judges.keys() >= set(JUDGES)
+    names = [name.partition(".")[2] for name in panels(units)]
+    assert sorted(tabled["panels"]) == sorted(drawn["panels"]) == sorted(names)
+    assert {*drawn["case_judges"], *drawn["form_judges"]} <= judges.keys()
+    assert drawn["as_printed"] and drawn["blur"]
+    gone = {"02_recaption", "05_benchmark.base"} | trained
+    assert gone <= {*units["07_figures"].needs}
 
 
 def test_every_judge_that_06_names_is_asked_in_05():

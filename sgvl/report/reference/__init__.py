@@ -26,7 +26,13 @@ ROWS = {
     **{f"rl_L{k}": (f"RL on L{k}",) for k in range(1, 6)},
     "qwenguard_3b": ("QwenGuard-3B",),
     "qwenguard_7b": ("QwenGuard-7B",),
+    "llavaguard_05b": ("LlavaGuard-0.5B",),
+    "llavaguard_7b": ("LlavaGuard-7B",),
+    "shieldgemma2": ("ShieldGemma2",),
+    "llama_guard": ("Llama Guard",),
     "qwen2vl_7b": ("Qwen2-VL-7B",),
+    "llava16_7b": ("LLaVA-V1.6-7B",),
+    "instructblip": ("InstructBLIP",),
 }
 HEADS = {
     "columns": ["table", "column", "set", "metric", "overall"],
