@@ -57,6 +57,8 @@ DECIDES = {
 }
 NEEDED = {  # options without a default
     "served": {"model": "a"},
+    "shieldgemma": {"model": "nano"},  # not the hub's
+    "instructblip": {"model": "nano", "policy_form": "brief"},
 }
 
 OPTIONS = [
@@ -80,6 +82,10 @@ def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_mod
     assert (option in RUNTIME) != (option in decides), f"classify {option} of {noun} {kind}"
     value = (RUNTIME | decides)[option]
     value = value[noun] if isinstance(value, dict) else value
+    if option == "revision" and kind != "served":  # of the hub alone: see the test of a commit
+        with pytest.raises(InputError, match="nano.*has no revision"):
+            make(spec | {option: value}).identity()
+        return
     before, after = (make(s).identity() for s in (spec, spec | {option: value}))
     assert (before != after) == (option in decides)
 
