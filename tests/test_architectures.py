@@ -139,7 +139,7 @@ def test_a_model_whose_batches_are_wrong_is_asked_one_case_at_a_time(tiny_judge,
         return batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}
 
     monkeypatch.setattr(judge.reader, "inputs", unmasked)
-    assert judge.prefix_sharing.startswith("none, one at a time: in a batch its logits are")
+    assert judge.prefix_sharing.startswith("none, one at a time: in a batch, its logits are")
     sizes = []
     hook = judge.model.register_forward_pre_hook(
         lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
@@ -494,3 +494,34 @@ def test_a_guard_of_nine_categories_gets_our_rules_in_its_slots(tiny_judge):
         scores.append(float(found.gather(1, inputs["input_ids"][0, -n:, None]).sum()))
     p = 1 / (1 + math.exp(scores[0] - scores[1]))
     assert math.isclose(answer.p_unsafe, p, abs_tol=1e-4)
+
+
+def test_a_model_that_fails_in_a_batch_is_asked_one_case_at_a_time(tiny_judge, monkeypatch):
+    """And one that fails alone is refused in a line."""
+    judge = tiny_judge("qwen2_vl")
+    expected = alone(judge)
+    inputs = judge.reader.inputs
+
+    def few(images, texts):
+        if len(texts) > most:
+            raise ValueError("cannot stack\npictures")
+        return inputs(images, texts)
+
+    most = 1
+    monkeypatch.setattr(judge.reader, "inputs", few)
+    assert judge.prefix_sharing == ("none, one at a time: in a batch, ValueError: cannot stack")
+    assert same(judge.judge(CASES), expected)
+    most = 0
+    del judge.__dict__["prefix_sharing"]
+    with pytest.raises(InputError) as caught:
+        judge.judge(CASES)
+    (problem,) = caught.value.problems
+    assert problem.startswith("judge chat: model ") and "(ValueError: cannot stack pict" in problem
+
+
+@pytest.mark.parametrize("architecture", ["llava_next", "llama4"])
+def test_rounding_is_told_from_wrong_answers(tiny_judge, architecture):
+    """In bfloat16 the fast way stays."""
+    judge = tiny_judge(architecture)
+    judge.model.to(torch.bfloat16)
+    assert judge.prefix_sharing == "picture"

@@ -37,6 +37,9 @@ class InstructBlipReader(Reader):
         batch |= {f"qformer_{k}": read[k] for k in ("input_ids", "attention_mask")}
         return batch.to(self.model.device, self.model.dtype)
 
+    def _tokens(self, images: Sequence) -> int:
+        return self.processor.num_query_tokens * len(images)
+
     def generate(self, images: Sequence, texts: Sequence[str], **options) -> list[list[int]]:
         tokenizer = self.processor.tokenizer  # the hub's settings name other ids
         ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

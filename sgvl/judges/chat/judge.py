@@ -159,8 +159,20 @@ class ChatJudge(SpeakingJudge):
     def prefix_sharing(self) -> str:
         """Return what one forward pass reads for several cases, as proved by ``Reader.prove``.
 
-        Raises InputError for a judge whose model does not receive the policy.
+        Raises InputError for a judge whose model does not receive the policy or the picture, or
+        cannot be asked at all.
         """
+        try:
+            return self._prove()
+        except InputError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"judge {self.id}: model {self.reader.name!r} cannot be asked ({why})"
+            ) from error
+
+    def _prove(self) -> str:
         # Longer than a sliding window, which shows only then.
         trials = [TRIALS[0], " ".join([TRIALS[1]] * (1 + self.reader.window // 15))]
         requests = [self._with_picture(prompts.judge_prompt(text, self.prompt)) for text in trials]

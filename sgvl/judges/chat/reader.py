@@ -73,14 +73,24 @@ class Reader(ChatModel):
                 f"model {self.name!r} gives one answer to two pictures; choose another"
             )
 
-        def problem(other: torch.Tensor) -> str:
-            size = (alone - alone.mean(-1, keepdim=True)).norm(dim=-1)
-            gap = ((alone - other).norm(dim=-1) / size).max()
-            right = gap <= (EXACT if self.model.dtype == torch.float32 else ROUGH)  # false for nan
-            return "" if right else f"its logits are {gap:.1%} off"
+        def gap(one: torch.Tensor, other: torch.Tensor) -> float:
+            size = (one - one.mean(-1, keepdim=True)).norm(dim=-1)
+            return float(((one - other).norm(dim=-1) / size).max())
 
-        if wrong := problem(plain(cases)):
-            return f"none, one at a time: in a batch {wrong}"
+        limit = EXACT if self.model.dtype == torch.float32 else ROUGH
+
+        def problem(other: torch.Tensor) -> str:
+            right = gap(alone, other) <= limit  # false for nan
+            return "" if right else f"its logits are {gap(alone, other):.1%} off"
+
+        try:
+            # A deep model rounds more: measured on a batch of one case twice, without padding.
+            limit = max(limit, 3 * gap(alone[:, :1], plain(cases[:1] * 2)))
+            wrong = problem(plain(cases))
+        except Exception as error:
+            wrong = _first_line(error)
+        if wrong:
+            return f"none, one at a time: in a batch, {wrong}"
         if self.model.generation_config.use_cache is False:
             return "none: its settings turn the cache off"
         policy_first = len({self._head(prompt) for prompt in prompts}) > 1
@@ -100,7 +110,7 @@ class Reader(ChatModel):
                 rows = self.add_prompts(self.read_images(images, prompts), prompts)
                 shared = replies(partial(rows.generate, [word], **steps))
         except Exception as error:  # whatever this model cannot do
-            return f"none: {type(error).__name__}: {error}".splitlines()[0]
+            return f"none: {_first_line(error)}"
         if wrong := problem(shared):
             return f"none: after its cache {wrong}"
         return "policy" if policy_first else "picture"
@@ -151,3 +161,7 @@ class Reader(ChatModel):
         """Return a prompt up to the end of its image."""
         mark = self._mark(prompt)
         return prompt[: prompt.index(mark) + len(mark)]
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
