@@ -17,7 +17,7 @@ WHOLE = ["nano", "paper", "single"]  # the others hold units that build on one o
 def test_every_unit_of_a_profile_loads(profile):
     units = load_units(profile).keys()
     if profile in WHOLE:
-        assert {"01_data", "03_sft.recap", "06_ablations", "07_figures"} <= units
+        assert {"01_data", "03_sft.recap", "06_ablations", "07_figures", "08_classroom"} <= units
         assert any(name.startswith("05_benchmark") for name in units)
 
 

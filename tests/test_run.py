@@ -262,8 +262,11 @@ def test_what_cannot_be_had_is_left_out_and_the_rest_goes_on(project):
     drawn = "import os\nran('01', os.environ.get('SGVL_DRAWN', '1'))"
     project.notebook("01_data", drawn, parameters="drawn: bool = True", gives=["01.txt"])
     project.notebook("03_sft", gone, "ran('03_sft', '')", needs=["01_data"], gives=["{unit}.txt"])
-    ask = "(folder / 'guards').mkdir()\nran('guards/table', '')"
+    ask = (
+        "import os\n(folder / 'guards').mkdir()\nran('guards/table', str(os.getenv('SGVL_DRAWN')))"
+    )
     project.notebook("05_ask", ask, needs=["03_sft"], gives=["{variant}/table.txt"])
+    project.edit("05_ask", lambda notebook: notebook.metadata.sgvl.update(draws=True))
     project.parameters("01_data", "drawn: false")
     project.parameters("03_sft")
     project.parameters("05_ask.guards")
@@ -272,6 +275,7 @@ def test_what_cannot_be_had_is_left_out_and_the_rest_goes_on(project):
     assert code == 0, err
     assert "03_sft unavailable: a_set: never released" in err
     assert (project.root / "runs/nano/01.txt").read_text() == "0", "nothing may be drawn"
+    assert (project.root / "runs/nano/guards/table.txt").read_text() == "None", "a lesson may"
     assert "guards/table.txt" in project.receipt("05_ask.guards")["outputs"]
     assert project.status(0)["03_sft"] == "unavailable  a_set: never released"
     project.newly_run()

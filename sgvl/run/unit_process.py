@@ -48,7 +48,7 @@ class Execution:
         files.write(_unfinished(unit), json.dumps(_with_moved_links(unit.source)))
         context = multiprocessing.get_context("spawn")
         self.ended, send = context.Pipe(duplex=False)  # becomes readable when the process ends
-        arguments = send, unit, threads, _draws(units)
+        arguments = send, unit, threads, _draws(unit, units)
         self._child = context.Process(target=_child, args=arguments, daemon=True)
         self._child.start()
         send.close()
@@ -109,9 +109,13 @@ def _with_moved_links(notebook: dict) -> dict:
     return notebook | {"cells": cells}
 
 
-def _draws(units: dict[str, Unit]) -> bool:
-    """Return False for a profile of published data alone: its 01_data says ``drawn: false``."""
-    return units["01_data"].parameters.get("drawn", True) if "01_data" in units else True
+def _draws(unit: Unit, units: dict[str, Unit]) -> bool:
+    """Return False in a profile of published data alone, whose 01_data says ``drawn: false``.
+
+    A notebook whose metadata say ``"draws": true`` is a lesson of its own that no table reads.
+    """
+    lesson = unit.source["metadata"]["sgvl"].get("draws", False)
+    return lesson or "01_data" not in units or units["01_data"].parameters.get("drawn", True)
 
 
 def _child(send, unit: Unit, threads: int | None, draws: bool) -> None:

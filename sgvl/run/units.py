@@ -10,6 +10,7 @@ declare the units it needs, the files it gives and the package files it reads:
 A path in ``gives`` may be a pattern, as ``data/*.parquet``, that at least one file matches.
 ``checks`` are functions that take the named parameters and raise InputError for values that the
 notebook cannot use, such as a misspelt option of a judge; see ``check_values``.
+``"draws": true`` marks a lesson, which may draw scenes in a profile that has no drawn data.
 A unit also needs those whose results its parameters name, such as the weights that it starts from.
 """
 
