@@ -76,7 +76,7 @@ def test_a_cell_without_a_score_says_why(numbers):
     assert table2.loc["Ours (SFT)", "Spam"] == "not asked in this profile"
     assert table2.loc["Qwen2.5-7B", "Spam"] == "not defined on these rows"
     table4 = as_printed("table4", numbers, JUDGES, SOURCES)
-    assert table4.loc["always safe", "MMMU"] == "replies to no questions"
+    assert table4.loc["always safe", "MMMU"] == "asked no questions"
     without = {name: source for name, source in SOURCES.items() if name != "MMMU"}
     own = numbers["table4"]
     numbers["table4"] = own[own["set"] != "mmmu"]

@@ -96,7 +96,7 @@ def test_a_gpu_profile_reads_published_sets_alone(profile):
     assert not units["01_data"].parameters["drawn"]
     for name, unit in units.items():
         if name.startswith(("03", "04")):
-            assert unit.parameters["policy_form"] == "full" or "recap" in name, name
+            assert unit.parameters["policy_form"] in ("full", "text") or "recap" in name, name
             assert unit.parameters["settings"]["save_total_limit"] in (1, 2), name
 
 

@@ -309,7 +309,7 @@ def _no_score(score, name: str, column: str, sources: Mapping) -> str:
     if any(own not in sources for own in _sets(name, column)):
         return str(Reason.NO_SET)
     if score is None and set(_sets(name, column)) & set(GENERAL):
-        return str(Reason.VERDICTS_ONLY)
+        return str(Reason.NO_QUESTIONS)
     return str(Reason.UNDEFINED)
 
 

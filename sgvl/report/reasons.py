@@ -10,7 +10,7 @@ class Reason(StrEnum):
     NO_JUDGE = "no judge in the kit"  # a system that no kind of judge can be
     NOT_ASKED = "not asked in this profile"
     UNAVAILABLE = "unavailable"  # its training, its weights or its data set
-    VERDICTS_ONLY = "replies to no questions"  # general ability of a judge that cannot speak
+    NO_QUESTIONS = "asked no questions"  # general ability: it cannot speak, or its panel asks none
     NO_SET = "set not in this profile"
     UNDEFINED = "not defined on these rows"  # such as F1 without an unsafe picture
 
