@@ -344,3 +344,14 @@ def test_pictures_of_ones_own_take_one_request_each_then_none(tmp_path, server, 
     assert "served: 3 pictures under 1 policies, 3 requests" in capsys.readouterr().out
     benchmark.ask_panel([spec], [], mine, [], answers, blind_controls=True)
     assert len(server.asked) == 3 + 3 + 1  # each without a policy, and a grey one
+
+
+def test_a_set_that_cannot_be_had_leaves_its_role_out(real, tmp_path):
+    sets = {"safeeditbench": real_run.safeeditbench(), "blink": real_run.questions("blink")}
+    store.save(sets, tmp_path, 0, absent={"unsafebench": "gated", "mmmu": "gated"})
+    read = benchmark.read_sets(tmp_path, own="", following=[], questions=["mmmu", "blink"], rows=1)
+    assert read.content is None and read.own is None
+    assert [rows["set"] for rows in read.questions] == [["blink"]]
+    with pytest.raises(Unavailable, match="safeeditbench cannot be had: gated"):
+        store.save({}, tmp_path, 0, absent={"safeeditbench": "gated"})
+        benchmark.read_sets(tmp_path)

@@ -74,15 +74,17 @@ def test_a_cell_without_a_score_says_why(numbers):
     assert table2.loc["NudeNet", "Hate"] == "not printed"
     assert table2.loc["QwenGuard-7B", "Hate"] == "unavailable: 04_x: no access"
     assert table2.loc["Ours (SFT)", "Spam"] == "not asked in this profile"
-    assert table2.loc["Qwen2.5-7B", "Spam"] == "not defined on these rows"
+    assert table2.loc["Qwen2.5-7B", "Spam"] == "no such rows in this profile"
     table4 = as_printed("table4", numbers, JUDGES, SOURCES)
     assert table4.loc["always safe", "MMMU"] == "asked no questions"
-    without = {name: source for name, source in SOURCES.items() if name != "MMMU"}
     own = numbers["table4"]
     numbers["table4"] = own[own["set"] != "mmmu"]
-    table4 = as_printed("table4", numbers, JUDGES, without)
-    assert table4.loc["Qwen2.5-7B", "MMMU"] == "set not in this profile"
-    assert table4.loc["Qwen2.5-7B", "General Overall"] == "set not in this profile"
+    base = as_printed("table4", numbers, JUDGES, SOURCES).loc["Qwen2.5-7B"]
+    assert base["MMMU"] == base["General Overall"] == "no such rows in this profile"
+    hate = (numbers["table2"]["judge"] == "base") & (numbers["table2"]["policy"] == "Hate")
+    numbers["table2"].loc[hate, ["value", "low", "high"]] = float("nan")
+    table2 = as_printed("table2", numbers, JUDGES, SOURCES)
+    assert table2.loc["Qwen2.5-7B", "Hate"] == "not defined on these rows"
 
 
 def test_a_value_is_subtracted_only_where_model_and_data_are_the_papers(numbers):

@@ -38,12 +38,19 @@ def choose(panel: Panel, ids: Sequence[str]) -> dict[str, pd.DataFrame]:
 def safety_scores(
     frames: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Score the three safety sets; each table as ``score_table`` makes it, by set name."""
-    names = {"UnsafeBench": "content", "LlavaGuard": "own", "SafeEditBench": "levels"}
-    return {
+    """Score the three safety sets; each table as ``score_table`` makes it, by set name.
+
+    The table of a set about which nobody was asked has no rows.
+    """
+    names = {"SafeEditBench": "levels", "UnsafeBench": "content", "LlavaGuard": "own"}
+    scored = {
         title: score_table(frames[name], resamples=resamples, seed=seed)
         for title, name in names.items()
         if len(frames[name])
+    }
+    none = pd.DataFrame(columns=next(iter(scored.values())).columns)
+    return {
+        title: scored.get(title, none) for title in ("UnsafeBench", "LlavaGuard", "SafeEditBench")
     }
 
 

@@ -100,7 +100,7 @@ def read_sets(
     ----------
     folder : the data folder of a run
     bench, content, own, following, questions : which saved set plays which role; "" or an empty
-        list leaves a role out
+        list leaves a role out, and so does a set that cannot be had, ``bench`` apart
     pairs : how many pairs of ``bench``, evenly spread (pictures, where there are no pairs)
     rows : how many rows of each other set, evenly spread; 0 means all, here and for pairs
 
@@ -115,7 +115,10 @@ def read_sets(
     def some(name: str) -> Dataset | None:
         if not name:
             return None
-        usable = store.usable(store.read(name, folder))
+        try:
+            usable = store.usable(store.read(name, folder))
+        except Unavailable:
+            return None  # the tables say so
         # Drawn rows come in pairs; published ones do not, and may be odd in number.
         group = 2 if rows and "tags" in usable.column_names else 1
         return store.take_evenly(usable, rows, group)
@@ -126,7 +129,7 @@ def read_sets(
         some(content),
         some(own),
         {name: some(name) for name in following},
-        [some(name) for name in questions],
+        [one for one in map(some, questions) if one is not None],
     )
 
 

@@ -281,7 +281,7 @@ def _line(name: str, judge: str, scores: Mapping, judges: Judges, sources: Mappi
     for column in [*_columns(name), *([MACRO] if (judge, MACRO) in scores else [])]:
         score = scores.get((judge, column))
         if score is None or pd.isna(score.value):
-            line[column] = _no_score(score, name, column, sources)
+            line[column] = _no_score(scores, name, judge, column)
             continue
         line[column] = tables.cell(score)
         paper = next((published[row, column] for row in same if (row, column) in published), None)
@@ -305,10 +305,10 @@ def _empty_line(name: str, row: str, cells: pd.Series, judges: Judges) -> dict:
     return line | macro | {MODEL: "none"}
 
 
-def _no_score(score, name: str, column: str, sources: Mapping) -> str:
-    if any(own not in sources for own in _sets(name, column)):
-        return str(Reason.NO_SET)
-    if score is None and set(_sets(name, column)) & set(GENERAL):
+def _no_score(scores: Mapping, name: str, judge: str, column: str) -> str:
+    if all(other != column for _, other in scores):
+        return str(Reason.NO_ROWS)
+    if (judge, column) not in scores and set(_sets(name, column)) & set(GENERAL):
         return str(Reason.NO_QUESTIONS)
     return str(Reason.UNDEFINED)
 
