@@ -387,10 +387,13 @@ def test_llavaguard_keeps_every_row_and_says_which_pictures_it_has(serve_llavagu
     assert [row["image"]["bytes"] for row in usable] == [pictures[0]] * 3 + [pictures[1]]
 
 
-def test_llavaguard_again_asks_for_no_picture_twice(serve_llavaguard):
+def test_llavaguard_again_asks_for_no_picture_twice(serve_llavaguard, capfd):
+    """Pictures are counted in a line; a bar for each would stay in the executed notebook."""
     hub = serve_llavaguard()
     for _ in range(2):
         load_source(LLAVAGUARD)
+    out, bars = capfd.readouterr()
+    assert out.count("1 of 1, ") == 2 and "b1_p2_3.jpg" not in bars
     requests = {name: n for name, n in Counter(hub.asked).items() if name.endswith(("jpg", "png"))}
     assert requests == {"images/b1_p2_3.jpg": 1, "/cat.png": 1, "/gone.png": 1}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 from datasets import Dataset, concatenate_datasets, config
 from huggingface_hub import HfApi, constants, errors
+from huggingface_hub.utils import tqdm
 
 from sgvl.common.errors import InputError, Unavailable
 from sgvl.common.files import disk_fault
@@ -95,11 +96,19 @@ def download(repo: str, revision: str, pattern: str) -> tuple[str, dict[str, Pat
     return f"{repo}@{info.sha[:8]}", files
 
 
+class _Quiet(tqdm):
+    """No progress bar: one for each of thousands of pictures would stay in an executed notebook."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options | {"disable": True})
+
+
 def file(repo: str, revision: str, name: str) -> Path | None:
     """Download one file of a data set; return None if the data set has none of this name."""
+    what = {"repo_type": "dataset", "revision": revision, "tqdm_class": _Quiet}
     with explained(repo, revision):
         try:
-            return Path(HfApi().hf_hub_download(repo, name, repo_type="dataset", revision=revision))
+            return Path(HfApi().hf_hub_download(repo, name, **what))
         except errors.RemoteEntryNotFoundError:
             return None
 

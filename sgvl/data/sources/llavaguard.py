@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError, need_known, raise_any
 from sgvl.common.paths import DOWNLOADS
+from sgvl.common.progress import printer
 from sgvl.data import arrow, real_rows
 from sgvl.data.sources import hub
 from sgvl.data.sources.fetch import Fetched, fetch_all
@@ -99,7 +100,10 @@ def _pictures(urls: Iterable[str], pause: float, private: bool) -> dict[str, Fet
     """Download pictures on the hub through its client, which has the token; others from the web."""
     urls = list(dict.fromkeys(urls))
     files = {url: file for url in urls if (file := hub.parse_url(url))}
-    results = {url: _from_hub(*file) for url, file in files.items()}
+    results, say = {}, printer(every=60)
+    for url, file in files.items():
+        results[url] = _from_hub(*file)
+        say(len(results), len(files))
     elsewhere = [url for url in urls if url not in results]
     return results | fetch_all(elsewhere, DOWNLOADS / "llavaguard", pause=pause, private=private)
 
