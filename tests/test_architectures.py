@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from sgvl.common.errors import InputError
+from sgvl.common.paths import ROOT
 from sgvl.data import Sample
 from sgvl.judges import check_judges, make_judge
 from sgvl.judges.__main__ import main
@@ -94,8 +95,8 @@ def alone(judge, cases=CASES) -> list:
 
 
 # What is read once for several cases, where it is not the picture for pictures that come first.
-WAYS = {("gemma3", "llama_guard"): "none: after its cache its logits are",
-        ("mllama", "word"): "none: after its cache its logits are",
+WAYS = {("gemma3", "llama_guard"): "none: TypeError: its image tokens see each other",
+        ("mllama", "word"): "none: TypeError: its cache has a layer of image features",
         ("llama4", "llama_guard"): "policy", ("qwen2_vl", "llama_guard"): "policy"}  # fmt: skip
 
 
@@ -461,7 +462,10 @@ def test_a_system_that_cannot_run_here_says_why(capsys):
 def test_systems_are_listed_and_nearest_names_are_named(capsys):
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert all(f"{name:22} {system.spec['model']}" in listed for name, system in SYSTEMS.items())
+    assert all(
+        f"| `{name}` | {system.spec['model']} (" in listed for name, system in SYSTEMS.items()
+    )
+    assert listed == (ROOT / "docs" / "JUDGES.md").read_text(encoding="utf-8"), "write it anew"
     with pytest.raises(InputError, match="unknown judge kind 'llama_gard_4'; did you mean llama_g"):
         make_judge({"kind": "llama_gard_4"})
     with pytest.raises(InputError, match="judge 'chat' has no option 'modl'; did you mean model"):

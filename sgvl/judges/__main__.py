@@ -1,6 +1,6 @@
 """List the systems that can judge, print the spec of one, or check it.
 
-    python -m sgvl.judges                          list them
+    python -m sgvl.judges                          list them, as in docs/JUDGES.md
     python -m sgvl.judges llama_guard_4            print its spec, for 05_benchmark
     python -m sgvl.judges llama_guard_4 --check    ask a tiny model of its architecture
     python -m sgvl.judges llama_guard_4 --check --model FOLDER    ask the weights in a folder
@@ -21,6 +21,20 @@ from sgvl.common.errors import ExitCode
 from sgvl.judges import make_judge, under
 from sgvl.judges.systems import SYSTEMS, spec_of
 
+PAGE = """\
+# Released models as judges
+
+Written by `python -m sgvl.judges > docs/JUDGES.md`. A name is a kind of judge in a parameter file;
+`python -m sgvl.judges NAME` prints the spec that it stands for, with the key `model`. Each was
+asked on a tiny model of its architecture with random weights, as `--check` does, and none on its
+real weights; Llama Guard 4 with pictures cut by Pillow, for its own image processor needs
+torchvision. Every judge gives P(unsafe). Before its first answer it proves on its own model that
+the policy arrives and that batches and shared parts change no answer; what they would change is
+asked the slower way, and `prefix_sharing` says so.
+
+| name | model (architecture) | asked by | how the policy reaches it | terms, memory, trouble |
+| --- | --- | --- | --- | --- |"""
+
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
@@ -38,9 +52,7 @@ def main(arguments: list[str] | None = None) -> ExitCode:
 
 def _main(name: str | None, check: bool, model: str | None) -> ExitCode:
     if not name:
-        for known, system in SYSTEMS.items():
-            print(f"{known:22} {system.spec['model']}\n{'':22} {system.terms}")
-            print(f"{'':22} policy: {system.policy}")
+        print(page(), end="")
         return ExitCode.DONE
     spec = spec_of(name)
     if not check:
@@ -55,6 +67,22 @@ def _main(name: str | None, check: bool, model: str | None) -> ExitCode:
             short = {"max_new_tokens": 8} if "max_new_tokens" in spec else {}
             _check({**spec, **short, "model": str(Path(folder) / name), "dtype": "float32"})
     return ExitCode.DONE
+
+
+def page() -> str:
+    """Return the table of systems, as ``docs/JUDGES.md`` holds it."""
+    rows = [
+        f"| `{name}` | {s.spec['model']} ({s.architecture}) | {_way(s.spec)} | {s.policy} | "
+        f"{s.terms} |"
+        for name, s in SYSTEMS.items()
+    ]
+    return "\n".join([PAGE, *rows, ""])
+
+
+def _way(spec: dict) -> str:
+    if spec["kind"] != "chat":
+        return f"kind `{spec['kind']}`"
+    return f"prompt `{spec['prompt']}`, parser `{spec['parser']}`, form `{spec['policy_form']}`"
 
 
 def _check(spec: dict) -> None:

@@ -36,6 +36,8 @@ class Prefix(NamedTuple):
         for layer in cache.layers:
             if type(layer) not in LAYERS:
                 raise TypeError(f"its cache has a {type(layer).__name__}")
+            if not layer.is_sliding and layer.get_seq_length() != inputs["input_ids"].shape[1]:
+                raise TypeError("its cache has a layer of image features")
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         longer = {"attention_mask": pad(mask, (0, 1), value=1), "past_key_values": cache}
         next_position = model._prepare_position_ids_for_generation(pad(ids, (0, 1)), longer)[
@@ -56,9 +58,13 @@ class Prefix(NamedTuple):
     def branch(self, inputs: dict) -> "Prefix":
         """Go on from this one row in several rows, which may hold images.
 
+        Raises TypeError where image tokens see each other: after a cache they would not.
+
         Every row of ``inputs`` begins with this prefix, and all have one length: padding after the
         prefix would fill the window of layers with sliding-window attention.
         """
+        if "token_type_ids" in inputs:
+            raise TypeError("its image tokens see each other")
         ids, mask, length = inputs["input_ids"], inputs["attention_mask"], self.ids.shape[1]
         positions = self.model._prepare_position_ids_for_generation(ids, inputs)
         cache = _fork(self.cache)
