@@ -89,11 +89,12 @@ def test_what_is_written_is_read_again(panel):
 
 
 def test_texts_are_read_as_they_were_written(panel, tmp_path):
-    """An id 007 stays one, and so does a reply "NA"."""
+    """An id 007 stays one, and so do a reply "NA" and one with a carriage return."""
     frames = {name: frame.copy() for name, frame in panel[0].frames.items()}
     frames["levels"].loc[:, "id"] = "007"
     frames["levels"].loc[:, "reply"] = "NA"
     frames["levels"].loc[::2, "rationale"] = ""
+    frames["levels"].loc[1, "reply"] = "ends a row\r for readers\0"
     benchmark.write(benchmark.Panel(panel[0].judges, frames), tmp_path)
     read = benchmark.read(tmp_path).frames
     written = frames["levels"].astype({"p_unsafe": float}).fillna({"rationale": ""})

@@ -1,5 +1,6 @@
 """Files: their digests, and writing them whole or not at all."""
 
+import csv
 import errno
 import hashlib
 import os
@@ -99,9 +100,14 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 
 def write_csv(frame, path: str | Path, index: bool = False) -> None:
-    """Write a pandas frame as ``replaced`` does."""
-    with replaced(path) as part:
-        frame.to_csv(part, index=index, lineterminator="\n")
+    """Write a pandas frame as ``replaced`` does.
+
+    Texts are quoted only where they must be. A reader takes a carriage return outside quotes for
+    the end of a row, and the writer quotes none: a frame that has one is quoted throughout.
+    """
+    options = {"index": index, "lineterminator": "\n"}
+    text = frame.to_csv(**options)
+    write(path, frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC) if "\r" in text else text)
 
 
 def _sync(path: Path) -> None:
