@@ -78,10 +78,12 @@ def _rehearse(options: argparse.Namespace) -> ExitCode:
 
     real = load_units(options.profile)
     name = rehearsal.write(options.profile, real)
+    options = argparse.Namespace(**vars(options) | {"profile": name})
+    if options.status or options.dry_run:
+        return _main(options)
     began = time.monotonic()
-    with rehearsal.stand_ins(name, real):
-        code = _main(argparse.Namespace(**vars(options) | {"profile": name}))
-    if not (options.status or options.dry_run):
+    with rehearsal.stage(name, real):
+        code = _main(options)
         file = report.write(options.profile, name, code, time.monotonic() - began)
         print(f"rehearsal: {file.relative_to(ROOT)}")
     return code

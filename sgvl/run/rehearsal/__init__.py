@@ -18,7 +18,7 @@ import yaml
 from sgvl.common.files import write as write_file
 from sgvl.common.paths import ROOT, runs
 from sgvl.run.rehearsal.hub import Hub, local_hub
-from sgvl.run.rehearsal.models import stand_in
+from sgvl.run.rehearsal.models import stand_ins
 from sgvl.run.rehearsal.parameters import Rehearsed
 from sgvl.run.rehearsal.published import publish
 from sgvl.run.rehearsal.server import RehearsalHandler
@@ -52,7 +52,7 @@ def hub_models(units: dict[str, Unit]) -> set[str]:
 
 
 @contextmanager
-def stand_ins(name: str, units: dict[str, Unit]) -> Iterator[Hub]:
+def stage(name: str, units: dict[str, Unit]) -> Iterator[Hub]:
     """Serve the models, data sets and chat servers that ``units`` ask, and point children at them.
 
     The environment of this process is changed until the end: the address of the hub, its token,
@@ -63,8 +63,7 @@ def stand_ins(name: str, units: dict[str, Unit]) -> Iterator[Hub]:
     """
     with local_hub(RehearsalHandler) as hub:
         publish(hub)
-        for model in hub_models(units):
-            folder = stand_in(model, runs(name) / "models")
+        for model, folder in stand_ins(hub_models(units), runs(name) / "models").items():
             files = [file for file in folder.rglob("*") if file.is_file()]
             hub.repos[model] = {
                 file.relative_to(folder).as_posix(): file.read_bytes() for file in files

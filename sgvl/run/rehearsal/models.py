@@ -11,11 +11,12 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from zlib import crc32
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import raise_any
 from sgvl.common.files import writing
 from sgvl.common.paths import NANO_MODEL
 
@@ -41,31 +42,38 @@ ARCHITECTURES = {
 }
 
 
-def stand_in(model: str, folder: Path) -> Path:
-    """Make the stand-in of a model of the hub below ``folder``, once, and return its folder.
+def stand_ins(models: Iterable[str], folder: Path) -> dict[str, Path]:
+    """Make the stand-ins of models of the hub below ``folder``, each once; return their folders.
 
-    Raises InputError for a model of an architecture that has none.
+    Raises InputError for models of architectures that have none.
     """
-    kinds = [kind for name, kind in ARCHITECTURES.items() if model.startswith(name)]
-    if not kinds:
-        known = ", ".join(f"{name}*" for name in ARCHITECTURES)
-        raise InputError(f"model {model}: no stand-in to rehearse with; there are those of {known}")
-    place = folder / model.replace("/", "--")
-    if not place.is_dir():
-        fresh = place.with_name(f"{place.name}.new")
+    kinds = {model: architecture(model) for model in sorted(models)}
+    raise_any(f"model {m}: no stand-in to rehearse with" for m, kind in kinds.items() if not kind)
+    places = {model: folder / model.replace("/", "--") for model in kinds}
+    others = []
+    for model, place in places.items():
+        fresh, seed = place.with_name(f"{place.name}.new"), crc32(model.encode())
         shutil.rmtree(fresh, ignore_errors=True)
+        if place.is_dir():
+            continue
         with writing(place):
-            seed = crc32(model.encode())
-            if kinds == ["qwen2_5_vl"]:
+            if kinds[model] == "qwen2_5_vl":
                 _like_nano(fresh, seed)
+                fresh.rename(place)
             else:
-                # In a process of its own, which frees the memory that torch takes.
-                quiet = "from transformers.utils import logging; logging.disable_progress_bar(); "
-                save = f"tiny.save({kinds[0]!r}, {str(fresh)!r}, {seed})"
-                code = f"{quiet}from sgvl.models import tiny; {save}"
-                subprocess.run([sys.executable, "-c", code], check=True)
-            fresh.rename(place)
-    return place
+                others.append((kinds[model], str(fresh), seed))
+    if others:  # in a process of its own, which frees the memory that torch takes
+        quiet = "from transformers.utils import logging; logging.disable_progress_bar(); "
+        code = f"from sgvl.models import tiny; [tiny.save(*each) for each in {others}]"
+        subprocess.run([sys.executable, "-c", quiet + code], check=True)
+        for _, fresh, _ in others:
+            Path(fresh).rename(fresh.removesuffix(".new"))
+    return places
+
+
+def architecture(model: str) -> str:
+    """Return transformers' name of a model's architecture; "" for one that has no stand-in."""
+    return next((kind for name, kind in ARCHITECTURES.items() if model.startswith(name)), "")
 
 
 def _like_nano(folder: Path, seed: int) -> None:
