@@ -72,10 +72,6 @@ def test_judges_of_several_panels_have_names_models_and_reasons(run):
     assert list(stored.read_panels("mine", "levels", ["a", "b"])["id"]) == ["007", "8"]
     with pytest.raises(InputError, match="05_benchmark.b writes it .*--only 05_benchmark.b"):
         stored.read_panels("mine", "own", ["b"])
-    (run / "benchmark" / "a" / "own.csv").write_bytes(b"judge,reply\nsft,un\rsafe\n")
-    assert stored.read("mine", "benchmark/a/own.csv")["reply"].tolist() == ["un\rsafe"]
-    (run / "benchmark" / "a" / "own.csv").write_bytes(b"judge,reply\r\nsft,safe\r\n")
-    assert stored.read("mine", "benchmark/a/own.csv")["reply"].tolist() == ["safe"]
     write(run, "b/judges", "judge,name,model,asked_about\n")
     assert list(stored.read_panels("mine", "scores", ["b", "a"])["judge"]) == ["sft"]
 

@@ -116,12 +116,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def line_end(table: Path) -> str | None:
-    """Return "\n" if the lines of a CSV end so, for pandas to keep a carriage return in a cell.
-
-    None, by which pandas takes any end for one, if they end otherwise.
-    """
-    with table.open("rb") as file:
-        return None if file.readline().endswith(b"\r\n") else "\n"

@@ -32,7 +32,7 @@ import pandas as pd
 from datasets import Dataset
 
 from sgvl.common.errors import InputError, Unavailable, nearest, need_known, raise_any
-from sgvl.common.files import line_end, write_csv
+from sgvl.common.files import write_csv
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
@@ -408,7 +408,6 @@ def _read_csv(file: Path) -> pd.DataFrame:
         dtype=defaultdict(lambda: str, NO_TEXT),
         keep_default_na=False,
         na_values={"p_unsafe": [""]},
-        lineterminator=line_end(file),
     )
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from sgvl.common.errors import InputError
-from sgvl.common.files import line_end
 from sgvl.common.paths import FIGURES, ROOT, figures_of, runs
 
 # The notebook that writes a folder of a run; a folder of training/ is named after its unit.
@@ -32,7 +31,7 @@ def read(profile: str, path: str) -> pd.DataFrame:
     """
     file = runs(profile) / path
     try:
-        return pd.read_csv(file, dtype={"id": str, "pair": str}, lineterminator=line_end(file))
+        return pd.read_csv(file, dtype={"id": str, "pair": str})
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         folder, name, *below = Path(path).parts
         writer = WRITERS.get(folder, name) + (f".{name}" if folder in WRITERS and below else "")
