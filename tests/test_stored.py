@@ -70,6 +70,10 @@ def test_judges_of_several_panels_have_names_models_and_reasons(run):
     write(run, "a/levels", "judge,id\nsft,007\n")
     write(run, "b/levels", "judge,id\nrule,8\n")
     assert list(stored.read_panels("mine", "levels", ["a", "b"])["id"]) == ["007", "8"]
+    write(run, "a/general", "judge,right\nsft,True\nsft,False\n")
+    write(run, "b/general", "judge,right\n")
+    assert stored.read_panels("mine", "general", ["a", "b"])["right"].dtype == bool
+    assert list(stored.read_panels("mine", "general", ["b"])) == ["judge", "right"]
     with pytest.raises(InputError, match="05_benchmark.b writes it .*--only 05_benchmark.b"):
         stored.read_panels("mine", "own", ["b"])
     write(run, "b/judges", "judge,name,model,asked_about\n")

@@ -55,7 +55,8 @@ def read_panels(profile: str, name: str, panels: Sequence[str] = ()) -> pd.DataF
             own = read(profile, f"{folder}/{name}.csv")
             whole = about.loc[about["asked_about"] == "everything", "judge"]
             parts.append(own[own["judge"].isin(whole)] if name == "scores" else own)
-    return pd.concat(parts, ignore_index=True)
+    # Without the empty tables, such as the questions of a panel that asks none: they hold no types.
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 def judges(profile: str, panels: Sequence[str] = ()) -> pd.DataFrame:
