@@ -1,6 +1,7 @@
 """The rehearsal of GPU profiles: what differs from the real thing, and the stand-ins themselves."""
 
 import io
+import os
 
 import PIL.Image
 import pytest
@@ -127,3 +128,17 @@ def test_one_server_answers_whatever_address_is_asked(monkeypatch):
     verdict, caption, option = replies
     assert verdict.text in ("safe", "unsafe") and verdict.tokens[0][0] == verdict.text
     assert caption.text.startswith("A dog. and a ") and option.text in "ABCD"
+
+
+def test_the_environment_of_the_user_is_back_when_the_stage_closes(monkeypatch, tmp_path):
+    """Nothing asks the real hub, or writes into the user's caches, while it is open."""
+    monkeypatch.setattr(rehearsal, "runs", lambda name: tmp_path / name)
+    monkeypatch.setenv("HF_TOKEN", "the user's")
+    monkeypatch.setenv("HF_HUB_CACHE", "/home/user/cache")
+    before = dict(os.environ)
+    with rehearsal.stage("paper_rehearsal", {}) as hub:
+        inside = dict(os.environ)
+    assert inside["HF_ENDPOINT"] == inside["https_proxy"] == hub.url
+    assert inside["HF_HOME"].startswith(str(tmp_path)) and "HF_HUB_CACHE" not in inside
+    assert "the user's" not in inside.values()
+    assert dict(os.environ) == before

@@ -9,6 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from sgvl.common.paths import ROOT, figures_of, runs
+from sgvl.report import reference
+from sgvl.report.reasons import Reason
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
 from sgvl.run.rehearsal import published, report
@@ -106,6 +108,23 @@ def test_the_sources_under_the_artefacts_are_of_the_hub(name):
     assert {"tyodd/SafeEditBench", "yiting/UnsafeBench", "AIML-TUDA/LlavaGuard"} <= found
     assert found <= repositories()
     assert "nano" not in {source.partition("-")[2] for source in re.findall(r"\w+-nano", text)}
+
+
+@pytest.mark.parametrize("table", [f"table{k}" for k in range(2, 7)])
+def test_a_table_has_the_papers_rows_and_columns_and_no_empty_cell(name, table):
+    ours = pd.read_csv(figures_of(name) / f"{table}.csv", dtype=str, keep_default_na=False)
+    paper = reference.table(table)
+    assert list(ours)[: len(paper.columns)] == list(paper)
+    ours = ours.iloc[: len(paper)][list(paper)]
+    numbers = set(reference.table("columns").query("table == @table")["column"])
+    reasons = tuple(map(str, Reason))
+    for column in paper:
+        if column not in numbers:
+            assert list(ours[column]) == list(paper[column]), column
+            continue
+        cells = [cell for cell in ours[column] if not re.match(r"\d+\.\d", cell)]
+        assert all(cell.startswith(reasons) for cell in cells), (column, set(cells))
+        assert len(cells) < len(paper), f"{column}: not one score"
 
 
 def test_two_processes_trained_in_each_stage():
