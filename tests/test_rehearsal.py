@@ -52,6 +52,7 @@ def test_a_training_of_eight_processes_keeps_its_batch():
         "max_length": None,
         "gradient_accumulation_steps": 2,
         "max_steps": 2,
+        "logging_steps": 1,
     }
     one = rehearsed.parameters("03_sft.L1", real)
     assert (one["processes"], one["settings"]["per_device_train_batch_size"]) == (1, 8)

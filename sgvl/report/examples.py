@@ -256,6 +256,8 @@ def method(
 
 def _course(unit: str, log: pd.DataFrame, column: str) -> str:
     """Return how a column of a training log went: the means of its first and its last tenth."""
+    if log["step"].isna().all():
+        return f"too short to be logged ({unit})"
     steps = f"{int(log['step'].max())} steps ({unit})"
     values = log[column].dropna() if column in log else []
     if not len(values):

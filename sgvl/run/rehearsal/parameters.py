@@ -9,7 +9,7 @@ from sgvl.common.paths import ROOT
 from sgvl.run.rehearsal import published
 
 TWO_RANKS = ("03_sft.recap", "04_grpo.full")  # units that train in two processes, where any do
-STEPS = 2  # of a training
+SHORT = {"max_steps": 2, "logging_steps": 1}  # settings of a training
 TOKENS = 24  # of a reply
 
 
@@ -30,7 +30,7 @@ class Rehearsed:
         """Return a unit's parameters with the keys of ``CHANGES`` changed, at any depth."""
         values = self._changed(real, unit)
         if "settings" in values:
-            values["settings"] |= {"max_steps": STEPS, **self._batch(real, values["processes"])}
+            values["settings"] |= SHORT | self._batch(real, values["processes"])
         return values
 
     def _changed(self, value, unit: str):
@@ -78,8 +78,7 @@ def _at_most(most: int) -> Callable:
     return lambda self, unit, value: min(value, most)
 
 
-# The keys that may differ, each with what it becomes. Keys of ``_batch`` and ``max_steps`` are
-# those of a training's settings.
+# The keys that may differ, each with what it becomes. ``IN_SETTINGS`` are those of a training.
 CHANGES: dict[str, Callable] = {
     # Names of this profile's folders; names of models stay, and lead to the hub on this machine.
     **dict.fromkeys(("profile", "data_profile", "benchmark_profile"), Rehearsed._profile),
@@ -98,7 +97,7 @@ CHANGES: dict[str, Callable] = {
     **dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_length"), _at_most(TOKENS)),
     "resamples": _at_most(200),
 }
-IN_SETTINGS = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+IN_SETTINGS = (*SHORT, "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def differences(real, rehearsed, path: str = "") -> Iterator[str]:
