@@ -50,7 +50,7 @@ def files_of(repo: str, revision: str, pattern: str, path: str = "") -> tuple[st
         return download(repo, revision, pattern)
     root = user_path(path)
     if not root.is_dir():
-        raise Unavailable(f"{root}: no such folder")
+        raise Unavailable(f"{path}: no such folder")
     names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
     wanted = [name for name in names if fnmatch(name, pattern)]
     if not wanted:
