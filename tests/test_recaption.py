@@ -570,6 +570,8 @@ def test_a_picture_of_several_sets_and_rows_is_captioned_once(pictures):
     assert counts.loc["published"].to_dict() == {
         "rows": 4, "unreadable": 1, "repeated": 2, "pictures": 1,
     }  # fmt: skip
+    with pytest.raises(InputError, match="published: no picture can be read"):
+        recaption.distinct({"published": published.select([3])})
     image = found[2].open()
     assert image.tobytes() == joined[2]["image"].tobytes() == pictures[1]["image"].tobytes()
 

@@ -25,6 +25,11 @@ def distinct(sets: Mapping[str, "Dataset"]) -> tuple["Dataset", list[Item], "pd.
         The pictures: id (after the name of its set, if there are several), image and, if all are
         drawn, tags. Their items, in the same order. And counts by set: rows, those whose picture
         cannot be read, those that repeat an earlier picture, and pictures.
+
+    Raises
+    ------
+    InputError
+        If no picture can be read.
     """
     import pandas as pd
     from datasets import concatenate_datasets
@@ -42,6 +47,8 @@ def distinct(sets: Mapping[str, "Dataset"]) -> tuple["Dataset", list[Item], "pd.
     first: dict[str, tuple[int, Item]] = {}
     for place, item in enumerate(items(joined)):
         first.setdefault(item.digest, (place, item))
+    if not first:
+        raise InputError(f"{', '.join(sets)}: no picture can be read; see their status in 01_data")
     places, kept = map(list, zip(*first.values(), strict=True))
     starts = 0
     for part, count in zip(parts, counts.values(), strict=True):
