@@ -1,5 +1,6 @@
 """Judges on a tiny model of each architecture: the same answer alone and in any batch."""
 
+import hashlib
 import importlib.util
 import json
 import math
@@ -390,8 +391,8 @@ def test_llama_guard_gets_our_policy_in_place_of_its_makers(tiny_judge, architec
     assert "CATEGORIES>\nS1: No weapons." in text and "\nS2: No drugs.\n<END UNSAFE" in text
     assert "Violent Crimes" not in text and text.count(ends) == 1
     assert "\n\nUser: <|image" in text
-    other = tiny_judge(architecture, **options | {"prompt": "word"})
-    assert judge.identity()["template"] != other.identity()["template"]
+    own = judge.asked(prompt="word").identity()["template"]
+    assert own == hashlib.sha256(GUARD.encode()).hexdigest() != judge.identity()["template"]
     (answer,) = judge.judge([(SAMPLES[0], sly)])
     assert 0 < answer.p_unsafe < 1
 

@@ -72,7 +72,7 @@ def _category(tag: str) -> str:
 
 def _with_exceptions(policy: Policy, rule: Rule) -> str:
     """Return a rule's text, and what other rules permit of the categories that it prohibits."""
-    permitted = _permitted(policy, lambda tag: tag not in rule.tags and _category(tag) in rule.tags)
+    permitted = _permitted(policy, lambda tag: _category(tag) in rule.tags)
     return f"{rule.text} Permitted all the same: {permitted}." if permitted else rule.text
 
 
