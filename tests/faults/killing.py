@@ -2,9 +2,10 @@
 
     python tests/faults/killing.py sft /tmp/kills --kills 20 --seed 1
 
-kills 20 times, prints the counts and ends with exit code 1 if a file differs. A round is a new
+kills 20 times, prints the counts and ends with exit code 1 if a file differs. A round is an empty
 folder, one to three kills of the work in it, each after a random part of the time that the whole
-takes or a few milliseconds after the next change of its files, and then the work to its end.
+takes or a few milliseconds after the next change of its files, and then the work to its end. All
+rounds have one path, which is in the identity of a judge whose model lies there.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
+
+import pandas as pd
 
 from sgvl.common.files import sha256
 
@@ -66,6 +69,11 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
     return {str(file.relative_to(folder)): sha256(file) for file in files if file.is_file()}
 
 
+def timeless(log: pd.DataFrame) -> str:
+    """Return the log of a training without the columns that measure time."""
+    return log[[name for name in log if "time" not in name and "per_second" not in name]].to_csv()
+
+
 # -- a training ------------------------------------------------------------------------------------
 
 
@@ -89,9 +97,7 @@ def training(stage: str) -> Work:
         folder = folder / "work"
         found = digests(folder, "model/*.safetensors", "model/*.json", "identity.json")
         found.pop("model/trainer_state.json")  # holds times
-        log = trainer.read_log(folder)
-        timeless = [name for name in log if not any(w in name for w in ("time", "per_second"))]
-        found["log"] = log[timeless].to_csv()
+        found["log"] = timeless(trainer.read_log(folder))
         if stage == "grpo":
             found["rollouts"] = grpo.rollouts(folder).to_csv()
         return found
@@ -242,6 +248,8 @@ def series(jobs: int = 2) -> Work:
         receipts = {unit: json.loads((run / f"{unit}.json").read_text()) for unit in TINY}
         outputs = {unit: receipt["outputs"].items() for unit, receipt in receipts.items()}
         found = {f: output["sha256"] for files in outputs.values() for f, output in files}
+        for file in run.glob("training/*/log.csv"):
+            found[str(file.relative_to(run))] = timeless(pd.read_csv(file))
         return found | digests(run, "**/answers/*.jsonl", "recaption/*.jsonl", "**/identity.json")
 
     def counts(folder: Path) -> Counter:
@@ -306,22 +314,25 @@ def kill_once(work: Work, folder: Path, dice: random.Random, whole: float) -> bo
 def drive(name: str, folder: Path, kills: int, seed: int) -> dict:
     """Kill a work at random until ``kills`` have hit, and compare every round with the whole."""
     work, dice = WORKS[name](), random.Random(seed)
-    seconds = run(work, folder / "whole")
-    expected, total, rounds, differing = work.results(folder / "whole"), 0, 0, {}
-    usual, most = work.counts(folder / "whole"), Counter()
+    place = folder / "run"
+    seconds = run(work, place)
+    expected, usual = work.results(place), work.counts(place)
+    total, rounds, differing, most = 0, 0, {}, Counter()
+    place.rename(folder / "whole")
     while total < kills:
         rounds += 1
-        place, of_this = folder / f"round{rounds}", 0
+        of_this = 0
         for _ in range(min(dice.randint(1, 3), kills - total)):
             of_this += kill_once(work, place, dice, seconds)
         run(work, place)
         total += of_this
         found = work.results(place)
         names = [n for n in expected | found if expected.get(n) != found.get(n)]
+        most |= work.counts(place) - usual
         if names:
-            differing[place.name] = names
+            differing[f"round{rounds}"] = names
+            place.rename(folder / f"round{rounds}")
         else:
-            most |= work.counts(place) - usual
             shutil.rmtree(place)
     counts = {"work": name, "kills": total, "rounds": rounds, "seconds of one": round(seconds, 1)}
     return counts | {"differing": differing, "files": len(expected), "most more": dict(most)}
