@@ -260,6 +260,7 @@ def ask(judge):
     """Ask a judge without storing anything."""
 
     def answers(cases):
+        cases = list(cases)
         judgements = zip(cases, judge.judge(cases), strict=True)
         return [{"id": s.id, "policy": p.name} | answer._asdict() for (s, p), answer in judgements]
 
