@@ -70,8 +70,9 @@ def _set(new) -> Callable:
     return lambda self, unit, value: new
 
 
-def _all(self, unit, value):
-    return 0 if isinstance(value, int) else value  # pictures in 02 are names of sets
+def _all(self, unit: str, value):
+    """Return 0, which means all; pictures are names of sets in 02, and drawn ones in the lesson."""
+    return 0 if isinstance(value, int) and not unit.startswith("08") else value
 
 
 def _at_most(most: int) -> Callable:
