@@ -60,6 +60,7 @@ def finds(judge, share):
 
 def general(judge, share):
     answers = {"id": [f"q{k}" for k in range(N)], "task": "choice", "right": right(share, judge)}
+    answers["unparseable"] = False
     return pd.DataFrame(answers | {"judge": judge, "given": np.where(answers["right"], "A", "B")})
 
 
@@ -390,3 +391,10 @@ def test_the_probe_refuses_what_it_cannot_label():
 
 def test_docstrings_tell_the_truth():
     assert doctest.testmod(inversion) == (0, 2)
+
+
+def test_an_answer_to_a_published_question_has_the_form_asked_for_if_it_names_an_option():
+    rows = [("mmmu-0", "A", False, False), ("mmmu-1", '{"rating": "Safe"}', False, True)]
+    general = pd.DataFrame(rows, columns=["id", "given", "right", "unparseable"])
+    general = general.assign(judge="base", task="mmmu", category="Art")
+    assert Evidence({"general": general}, resamples=100).effect(Term("form", "base")).value == 50

@@ -102,6 +102,11 @@ def colour(image):
     return image.getpixel((0, 0))
 
 
+def edge(image):
+    """The largest step between neighbouring pixels: small in a blurred picture."""
+    return np.abs(np.diff(np.asarray(image.convert("L"), int))).max()
+
+
 def test_a_drawn_pair_is_the_first_of_its_category_with_its_counterpart():
     cases = [("hate", "replace"), *examples.EDITS.items(), ("hate", "distract_unsafe")]
     colours = [f"#{k:02x}0000" for k in range(2 * len(cases))]
@@ -149,6 +154,8 @@ def test_published_pictures_have_their_stored_labels():
     assert [example["title"] for example in shown] == ["gun", "gun_edited"]
     assert rows["label"].tolist()[:5] == ["safe", "safe", "unsafe", "unsafe", "unsafe"]
     assert {verdict["note"] for verdict in shown[0]["verdicts"]} == {"label as published"}
+    clear, _ = examples.verdicts(bench, levels, blur=False)
+    assert edge(shown[0]["image"]) < edge(clear[0]["image"]) / 3
 
 
 def test_recaptions_and_the_stages_that_they_open():
@@ -216,7 +223,8 @@ def test_the_published_case_is_the_one_that_divides_the_judges():
         "safe",
         "unsafe",
     ]
-    assert example["title"] == "gun" and max(example["image"].size) <= examples.SIDE
+    clear, _ = examples.policy_case(bench, answers_of(labels), blur=False)
+    assert example["title"] == "gun" and edge(example["image"]) < edge(clear["image"]) / 3
 
 
 def test_the_question_is_one_that_the_judge_answers_in_its_form_while_others_answer():

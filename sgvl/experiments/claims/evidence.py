@@ -29,8 +29,8 @@ from sgvl.scores.metrics import (
 )
 from sgvl.world.questions import NUMBERS
 
-# The answers that each task of general ability asks for. One of them follows the instruction, even
-# if it is wrong; a rationale instead does not.
+# The answers that each drawn task of general ability asks for. One of them follows the instruction,
+# even if it is wrong; a rationale instead does not. Of a published task, any option does.
 EXPECTED_ANSWERS = {
     "presence": ("yes", "no"),
     "counting": NUMBERS,
@@ -45,7 +45,7 @@ class Term(NamedTuple):
     Parameters
     ----------
     frame : a frame of ``sgvl.experiments.benchmark``, or "form": the answers of ``general`` that
-        are among ``EXPECTED_ANSWERS`` count as right
+        are among ``EXPECTED_ANSWERS``, or name an option, count as right
     judge : id of the judge
     policies : the score is the mean over these; () pools all rows
     metric : "headline" (``sgvl.scores.metrics.headline_metric``), or a metric of
@@ -196,13 +196,14 @@ def _judgements(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if "general" in judgements:
         general = judgements["general"]
         general = general.assign(pair=general["id"], policy=general["task"])
-        form = general[general["task"].isin(EXPECTED_ANSWERS)]
         expected = [
-            answer in EXPECTED_ANSWERS[task]
-            for answer, task in zip(form["given"], form["task"], strict=True)
+            given in EXPECTED_ANSWERS[task] if task in EXPECTED_ANSWERS else not unparseable
+            for given, task, unparseable in zip(
+                general["given"], general["task"], general["unparseable"], strict=True
+            )
         ]
         judgements["general"] = of_right(general)
-        judgements["form"] = of_right(form.assign(right=expected))
+        judgements["form"] = of_right(general.assign(right=expected))
     if "naming" in judgements:
         naming = judgements["naming"]
         levels = judgements.get("levels", pd.DataFrame(columns=["id", "pair"]))
