@@ -15,9 +15,11 @@ Written by `make test-faults`, from the outcomes of the tests that it names; edi
 `tests/faults/faults.yaml` instead. A fault *held* if every test of it passed in that run.
 
 Beside it stands what other software does, where this project has looked: *measured* on its
-installed version (transformers 5.23, Pillow 13, papermill 2.7, scikit-learn 1.9) or on a small
-model of it, or *read* in its source and not run (lm-evaluation-harness 4e7e0d4, lmms-eval 75571cf,
-VLMEvalKit e8e78f0, inspect_ai 499e615, all of 2026-08). An empty cell says nothing about others.
+installed version (transformers 5.23, datasets 5.2, Pillow 13, pandas 3.1, SciPy 1.17,
+papermill 2.7, scikit-learn 1.9) or on a small model of it, or *read* in its source and not run
+(lm-evaluation-harness 4e7e0d4, lmms-eval 75571cf, VLMEvalKit e8e78f0, inspect_ai 499e615, all of
+2026-08). An empty cell says nothing about others. *Corrected* is what this page said before and
+was wrong.
 
 | | fault | here | outcome | elsewhere |
 | --- | --- | --- | --- | --- |
@@ -34,11 +36,17 @@ class Outcome(NamedTuple):
 def page(went: dict[str, list[Outcome]]) -> str:
     """The whole page as Markdown; ``went`` has the outcomes of each test that was run."""
     rows = (
-        f"| {number} | {fault['fault']} | {fault.get('here', '')} | {_outcome(fault, went)} "
+        f"| {number} | {fault['fault']} | {here(fault)} | {_outcome(fault, went)} "
         f"| {fault.get('elsewhere', '')} |\n"
         for number, fault in FAULTS.items()
     )
     return HEAD + "".join(rows)
+
+
+def here(fault: dict) -> str:
+    """What happens here, and what this page said before and was wrong."""
+    corrected = f" *Corrected: {fault['corrected']}.*" if "corrected" in fault else ""
+    return fault.get("here", "") + corrected
 
 
 def _outcome(fault: dict, went: dict[str, list[Outcome]]) -> str:
