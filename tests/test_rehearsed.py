@@ -47,6 +47,14 @@ def test_every_unit_is_done_and_nothing_was_unavailable(units):
     assert set(whole) <= set(units)
 
 
+def test_the_report_names_units_keys_and_what_it_cannot_show(name, units):
+    text = (runs(name) / "REHEARSAL.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# Rehearsal of {name.removesuffix('_rehearsal')}\n")
+    assert all(f"| {unit} | " in text for unit in units)
+    assert "- `profile`: every unit\n" in text and "- `settings.max_steps`: 03_sft.L1" in text
+    assert "- memory: " in text and "- ZeRO-3" in text
+
+
 def test_there_are_thirteen_artefacts(name):
     assert report.missing(name) == []
     text = (figures_of(name) / "REPORT.md").read_text(encoding="utf-8")

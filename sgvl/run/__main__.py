@@ -76,15 +76,16 @@ def _rehearse(options: argparse.Namespace) -> ExitCode:
     from sgvl.run import rehearsal
     from sgvl.run.rehearsal import report
 
-    real = load_units(options.profile)
-    name = rehearsal.write(options.profile, real)
+    profile = options.profile
+    real = load_units(profile)
+    name = rehearsal.write(profile, real)
     options = argparse.Namespace(**vars(options) | {"profile": name})
     if options.status or options.dry_run:
         return _main(options)
     began = time.monotonic()
     with rehearsal.stage(name, real):
         code = _main(options)
-        file = report.write(options.profile, name, code, time.monotonic() - began)
+        file = report.write(profile, name, code, time.monotonic() - began)
         print(f"rehearsal: {file.relative_to(ROOT)}")
     return code
 
