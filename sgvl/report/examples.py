@@ -135,7 +135,8 @@ def policy_case(
     """Take the case of Figure 7: how judges treat what one policy permits and another prohibits.
 
     In a drawn set it is a weapon that L2 permits where it is, in a museum if there is one, and that
-    L3 prohibits. In a published one it is the case about which the judges disagree most.
+    L3 prohibits. Where there is none, and in a published set, it is the case about which the judges
+    disagree most.
 
     Parameters
     ----------
@@ -144,29 +145,32 @@ def policy_case(
 
     Returns
     -------
-    What ``figures.show_replies`` takes, and the rows shown. Raises InputError if there are none.
+    What ``figures.show_replies`` takes, and the rows shown. Raises InputError if no judge was
+    asked.
     """
-    ids, shown = list(bench["id"]), answers
-    if _drawn(bench):
-        museums = {id for id, tags in zip(ids, bench["tags"], strict=True) if "museum" in tags}
-        label = answers.pivot_table("label", "id", "policy", "first").filter(like="weapons", axis=0)
-        excepted = label.index[(label["L2"] == SAFE) & (label["L3"] == UNSAFE)]
-        chosen = sorted(excepted, key=lambda id: (id not in museums, id))[:1]
-        shown = answers[answers["policy"].isin(["L2", "L3"])]
-    else:
+    if answers.empty:
+        raise InputError("Figure 7: no judge of `case_judges` was asked")
+    ids, policies = list(bench["id"]), ["L2", "L3"]
+    if not (chosen := _excepted_weapons(bench, answers)):
         right = (answers["verdict"] == answers["label"]).groupby([answers["id"], answers["policy"]])
-        cases = (right.mean() - 0.5).abs().sort_values(kind="stable").index.to_frame(index=False)
-        chosen = list(cases["id"].head(1))
-        shown = answers[answers["policy"].isin(cases["policy"].head(1))]
-    if not chosen:
-        raise InputError(
-            "Figure 7: no judge was asked about a weapon that L2 permits and L3 does not"
-        )
-    (id,) = chosen
+        id, policy = (right.mean() - 0.5).abs().sort_values(kind="stable").index[0]
+        chosen, policies = [id], [policy]
+    id = chosen[0]
+    shown = answers[answers["policy"].isin(policies)]
     rows = shown.loc[shown["id"] == id, ["policy", "judge", "verdict", "label", "reply"]]
     rows = rows.assign(reply=rows["reply"].fillna("no reason given"))
     example = {"image": picture(bench, ids.index(id), blur), "title": id}
     return example | {"replies": rows.to_dict("records")}, rows
+
+
+def _excepted_weapons(bench: Dataset, answers: pd.DataFrame) -> list[str]:
+    """List drawn weapons that L2 permits and L3 prohibits, those in a museum first."""
+    label = answers.pivot_table("label", "id", "policy", "first").filter(like="weapons", axis=0)
+    if not _drawn(bench) or not {"L2", "L3"} <= set(label):
+        return []
+    museums = {id for id, tags in zip(bench["id"], bench["tags"], strict=True) if "museum" in tags}
+    excepted = label.index[(label["L2"] == SAFE) & (label["L3"] == UNSAFE)]
+    return sorted(excepted, key=lambda id: (id not in museums, id))
 
 
 def choice_case(
