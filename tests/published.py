@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+import transformers.utils.hub
 from huggingface_hub import constants
 from local_hub import writable_hub
 
@@ -56,10 +57,11 @@ def hub(tmp_path, monkeypatch):
 
 
 def moved_to(monkeypatch, url):
-    """The client made both of these from HF_ENDPOINT when it was imported."""
+    """The clients made these from HF_ENDPOINT: two when imported, one when first used."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
 
 
 SAFEEDIT_FILE = "data/test-00000-of-00001.parquet"
