@@ -264,6 +264,14 @@ def test_wrong_protocols_are_all_named():
     assert [problem.split(" ")[1] for problem in rest] == ["levels:", "own:", "own:", "content:"]
 
 
+@pytest.mark.parametrize("panel", ["../guards", "/guards", "a/b", "..", "nul"])
+def test_a_panel_is_a_plain_name(panel):
+    benchmark.check_panel("")
+    benchmark.check_panel("guards")
+    with pytest.raises(InputError, match="panel"):
+        benchmark.check_panel(panel)
+
+
 GATED = {"kind": "chat", "id": "guard", "name": "QwenGuard-7B", "model": "nobody/nothing"}
 GATED |= {"policy_form": "full"}
 NEVER = {

@@ -33,6 +33,7 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError, Unavailable, nearest, need_known, raise_any
 from sgvl.common.files import write_csv
+from sgvl.common.paths import plain_name
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
@@ -252,6 +253,12 @@ def _judge(spec: dict) -> Judge:
         return judge
     except InputError as error:
         raise Unavailable(error.problems) if spec.get("optional") else error from None
+
+
+def check_panel(panel: str) -> None:
+    """Check the name of a panel's folder. Raises InputError for one that is no plain name."""
+    if panel:
+        plain_name("panel", panel)
 
 
 def check_protocols(protocols: Mapping[str, dict]) -> None:
