@@ -431,7 +431,8 @@ def read_log(folder: Path) -> pd.DataFrame:
     """Return the log of a finished training, one row per logging step."""
     state = json.loads((folder / "model" / "trainer_state.json").read_text(encoding="utf-8"))
     log = pd.DataFrame(state["log_history"], columns=_columns(state["log_history"]))
-    return log[log["train_runtime"].isna()]  # the last row is a summary of the training
+    # The last row is a summary of the training; it is kept where the last steps were not logged.
+    return log[log["train_runtime"].isna() | (log["step"].diff() > 0)]
 
 
 def _columns(history: list[dict]) -> list[str]:
