@@ -26,6 +26,7 @@ from sgvl.run.rehearsal.published import (
     TEXT,
     UNSAFEBENCH,
     parquet,
+    policyshift_row,
 )
 from sgvl.world.scenes import render, sample_scene
 
@@ -126,24 +127,6 @@ def serve_unsafebench(hub, monkeypatch):
         hub.repos["yiting/UnsafeBench"] = files
 
     return serve
-
-
-def policyshift_row(file, label, rule, split):
-    return {
-        "question": f"Moderate the image.\n\n**POLICIES:**\n\nWeapons: {rule}\n",
-        "image": {"bytes": file, "path": None},
-        "answer": "true | 02" if label == "block" else "false",
-        "image_idx": 17,
-        "section_id": 2,
-        "section_title": "Weapons",
-        "policy_name": "Policy A",
-        "tier": "flip",
-        "discrimination_score": 0.5,
-        "policy_description": rule,
-        "label": label,
-        "split_type": split,
-        "violated_categories": [2] if label == "block" else [],
-    }
 
 
 @pytest.fixture

@@ -9,6 +9,11 @@ from sgvl.common.errors import nearest, need_known, raise_any
 from sgvl.common.types import type_problems
 
 
+def options_of(spec: str | dict) -> dict:
+    """Return a spec as a dict of its own: a kind alone is one without options."""
+    return dict(spec) if isinstance(spec, dict) else {"kind": spec}
+
+
 def make(what: str, registry: Mapping[str, str], spec: str | dict):
     """Build the object described by ``spec``.
 
@@ -33,7 +38,7 @@ def check(what: str, registry: Mapping[str, str], spec: str | dict) -> tuple[Cal
     Raises InputError for an unknown kind or option, with the nearest valid name, for a missing
     option, and for a value of another type than its annotation; all problems at once.
     """
-    options = dict(spec) if isinstance(spec, dict) else {"kind": spec}
+    options = options_of(spec)
     kind = str(options.pop("kind", None))
     need_known(f"unknown {what} kind", kind, registry)
     build = resolve_name(registry[kind])

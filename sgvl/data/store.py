@@ -112,6 +112,11 @@ def some_pairs(dataset: Dataset, wanted: int) -> Dataset:
     return dataset.select([i for i, pair in enumerate(dataset["pair"]) if pair in chosen])
 
 
+def has_tags(dataset: Dataset) -> bool:
+    """Return whether a set holds drawn scenes with their tags, which label them exactly."""
+    return "tags" in dataset.column_names
+
+
 class Lazy(Sequence):
     """A sequence of ``length`` items, each made by ``make(index)`` when it is read."""
 

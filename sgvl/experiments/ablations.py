@@ -42,16 +42,14 @@ def safety_scores(
 
     The table of a set about which nobody was asked has no rows.
     """
-    names = {"SafeEditBench": "levels", "UnsafeBench": "content", "LlavaGuard": "own"}
+    names = {"UnsafeBench": "content", "LlavaGuard": "own", "SafeEditBench": "levels"}
     scored = {
         title: score_table(frames[name], resamples=resamples, seed=seed)
         for title, name in names.items()
         if len(frames[name])
     }
     none = pd.DataFrame(columns=next(iter(scored.values())).columns)
-    return {
-        title: scored.get(title, none) for title in ("UnsafeBench", "LlavaGuard", "SafeEditBench")
-    }
+    return {title: scored.get(title, none) for title in names}
 
 
 def overall(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -34,6 +34,7 @@ from datasets import Dataset
 from sgvl.common.errors import InputError, Unavailable, nearest, need_known, raise_any
 from sgvl.common.files import write_csv
 from sgvl.common.paths import plain_name
+from sgvl.common.registry import options_of
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
@@ -44,6 +45,7 @@ from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load, load_all
 from sgvl.run import why_unavailable
+from sgvl.scores import metrics
 from sgvl.text.verdict import PARSERS, UNPARSEABLE, parse
 
 ROLES = ("bench", "content", "own")  # whose sets can demand how judges are asked
@@ -121,7 +123,7 @@ def read_sets(
         except Unavailable:
             return None  # the tables say so
         # Drawn rows come in pairs; published ones do not, and may be odd in number.
-        group = 2 if rows and "tags" in usable.column_names else 1
+        group = 2 if rows and store.has_tags(usable) else 1
         return store.take_evenly(usable, rows, group)
 
     pictures = store.some_pairs(store.usable(store.read(bench, folder)), pairs)
@@ -187,43 +189,42 @@ def ask_panel(
         For wrong specs, all at once, before a model loads; and as ``ask_all`` does.
     """
     check_judges([*judges, *level_judges])
-    judges, level_judges = list(map(expanded, judges)), list(map(expanded, level_judges))
+    panel = [(spec, True) for spec in judges] + [(spec, False) for spec in level_judges]
+    panel = [(options_of(expanded(spec)), whole) for spec, whole in panel]
     cases = cases_of(sets.bench, policies)
     demanded = dict(protocols.get("bench") or {})
-    raise_any(_unreadable([*judges, *level_judges], demanded, cases.distinct()))
+    raise_any(_unreadable([spec for spec, _ in panel], demanded, cases.distinct()))
     samples = store.samples(sets.bench)
     rows, panels, not_asked = [], [], []
-    for spec, whole in [*((s, True) for s in judges), *((s, False) for s in level_judges)]:
-        options = {"kind": spec} if isinstance(spec, str) else spec
+    for spec, whole in panel:
         try:
-            judge = _judge(options)
+            judge = _judge(spec)
         except Unavailable as error:
-            id = options.get("id", options["kind"])
-            not_asked.append((id, options.get("name", id), str(error)))
+            id = spec.get("id", spec["kind"])
+            not_asked.append((id, spec.get("name", id), str(error)))
             continue
         ask = _asks(judge, protocols, folder=folder, worker=worker)
         if hasattr(judge, "endpoint"):
-            asked = f"{len(samples)} pictures under {len(cases.distinct())} policies"
-            print(f"{judge.name}: {asked}, {len(cases.policies)} requests less what is stored")
+            extent = f"{len(samples)} pictures under {len(cases.distinct())} policies"
+            print(f"{judge.name}: {extent}, {len(cases.policies)} requests less what is stored")
         frames = {"levels": judgements(ask["bench"], cases, samples)}
         if whole:
             frames |= ask_judge(judge, ask, sets, cases, samples, **about)
         warn_unparseable(ask["bench"].args[0], frames["levels"])
         panels.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
-        rows.append(_about(judge, whole, options.get("model", "")))
+        rows.append(_about(judge, whole, spec.get("model", "")))
         del judge, ask
     missing = pd.DataFrame(not_asked, columns=NOT_ASKED)
     return Panel(pd.DataFrame(rows, columns=JUDGES), joined(panels), missing)
 
 
-def _unreadable(specs: Sequence, demanded: dict, policies: Sequence[Policy]) -> Iterator[str]:
+def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy]) -> Iterator[str]:
     """Yield the judges that are to read, in the brief form, policies of text alone."""
     texts = sorted({policy.name for policy in policies if policy.default is None})
     for spec in specs if texts else []:
-        options = {"kind": spec} if isinstance(spec, str) else spec
-        brief = (options | demanded).get("policy_form", "brief") == "brief"
-        if options["kind"] in ("chat", "served") and brief:
-            id = options.get("id", options["kind"])
+        brief = (spec | demanded).get("policy_form", "brief") == "brief"
+        if spec["kind"] in ("chat", "served") and brief:
+            id = spec.get("id", spec["kind"])
             yield f"judge {id}: {', '.join(texts)}: text without rules; set policy_form: full"
 
 
@@ -316,7 +317,7 @@ def ask_judge(
     blind_controls : asked about drawn pictures always, about others only if this is true, because
         each picture then takes one more request
     """
-    drawn = "tags" in sets.bench.column_names
+    drawn = store.has_tags(sets.bench)
     frames = {}
     # Tags would tell a judge what the blank picture hides.
     if not judge.reads_tags and (drawn or blind_controls):
@@ -357,16 +358,15 @@ def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> dict:
 
     ``answers`` is the frame ``levels``. Real pictures are blurred.
     """
-    right = (answers["verdict"] == answers["label"]).groupby([answers["id"], answers["policy"]])
-    divided = (right.mean() - 0.5).abs().idxmin()
-    own = answers[(answers["id"] == divided[0]) & (answers["policy"] == divided[1])]
+    id, policy = metrics.most_divided(answers)
+    own = answers[(answers["id"] == id) & (answers["policy"] == policy)]
     replies = own["reply"].fillna(own["rationale"]).fillna("no reason given")
     own = own.assign(reply=replies, judge=own["judge"].map(panel.names))
-    picture = bench.select([list(bench["id"]).index(divided[0])])
+    picture = bench.select([list(bench["id"]).index(id)])
     image = store.samples(picture)[0].image
     return {
-        "image": image if "tags" in bench.column_names else thumbnail(image, 320),
-        "title": f"{divided[0]} under {divided[1]}",
+        "image": image if store.has_tags(bench) else thumbnail(image, 320),
+        "title": f"{id} under {policy}",
         "replies": own[["policy", "judge", "verdict", "label", "reply"]].to_dict("records"),
     }
 
@@ -445,7 +445,7 @@ def _by_category(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
 
 def _alone(content: Dataset, wanted: int) -> Sequence[Sample]:
     """Return the first drawn pictures of one thing in its place."""
-    tags = content["tags"] if "tags" in content.column_names else []
+    tags = content["tags"] if store.has_tags(content) else []
     places = [place for place, own in enumerate(tags) if len(set(own)) == 2]
     return store.samples(content.select(places[:wanted]))
 

@@ -8,6 +8,7 @@ runner and the rehearsal look for the key ``model``.
 from typing import NamedTuple
 
 from sgvl.common.errors import need_known
+from sgvl.common.registry import options_of
 
 
 class System(NamedTuple):
@@ -130,7 +131,8 @@ def spec_of(name: str) -> dict:
 
 def expanded(spec: str | dict) -> str | dict:
     """Return a judge's spec; the name of a system as its kind is replaced by the system's spec."""
-    kind, given = (spec.get("kind"), spec) if isinstance(spec, dict) else (spec, {})
+    options = options_of(spec)
+    kind = options.pop("kind", None)
     if not isinstance(kind, str) or kind not in SYSTEMS:
         return spec
-    return spec_of(kind) | {key: value for key, value in given.items() if key != "kind"}
+    return spec_of(kind) | options

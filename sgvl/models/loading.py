@@ -164,16 +164,12 @@ def _libraries(model: str | Path):
     """Turn a missing library, or one of another build than torch, into an InputError of a line."""
     try:
         yield
-    except (
-        ImportError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        said = r"requires the (\w+) library|No module named '(\w+)|(torchvision)"
-        found = re.search(said, str(error))
-        if not found:
+    except (ImportError, RuntimeError, ValueError) as error:
+        missing = r"requires the (\w+) library|No module named '(\w+)|(torchvision)"
+        match = re.search(missing, str(error))
+        if not match:
             raise
-        library = next(filter(None, found.groups())).lower()
+        library = next(filter(None, match.groups())).lower()
         raise InputError(
             f"model {str(model)!r} needs {library}, in the release that goes with the installed "
             f"torch: pip install {library}"

@@ -15,7 +15,7 @@ import copy
 from collections.abc import Sequence
 
 from sgvl.common.errors import need_known
-from sgvl.common.registry import check, make
+from sgvl.common.registry import check, make, options_of
 from sgvl.recaption.base import Captioner, Item, ParsedCaption, items, parse_caption, with_captions
 from sgvl.recaption.batch import caption_all, counts, estimate, left_out
 from sgvl.recaption.dataset import distinct, examples, figure_words, to_dataset
@@ -78,8 +78,7 @@ def make_captioners(spec: str | dict, names: Sequence[str]) -> list[Captioner]:
     """
     for name in names or [""]:
         need_known("prompts: unknown caption prompt", name, RECAPTION)
-    options = dict(spec) if isinstance(spec, dict) else {"kind": spec}
-    first = make_captioner({**options, "prompt": names[0]})
+    first = make_captioner({**options_of(spec), "prompt": names[0]})
     others = [copy.copy(first) for _ in names[1:]]
     for other, name in zip(others, names[1:], strict=True):
         other.prompt = name

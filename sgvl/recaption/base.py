@@ -75,7 +75,7 @@ def items(dataset) -> list[Item]:
     """
     from sgvl.data import store
 
-    tags = dataset["tags"] if "tags" in dataset.column_names else [()] * len(dataset)
+    tags = dataset["tags"] if store.has_tags(dataset) else [()] * len(dataset)
     raw = store.without_decoding(dataset.select_columns(["id", "image"]))
 
     def picture(row: int) -> "Image":

@@ -36,7 +36,7 @@ def distinct(sets: Mapping[str, "Dataset"]) -> tuple["Dataset", list[Item], "pd.
 
     from sgvl.data import arrow, store
 
-    drawn = all("tags" in dataset.column_names for dataset in sets.values())
+    drawn = all(map(store.has_tags, sets.values()))
     columns, parts, counts = ["image", *["tags"] * drawn], [], {}
     for name, dataset in sets.items():
         usable = store.usable(dataset)

@@ -15,6 +15,7 @@ from sgvl.data import overview, store
 from sgvl.data.cases import cases_of
 from sgvl.data.images import load_image, thumbnail
 from sgvl.policies.policy import Policy
+from sgvl.scores import metrics
 from sgvl.text.multiple_choice import lettered
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 from sgvl.world.scenes import Scene, Thing, render
@@ -34,11 +35,7 @@ def picture(dataset: Dataset, row: int, blur: bool = True) -> Image:
     """Return the picture of a row for display: blurred unless it is drawn."""
     file = store.without_decoding(dataset.select_columns("image"))[row]["image"]
     image = load_image(file["bytes"], name=f"row {row}")
-    return image if _drawn(dataset) else thumbnail(image, SIDE, blur)
-
-
-def _drawn(dataset: Dataset) -> bool:
-    return "tags" in dataset.column_names
+    return image if store.has_tags(dataset) else thumbnail(image, SIDE, blur)
 
 
 def matched_pairs(bench: Dataset, blur: bool = True) -> tuple[list[dict], pd.DataFrame]:
@@ -47,7 +44,7 @@ def matched_pairs(bench: Dataset, blur: bool = True) -> tuple[list[dict], pd.Dat
     Returns what ``figures.show_pairs`` takes, and what was chosen. Raises InputError if a drawn set
     lacks one of EDITS.
     """
-    if not _drawn(bench):
+    if not store.has_tags(bench):
         pairs = overview.published_pairs(bench, blur=blur)
         return pairs, pd.DataFrame({"pair": [pair["title"] for pair in pairs]})
     first = {}
@@ -78,7 +75,7 @@ def verdicts(
     Returns what ``figures.show_verdicts`` takes, and a row for each picture and policy.
     """
     examples, rows = [], []
-    if _drawn(bench):
+    if store.has_tags(bench):
         for title, scene in SCENES.items():
             rulings = {policy.name: policy.label(scene.tags) for policy in policies}
             labels = [{"policy": n, "label": r.label, "rule": r.rule} for n, r in rulings.items()]
@@ -152,12 +149,11 @@ def policy_case(
         raise InputError("Figure 7: no judge of `case_judges` was asked")
     ids, policies = list(bench["id"]), ["L2", "L3"]
     if not (chosen := _excepted_weapons(bench, answers)):
-        right = (answers["verdict"] == answers["label"]).groupby([answers["id"], answers["policy"]])
-        id, policy = (right.mean() - 0.5).abs().sort_values(kind="stable").index[0]
+        id, policy = metrics.most_divided(answers)
         chosen, policies = [id], [policy]
     id = chosen[0]
-    shown = answers[answers["policy"].isin(policies)]
-    rows = shown.loc[shown["id"] == id, ["policy", "judge", "verdict", "label", "reply"]]
+    wanted = answers["policy"].isin(policies) & (answers["id"] == id)
+    rows = answers.loc[wanted, ["policy", "judge", "verdict", "label", "reply"]]
     rows = rows.assign(reply=rows["reply"].fillna("no reason given"))
     example = {"image": picture(bench, ids.index(id), blur), "title": id}
     return example | {"replies": rows.to_dict("records")}, rows
@@ -166,7 +162,7 @@ def policy_case(
 def _excepted_weapons(bench: Dataset, answers: pd.DataFrame) -> list[str]:
     """List drawn weapons that L2 permits and L3 prohibits, those in a museum first."""
     label = answers.pivot_table("label", "id", "policy", "first").filter(like="weapons", axis=0)
-    if not _drawn(bench) or not {"L2", "L3"} <= set(label):
+    if not store.has_tags(bench) or not {"L2", "L3"} <= set(label):
         return []
     museums = {id for id, tags in zip(bench["id"], bench["tags"], strict=True) if "museum" in tags}
     excepted = label.index[(label["L2"] == SAFE) & (label["L3"] == UNSAFE)]
@@ -204,19 +200,19 @@ def choice_case(
     id = rank.idxmax()
     rows, place, row = where[id]
     options = "; ".join(f"{k}: {text}" for k, text in lettered(row.get("options", ())).items())
-    shown = answers[answers["id"] == id]
-    verdict = shown["right"].map({True: "right", False: "wrong"})
-    shown = pd.DataFrame(
+    replies = answers[answers["id"] == id]
+    verdict = replies["right"].map({True: "right", False: "wrong"})
+    replies = pd.DataFrame(
         {
-            "judge": shown["judge"],
-            "verdict": verdict.mask(shown["unparseable"].astype(bool), UNPARSEABLE),
+            "judge": replies["judge"],
+            "verdict": verdict.mask(replies["unparseable"].astype(bool), UNPARSEABLE),
             "label": row["answer"],
-            "reply": shown["given"].fillna("").replace("", "no option"),
+            "reply": replies["given"].fillna("").replace("", "no option"),
         }
     )
     title = " ".join(f"{row['question']} {options}".split())
     example = {"image": _of_question(rows, place, blur), "title": title}
-    return [example | {"replies": shown.to_dict("records")}], shown
+    return [example | {"replies": replies.to_dict("records")}], replies
 
 
 def _of_question(rows: Dataset, place: int, blur: bool) -> Image:

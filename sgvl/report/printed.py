@@ -81,10 +81,10 @@ class Judges(NamedTuple):
     @classmethod
     def of(cls, about: pd.DataFrame, base_model: str) -> "Judges":
         """Make them of what ``stored.judges`` returned."""
-        asked, missing = about[about["reason"] == ""], about[about["reason"] != ""]
+        judged, missing = about[about["reason"] == ""], about[about["reason"] != ""]
         return cls(
-            dict(zip(asked["judge"], asked["name"], strict=True)),
-            dict(zip(asked["judge"], asked["model"], strict=True)),
+            dict(zip(judged["judge"], judged["name"], strict=True)),
+            dict(zip(judged["judge"], judged["model"], strict=True)),
             dict(zip(missing["judge"], missing["reason"], strict=True)),
             base_model,
         )
@@ -160,8 +160,8 @@ def as_printed(
     printed = printed.set_index(printed.columns[0])
     labels = [column for column in printed if column not in _columns(name)]
     scores = _scores(name, numbers)
-    asked = list(dict.fromkeys(judge for judge, _ in scores))
-    by_row = {reference.printed_row(judge, name): judge for judge in reversed(asked)}
+    scored = list(dict.fromkeys(judge for judge, _ in scores))
+    by_row = {reference.printed_row(judge, name): judge for judge in reversed(scored)}
     rows = []
     for row, cells in printed.iterrows():
         if judge := by_row.get(row):
@@ -169,7 +169,7 @@ def as_printed(
         else:
             line = _empty_line(name, row, cells.drop(labels), judges)
         rows.append({**cells[labels], **line})
-    more = [judge for judge in asked if reference.printed_row(judge, name) is None]
+    more = [judge for judge in scored if reference.printed_row(judge, name) is None]
     rows += [_line(name, judge, scores, judges, sources) for judge in more]
     index = [*printed.index, *(judges.names[judge] for judge in more)]
     table = pd.DataFrame(rows, pd.Index(index, name=printed.index.name)).fillna("")

@@ -49,7 +49,7 @@ def read_panels(profile: str, name: str, panels: Sequence[str] = ()) -> pd.DataF
     as ``read`` does.
     """
     parts = []
-    for folder in [f"benchmark/{panel}" for panel in panels] or ["benchmark"]:
+    for folder in _folders(panels):
         about = read(profile, f"{folder}/judges.csv")
         if len(about):  # else no judge of the panel could be asked
             own = read(profile, f"{folder}/{name}.csv")
@@ -65,9 +65,13 @@ def judges(profile: str, panels: Sequence[str] = ()) -> pd.DataFrame:
     Columns: judge (id), name, model (empty where none), and reason (empty for one that was asked).
     """
     frames = [pd.DataFrame(columns=["judge", "name", "model", "reason"])]
-    for folder in [f"benchmark/{name}" for name in panels] or ["benchmark"]:
+    for folder in _folders(panels):
         frames += [read(profile, f"{folder}/{name}.csv") for name in ("judges", "not_asked")]
     return pd.concat(frames, ignore_index=True)[list(frames[0])].fillna("")
+
+
+def _folders(panels: Sequence[str]) -> list[str]:
+    return [f"benchmark/{panel}" for panel in panels] or ["benchmark"]
 
 
 def seeds_folder(profile: str) -> Path | None:

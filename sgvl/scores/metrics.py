@@ -193,6 +193,13 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["judge", "n", "agree", "low", "high"])
 
 
+def most_divided(judgements: pd.DataFrame) -> tuple[str, str]:
+    """Return the case, (id, policy), that closest to half of the judges get right."""
+    right = judgements["verdict"] == judgements["label"]
+    shares = right.groupby([judgements["id"], judgements["policy"]]).mean()
+    return (shares - 0.5).abs().idxmin()
+
+
 def unsafe_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the share of unsafe images under each policy (Figure 4).
 

@@ -218,9 +218,9 @@ def _llavaguard(reply: str) -> Parsed:
         text = text.replace(mark, "")
     text = (text.split("{")[1] if "{" in text else text).split("}")[0]
     try:
-        found = {} if text.endswith('"') else ast.literal_eval("{" + text + "}")
-        found.get("category", "").lower()  # the scorer compares it first
-        rating = found["rating"]
+        rated = {} if text.endswith('"') else ast.literal_eval("{" + text + "}")
+        rated.get("category", "").lower()  # the scorer compares it first
+        rating = rated["rating"]
     except (ValueError, SyntaxError, TypeError, AttributeError, KeyError, MemoryError,
             RecursionError):  # fmt: skip
         pass

@@ -17,7 +17,6 @@ from datasets import Dataset
 
 from sgvl.common import files
 from sgvl.common.errors import InputError, nearest
-from sgvl.common.files import sha256
 from sgvl.data import arrow
 from sgvl.training import grpo, sft, trainer
 
@@ -86,7 +85,7 @@ def train_rank(job_folder: Path) -> None:
     """Train as one process of the job that ``train`` has written to ``job_folder``."""
     job = json.loads((job_folder / "job.json").read_text(encoding="utf-8"))
     file = job_folder / "rows.parquet"
-    rows = arrow.open_parquet(file, sha256(file))
+    rows = arrow.open_parquet(file, files.sha256(file))
     STAGES[job.pop("stage")](rows, **job | {"folder": Path(job["folder"])})
 
 

@@ -82,9 +82,9 @@ def parts_of(
         parts = {f"verdicts under {variant}": verdicts}
     if replay:
         stored = store.read("replay", folder / "recaption")
-        asked = [id_.startswith("general-") for id_ in stored["id"]]
-        for name, questions in {"policies": False, "questions": True}.items():
-            places = [place for place, question in enumerate(asked) if question == questions]
+        of_questions = [id_.startswith("general-") for id_ in stored["id"]]
+        for name, wanted in {"policies": False, "questions": True}.items():
+            places = [place for place, is_one in enumerate(of_questions) if is_one == wanted]
             if places:
                 parts[f"replay: own replies to {name}"] = replies(stored.select(places))
     return parts

@@ -30,12 +30,12 @@ def load(
     """
     if bool(path) == bool(repo):
         raise InputError("pictures: give either a path or a repo")
-    source, found = hub.files_of(repo, revision, files, path)
-    if tables := [name for name in found if name.endswith(".parquet")]:
-        images, ids = _tables({name: found[name] for name in tables}, source)
+    source, pictures = hub.files_of(repo, revision, files, path)
+    if tables := [name for name in pictures if name.endswith(".parquet")]:
+        images, ids = _tables({name: pictures[name] for name in tables}, source)
     else:
-        ids = [name for name in found if name.lower().endswith(SUFFIXES)]
-        images = arrow.write_files(found[name] for name in ids)
+        ids = [name for name in pictures if name.lower().endswith(SUFFIXES)]
+        images = arrow.write_files(pictures[name] for name in ids)
     return real_rows.make_rows(images, source, ids=ids, source=source, split=split)
 
 

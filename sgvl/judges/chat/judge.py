@@ -310,11 +310,11 @@ class ChatJudge(SpeakingJudge):
             logs = prefix.log_probability(twice, more, last)
         else:
             texts = [requests[i] + before[i] + word for i in rows for word in self._words]
-            shown, size = [images[i] for i in twice], min(self._at_once, len(texts))
+            pictures, size = [images[i] for i in twice], min(self._at_once, len(texts))
             parts = []
             for start in range(0, len(texts), size):
                 part = slice(start, start + size)
-                inputs = self.reader.inputs(shown[part], texts[part])
+                inputs = self.reader.inputs(pictures[part], texts[part])
                 ends = [inputs["input_ids"].shape[1]] * len(texts[part])
                 parts.append(log_probability(self.model, inputs, ends, last[part]))
             logs = torch.cat(parts)

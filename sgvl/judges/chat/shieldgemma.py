@@ -46,14 +46,16 @@ class ShieldGemmaJudge(ChatJudge):
     def results(self, cases) -> Results:
         rules = [self._split(policy) for _, policy in cases]
         owners = [i for i, own in enumerate(rules) for _ in own]
-        asked = [(cases[i][0], rule) for i, own in enumerate(rules) for rule in own]
-        found: dict[int, list[tuple]] = {i: [] for i, own in enumerate(rules) if own}
+        by_rule = [(cases[i][0], rule) for i, own in enumerate(rules) for rule in own]
+        answers: dict[int, list[tuple]] = {i: [] for i, own in enumerate(rules) if own}
         yield [(i, Judgement(SAFE, 0.0), "") for i, own in enumerate(rules) if not own]
-        for batch in super().results(asked):
+        for batch in super().results(by_rule):
             for k, judgement, error in batch:
-                found[owners[k]].append((judgement and judgement.p_unsafe, asked[k][1].text, error))
-            whole = [i for i, own in found.items() if len(own) == len(rules[i])]
-            yield [(i, *_highest(found.pop(i))) for i in whole]
+                answers[owners[k]].append(
+                    (judgement and judgement.p_unsafe, by_rule[k][1].text, error)
+                )
+            whole = [i for i, own in answers.items() if len(own) == len(rules[i])]
+            yield [(i, *_highest(answers.pop(i))) for i in whole]
 
     def asked(self, **protocol) -> "ShieldGemmaJudge":
         """Return this judge: its question is that of its template."""
@@ -68,9 +70,9 @@ class ShieldGemmaJudge(ChatJudge):
         return self._rules[policy.digest]
 
 
-def _highest(found: Sequence[tuple]) -> tuple[Judgement | None, str]:
+def _highest(answers: Sequence[tuple]) -> tuple[Judgement | None, str]:
     """Return the judgement by the highest P(Yes) of (P(Yes), rule, error), or the first error."""
-    if errors := [error for *_, error in found if error]:
+    if errors := [error for *_, error in answers if error]:
         return None, errors[0]
-    p, rule, _ = max(found)
+    p, rule, _ = max(answers)
     return (Judgement(UNSAFE, p, rule) if p >= 0.5 else Judgement(SAFE, p)), ""

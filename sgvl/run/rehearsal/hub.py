@@ -24,7 +24,7 @@ FILE = re.compile(
 
 @dataclass
 class Hub:
-    """What is served: data sets and models by name, each with its files."""
+    """Data sets and models that are served, by name, each with its files."""
 
     url: str = ""
     commit: str = COMMIT  # what ``main`` names
