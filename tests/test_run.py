@@ -224,7 +224,8 @@ def test_the_reason_of_a_failure_is_text_whatever_a_server_said(reason, tmp_path
 
 
 def test_a_failure_is_named_and_the_next_run_goes_on(project):
-    dies = "import os\nif not Path('mended').exists():\n    os.kill(os.getpid(), 9)"
+    says = "import os\nos.write(2, b'out of memory')\n"
+    dies = says + "if not Path('mended').exists():\n    os.kill(os.getpid(), 9)"
     project.notebook("01_dies", dies, "ran('01_dies', 'x')", gives=["01_dies.txt"])
     project.notebook("02_silent", "ran('02_silent', 'x')", gives=["02_other.txt"])
     refuses = "raise InputError(['data: no images', 'data: no labels'])"
@@ -238,6 +239,7 @@ def test_a_failure_is_named_and_the_next_run_goes_on(project):
     assert project.newly_run() == ["02_silent"]
     assert "03_refuses skipped: needs 01_dies" in err
     assert "see runs/nano/01_dies.ipynb" in err
+    assert "out of memory" in err, "what the kernel's process said is shown where it died"
     status = project.status(4)
     assert status["01_dies"].startswith("failed       the kernel was killed")
     assert status["02_silent"] == "failed       declared but not written: 02_other.txt"
@@ -252,6 +254,7 @@ def test_a_failure_is_named_and_the_next_run_goes_on(project):
     assert code == 2
     assert project.newly_run() == ["01_dies", "03_refuses"]
     assert "03_refuses bad-input: data: no images\ndata: no labels\n" in err
+    assert "out of memory" not in err, "and kept back where the notebook ended well"
     assert project.receipt("01_dies")["status"] == "ok"
 
 
