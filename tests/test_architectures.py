@@ -463,9 +463,13 @@ def test_a_system_that_cannot_run_here_says_why(capsys):
 def test_systems_are_listed_and_nearest_names_are_named(capsys):
     assert main([]) == 0
     listed = capsys.readouterr().out
-    assert all(
-        f"| `{name}` | {system.spec['model']} (" in listed for name, system in SYSTEMS.items()
-    )
+    header, _, *rows = [line for line in listed.splitlines() if line.startswith("| ")]
+    assert header.count("|") == 11 and len(rows) == len(SYSTEMS)
+    for name, row in zip(SYSTEMS, rows, strict=True):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        filled = [cells[k] for k in (1, 2, 5, 7, 8)]  # model, class, licence, prompt, policy
+        assert cells[0] == f"`{name}`" and len(cells) == 10 and all(filled), name
+        assert cells[4] == SYSTEMS[name].memory
     assert listed == (ROOT / "docs" / "JUDGES.md").read_text(encoding="utf-8"), "write it anew"
     with pytest.raises(InputError, match="unknown judge kind 'llama_gard_4'; did you mean llama_g"):
         make_judge({"kind": "llama_gard_4"})

@@ -18,8 +18,8 @@ import yaml
 
 from sgvl.common import commands
 from sgvl.common.errors import ExitCode
-from sgvl.judges import make_judge, under
-from sgvl.judges.systems import SYSTEMS, spec_of
+from sgvl.judges import JUDGES, make_judge, under
+from sgvl.judges.systems import SYSTEMS, System, spec_of
 
 PAGE = """\
 # Released models as judges
@@ -30,10 +30,12 @@ asked on a tiny model of its architecture with random weights, as `--check` does
 real weights; Llama Guard 4 with pictures cut by Pillow, for its own image processor needs
 torchvision. Every judge gives P(unsafe). Before its first answer it proves on its own model that
 the policy arrives and that batches and shared parts change no answer; what they would change is
-asked the slower way, and `prefix_sharing` says so.
+asked the slower way, and `prefix_sharing` says so. Memory is that of the weights in bfloat16, two
+bytes a parameter: pictures, policies and replies come on top.
 
-| name | model (architecture) | asked by | how the policy reaches it | terms, memory, trouble |
-| --- | --- | --- | --- | --- |"""
+| name | model | class | parameters | memory | licence | gate | asked by | how the policy reaches \
+it | known trouble |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:
@@ -72,11 +74,25 @@ def _main(name: str | None, check: bool, model: str | None) -> ExitCode:
 def page() -> str:
     """Return the table of systems, as ``docs/JUDGES.md`` holds it."""
     rows = [
-        f"| `{name}` | {s.spec['model']} ({s.architecture}) | {_way(s.spec)} | {s.policy} | "
-        f"{s.terms} |"
+        f"| `{name}` | {s.spec['model']} | {_class(s)} | {_size(s)} | {s.memory} | {s.licence} | "
+        f"{s.gate} | {_way(s.spec)} | {s.policy} | {s.trouble} |"
         for name, s in SYSTEMS.items()
     ]
     return "\n".join([PAGE, *rows, ""])
+
+
+def _class(system: System) -> str:
+    """Return the class that loads a model, in transformers or here."""
+    from transformers.models.auto import modeling_auto as auto
+
+    own = {"shieldgemma2": "ShieldGemma2ForImageClassification"}  # transformers lists Gemma 3's
+    classes = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES | own
+    judge = JUDGES[system.spec["kind"]].rpartition(":")[2]
+    return f"`{classes.get(system.architecture, judge)}`"
+
+
+def _size(system: System) -> str:
+    return f"{system.billions:g} B" if system.billions else ""
 
 
 def _way(spec: dict) -> str:

@@ -18,17 +18,28 @@ class System(NamedTuple):
     ----------
     title : is printed
     spec : kind and options of the judge
-    architecture : transformers' ``model_type``, and the name of its stand-in in ``models.tiny``
-    terms : licence, gate, and memory of the weights in bfloat16, as published or as two bytes a
-        parameter
+    architecture : transformers' ``model_type``, and the name of its stand-in in ``models.tiny``;
+        "" for a model that transformers does not load
+    billions : of parameters, as published; 0 where that is not known, as of hosted models
+    licence : of the weights
     policy : how a policy reaches it
+    gate : what has to be accepted before they are downloaded; "" for nothing
+    trouble : what is known to go wrong, or is not known
     """
 
     title: str
     spec: dict
     architecture: str
-    terms: str
+    billions: float
+    licence: str
     policy: str
+    gate: str = ""
+    trouble: str = ""
+
+    @property
+    def memory(self) -> str:
+        """The memory of the weights in bfloat16, two bytes a parameter."""
+        return f"{2 * self.billions:.0f} GB" if self.billions else ""
 
 
 def _chat(model: str, prompt: str = "word", parser: str = "word", form: str = "full", n: int = 64):
@@ -40,82 +51,87 @@ def _chat(model: str, prompt: str = "word", parser: str = "word", form: str = "f
 
 FREE = "as text in the user turn"
 SLOTTED = "its rules in the nine categories that it was trained on"
-GUARD = "as the block of categories, in a turn built by hand: its own template holds Meta's"
-META = "gated; not licensed to persons and companies in the EU"
+CATEGORIES = "as the block of categories, in a turn built by hand"
+OWN_LIST = "its own template holds Meta's categories, and drops ours"
+META = "terms; no licence for persons and companies in the EU"
+APACHE, RESEARCH, GEMMA = "Apache-2.0", "Qwen Research, not commercial", "Gemma terms"
 
 
-def _two_ways(name: str, title: str, model: str, architecture: str, terms: str) -> dict:
+def _two_ways(name: str, title: str, model: str, architecture: str, size: float, **facts) -> dict:
     """Return a guard of the nine categories, asked in its own way and in the paper's."""
     own = _chat(model, "llavaguard", "json_rating", "slots", 500)
     return {
-        name: System(title, own, architecture, terms, SLOTTED),
-        f"{name}_raw": System(f"{title}, raw", _chat(model), architecture, terms, FREE),
+        name: System(title, own, architecture, size, policy=SLOTTED, **facts),
+        f"{name}_raw": System(
+            f"{title}, raw", _chat(model), architecture, size, policy=FREE, **facts
+        ),
     }
 
 
 SYSTEMS = {
     "qwen2_5_vl_3b": System(
-        "Qwen2.5-VL-3B", _chat("Qwen/Qwen2.5-VL-3B-Instruct"), "qwen2_5_vl",
-        "Qwen Research licence, not commercial; 8 GB", FREE,
+        "Qwen2.5-VL-3B", _chat("Qwen/Qwen2.5-VL-3B-Instruct"), "qwen2_5_vl", 3.8, RESEARCH, FREE
     ),
     "qwen2_5_vl_7b": System(
-        "Qwen2.5-VL-7B", _chat("Qwen/Qwen2.5-VL-7B-Instruct"), "qwen2_5_vl", "Apache-2.0; 17 GB",
-        FREE,
+        "Qwen2.5-VL-7B", _chat("Qwen/Qwen2.5-VL-7B-Instruct"), "qwen2_5_vl", 8.3, APACHE, FREE
     ),
     "qwen2_vl_7b": System(
-        "Qwen2-VL-7B", _chat("Qwen/Qwen2-VL-7B-Instruct"), "qwen2_vl", "Apache-2.0; 17 GB", FREE,
+        "Qwen2-VL-7B", _chat("Qwen/Qwen2-VL-7B-Instruct"), "qwen2_vl", 8.3, APACHE, FREE
     ),
     "qwen3_vl_8b": System(
-        "Qwen3-VL-8B", _chat("Qwen/Qwen3-VL-8B-Instruct"), "qwen3_vl", "Apache-2.0; 18 GB", FREE,
+        "Qwen3-VL-8B", _chat("Qwen/Qwen3-VL-8B-Instruct"), "qwen3_vl", 8.8, APACHE, FREE
     ),
     "llava_1_6_7b": System(
-        "LLaVA-v1.6-7B", _chat("llava-hf/llava-v1.6-vicuna-7b-hf"), "llava_next",
-        "Llama 2 licence; 14 GB", FREE,
+        "LLaVA-v1.6-7B", _chat("llava-hf/llava-v1.6-vicuna-7b-hf"), "llava_next", 7.1, "Llama 2",
+        FREE, trouble="whether the paper took this one or Mistral's is not known",
     ),
     "glm_4_1v_9b": System(
         "GLM-4.1V-9B", _chat("zai-org/GLM-4.1V-9B-Thinking", parser="answer", n=2048), "glm4v",
-        "21 GB; stands for GLM-4V-9B, which needs code of its own", FREE,
+        10.3, "MIT", FREE, trouble="stands for GLM-4V-9B, which needs code of its own",
     ),
     "gemma_3_4b": System(
-        "Gemma 3 4B", _chat("google/gemma-3-4b-it"), "gemma3", "Gemma terms, gated; 9 GB", FREE,
+        "Gemma 3 4B", _chat("google/gemma-3-4b-it"), "gemma3", 4.3, GEMMA, FREE, "terms"
     ),
     "instructblip_7b": System(
         "InstructBLIP-7B",
         {"kind": "instructblip", "model": "Salesforce/instructblip-vicuna-7b", "dtype": "bfloat16"},
-        "instructblip", "licence 'other'; 16 GB",
-        "as text, cut after 512 tokens for the part that looks at the image",
+        "instructblip", 7.9, "'other'", FREE,
+        trouble="the part that looks at the image reads 512 tokens of the policy; no chat template",
     ),
     "safeguard_vl_rl": System(
-        "SafeGuard-VL-RL", _chat("tyodd/SafeGuard-VL-RL"), "qwen2_5_vl", "Apache-2.0; 17 GB", FREE,
+        "SafeGuard-VL-RL", _chat("tyodd/SafeGuard-VL-RL"), "qwen2_5_vl", 8.3, APACHE, FREE,
+        trouble="the prompt of its training was not released",
     ),
     "llama_guard_3_vision": System(
         "Llama Guard 3 Vision",
         _chat("meta-llama/Llama-Guard-3-11B-Vision", "llama_guard", "llama_guard", "numbered"),
-        "mllama", f"Llama 3.2 licence, {META}; 22 GB", GUARD,
+        "mllama", 10.7, "Llama 3.2", CATEGORIES, META,
+        f"{OWN_LIST}; its makers do not mean it for images alone",
     ),
     "llama_guard_4": System(
         "Llama Guard 4",
         _chat("meta-llama/Llama-Guard-4-12B", "llama_guard", "llama_guard", "numbered"),
-        "llama4", f"Llama 4 licence, {META}; 24 GB; needs torchvision", GUARD,
+        "llama4", 12, "Llama 4", CATEGORIES, META, f"{OWN_LIST}; needs torchvision",
     ),
     "shieldgemma_2": System(
         "ShieldGemma 2",
         {"kind": "shieldgemma", "model": "google/shieldgemma-2-4b-it", "dtype": "bfloat16"},
-        "shieldgemma2", "Gemma terms, gated; 9 GB", "rule by rule; the highest decides",
+        "shieldgemma2", 4.3, GEMMA, "rule by rule; the highest decides", "terms",
+        "some releases of transformers load it with a random head, which is refused here",
     ),
 }  # fmt: skip
 SYSTEMS |= _two_ways(
-    "qwenguard_3b", "QwenGuard-3B", "AIML-TUDA/QwenGuard-v1.2-3B", "qwen2_5_vl",
-    "on a base under the Qwen Research licence; 8 GB",
+    "qwenguard_3b", "QwenGuard-3B", "AIML-TUDA/QwenGuard-v1.2-3B", "qwen2_5_vl", 3.8,
+    licence=f"that of its base: {RESEARCH}",
 ) | _two_ways(
-    "qwenguard_7b", "QwenGuard-7B", "AIML-TUDA/QwenGuard-v1.2-7B", "qwen2_5_vl",
-    "sources differ on its base, Qwen2-VL or Qwen2.5-VL; 17 GB",
+    "qwenguard_7b", "QwenGuard-7B", "AIML-TUDA/QwenGuard-v1.2-7B", "qwen2_5_vl", 8.3,
+    licence="not stated", trouble="sources differ on its base, Qwen2-VL or Qwen2.5-VL",
 ) | _two_ways(
     "llavaguard_0_5b", "LlavaGuard-0.5B", "AIML-TUDA/LlavaGuard-v1.2-0.5B-OV-hf",
-    "llava_onevision", "gated by a form, for research; 2 GB",
+    "llava_onevision", 0.9, licence="not stated", gate="form, for research",
 ) | _two_ways(
     "llavaguard_7b", "LlavaGuard-7B", "AIML-TUDA/LlavaGuard-v1.2-7B-OV-hf",
-    "llava_onevision", "gated by a form, for research; 16 GB",
+    "llava_onevision", 8, licence="not stated", gate="form, for research",
 )  # fmt: skip
 
 
