@@ -22,7 +22,7 @@ LEVELS = {
     2: {"policies", "text", "run"},
     3: {"data", "models", "scores"},
     4: {"world", "judges", "training"},
-    5: {"recaption", "experiments", "report"},
+    5: {"recaption", "editing", "experiments", "report"},
     6: {"widgets", "nano"},
 }
 LEVEL = {folder: level for level, folders in LEVELS.items() for folder in folders}
@@ -41,9 +41,9 @@ def imported_folders(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-def test_the_package_has_fifteen_folders_and_no_loose_modules():
+def test_the_package_has_sixteen_folders_and_no_loose_modules():
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
-    assert folders == set(LEVEL) and len(folders) == 15
+    assert folders == set(LEVEL) and len(folders) == 16
     assert {path.name for path in PACKAGE.glob("*.py")} <= DOORS
 
 
