@@ -58,6 +58,16 @@ def test_every_judge_answers_every_set_that_is_for_it(panel):
     assert len(frames["levels"]) == 4 * 6 * 5 and len(frames["general"]) == 4
 
 
+def test_only_some_pictures_are_judged_on_half_of_the_input(panel, tmp_path):
+    job = [{"kind": "always_unsafe"}], [], panel[2], ["L4"], tmp_path
+    some = benchmark.ask_panel(*job, described=2).frames
+    assert len(some["levels"]) == 6 and some["controls"]["id"].tolist() == [
+        some["levels"]["id"][0],
+        some["levels"]["id"][3],
+    ]
+    assert some["controls"][["no_picture", "no_policy"]].eq("unsafe").all(axis=None)
+
+
 def test_the_judge_that_reads_tags_is_the_ceiling_and_right_everywhere(panel):
     answers, _, _ = panel
     assert answers.ceiling() == "exact"

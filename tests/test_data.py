@@ -12,10 +12,10 @@ from datasets import ClassLabel, Dataset, Image
 
 from sgvl.common.errors import InputError
 from sgvl.data import store
-from sgvl.data.cases import label_cases
+from sgvl.data.cases import cases_of, label_cases
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category, named
 from sgvl.policies.policy import CHANGED, Policy, load, load_all
-from sgvl.world import drawn_rows, pairs
+from sgvl.world import drawn_rows, levels, pairs
 from sgvl.world import sets as sets
 from sgvl.world.questions import NUMBERS
 from sgvl.world.scenes import TEST_VARIANTS, background, held_out
@@ -192,6 +192,55 @@ def test_every_picture_of_several_things_is_a_composition_never_trained_on(bench
 def test_so_is_the_original_of_a_distracting_pair_of_two_things(bench_rows):
     rows = [row for row in bench_rows if (row["edit"], row["role"]) == UNCHECKED]
     assert all(map(never_trained_on, rows))
+
+
+# ---- pairs for scores by level -----------------------------------------------------------------
+
+
+@pytest.fixture
+def level_rows(no_pictures):
+    return levels.level_pairs(seed=0, per_label=40)
+
+
+def test_each_level_has_as_many_unsafe_as_safe_pictures(level_rows):
+    cases = cases_of(level_rows)
+    sizes = Counter(zip(cases.table["policy"], cases.table["label"], strict=True))
+    assert sizes == {(level, label): 40 for level in LEVELS for label in ("safe", "unsafe")
+                     if (level, label) != ("L1", "unsafe")}  # fmt: skip
+    assert [policy.name for policy in cases.policies] == cases.table["policy"].tolist()
+    assert set(cases_of(level_rows, ["llavaguard"]).table["id"]) == set(level_rows["id"])
+
+
+def test_the_pictures_of_a_level_are_of_every_kind(level_rows):
+    """Prohibited first here or by a laxer level; permitted here alone or by every level."""
+    policies = [load(level) for level in LEVELS]
+    first = {row["id"]: levels.first_level(row["tags"], policies) for row in level_rows}
+    cases = cases_of(level_rows).table
+    kinds = Counter(zip(cases["policy"], cases["id"].map(first), strict=True))
+    assert {level: kinds[level, level] for level in LEVELS[1:]} == {
+        "L2": 40, "L3": 20, "L4": 20, "L5": 20,
+    }  # fmt: skip
+    assert {level: kinds[level, ""] for level in LEVELS} == {
+        "L1": 20, "L2": 20, "L3": 20, "L4": 20, "L5": 40,
+    }  # fmt: skip
+
+
+def test_pairs_of_levels_differ_in_one_thing_and_carry_the_same_traces(level_rows):
+    by_pair = defaultdict(dict)
+    for row in level_rows:
+        by_pair[row["pair"]][row["role"]] = row
+        assert never_trained_on(row) and row["empty"] == 0
+    assert len(by_pair) == 80
+    for pair in by_pair.values():
+        original, edited = pair["original"], pair["edited"]
+        assert original["fills"] == edited["fills"] and len(original["fills"]) == 1
+        assert len(set(original["tags"]) - set(edited["tags"])) == 1
+        assert original["tags"][-1] == edited["tags"][-1]
+
+
+def test_a_number_that_groups_cannot_share_is_refused():
+    with pytest.raises(InputError, match="per_label=10: use a multiple of 4"):
+        levels.level_pairs(per_label=10)
 
 
 # ---- single pictures under one policy ----------------------------------------------------------

@@ -11,7 +11,7 @@ from datasets import Dataset
 from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.data import Sample, store
 from sgvl.data.real_rows import LABEL, OK
-from sgvl.policies.policy import Policy, load_all
+from sgvl.policies.policy import LEVELS, Policy, load_all
 from sgvl.text.verdict import SAFE
 
 
@@ -43,7 +43,8 @@ class Cases(NamedTuple):
 def cases_of(dataset: Dataset, names: Sequence[str | Path] = ()) -> Cases:
     """Return the cases of a data set, under all its policies or the ones named.
 
-    Drawn scenes are labelled exactly, under any policies by name or path, by default all levels.
+    Drawn scenes are labelled exactly, under any policies by name or path, by default all levels. A
+    row that lists ``levels`` comes under no other level.
     Rows that bring policies and labels of their own keep them; ``names`` chooses among those. A
     file among the names is the edited policy of its name: the same pictures come under its text,
     with the labels that they have.
@@ -54,8 +55,9 @@ def cases_of(dataset: Dataset, names: Sequence[str | Path] = ()) -> Cases:
         For a name that matches nothing.
     """
     if "label" not in dataset.column_names:
-        levels = load_all(names)
-        return Cases(label_cases(dataset, levels), [p for p in levels for _ in range(len(dataset))])
+        levels = {policy.name: policy for policy in load_all(names)}
+        table = label_cases(dataset, levels.values())
+        return Cases(table, [levels[name] for name in table["policy"]])
     policies = store.policies(dataset)
     known = list(dict.fromkeys(policy.name for policy in policies))
     files = [name for name in names if Path(name).suffix == ".md"]
@@ -77,12 +79,15 @@ def cases_of(dataset: Dataset, names: Sequence[str | Path] = ()) -> Cases:
 def label_cases(dataset: Dataset, policies: Iterable[Policy]) -> pd.DataFrame:
     """Label every drawn picture under every policy: id, pair, policy, label, and the rule.
 
-    Labels are computed from the tags, so that any policy labels any drawn scene exactly.
+    Labels are computed from the tags, so that any policy labels any drawn scene exactly. A row that
+    lists ``levels`` comes under no other level.
     """
-    columns = dataset.select_columns(["id", "tags", "pair"])
+    names = [name for name in ("id", "tags", "pair", "levels") if name in dataset.column_names]
     rows = []
     for policy in policies:
-        for row in columns:
+        for row in dataset.select_columns(names):
+            if policy.name in LEVELS and policy.name not in row.get("levels", LEVELS):
+                continue
             ruling = policy.label(row["tags"])
             rows.append((row["id"], row["pair"], policy.name, ruling.label, ruling.rule))
     return pd.DataFrame(rows, columns=["id", "pair", "policy", "label", "rule"])

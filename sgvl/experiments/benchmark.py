@@ -303,6 +303,7 @@ def ask_judge(
     samples: Sequence[Sample],
     convention: str = "vlmevalkit",
     single: int = 4,
+    described: int = 0,
     blind_controls: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Ask one judge everything but ``levels``; returns frames without the column judge.
@@ -314,14 +315,17 @@ def ask_judge(
     cases, samples : of ``sets.bench``
     convention : how published questions are put and read
     single : pictures of one thing that come under each level and its inversion
+    described : pictures, evenly spread, that are described and judged on half of the input; 0: all
     blind_controls : asked about drawn pictures always, about others only if this is true, because
         each picture then takes one more request
     """
     drawn = store.has_tags(sets.bench)
     frames = {}
+    chosen = store.even_indices(len(samples), min(described, len(samples)))
+    some = store.Lazy(len(chosen), lambda k: samples[chosen[k]])
     # Tags would tell a judge what the blank picture hides.
     if not judge.reads_tags and (drawn or blind_controls):
-        frames["controls"] = controls.blind_answers(ask["bench"], samples, cases)
+        frames["controls"] = controls.blind_answers(ask["bench"], some, cases)
     if sets.content:
         frames["content"] = _by_category(ask["content"], sets.content)
         if alone := _alone(sets.content, single):
@@ -334,7 +338,7 @@ def ask_judge(
         if answers:
             frames["general"] = pd.concat(answers, ignore_index=True)
         if drawn:
-            frames["naming"] = ability.naming(ask[""], samples)
+            frames["naming"] = ability.naming(ask[""], some)
     return frames
 
 

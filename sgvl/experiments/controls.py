@@ -7,7 +7,7 @@ its 95 % interval holds a balanced accuracy of 50 %.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -193,23 +193,31 @@ def blind_answers(ask: Ask, samples: Sequence[Sample], cases: Cases) -> pd.DataF
     Parameters
     ----------
     ask : sends cases to the judge
-    samples : the pictures of ``cases``
+    samples : pictures of ``cases``: all of them, or some
 
     Returns
     -------
     pandas.DataFrame
-        The table of ``cases`` with the verdicts ``no_picture`` and ``no_policy``; None where
-        another worker asked.
+        The rows of these pictures in the table of ``cases``, with the verdicts ``no_picture`` and
+        ``no_policy``; None where another worker asked.
     """
     policies = cases.distinct()
     # One picture belongs to one worker, so there is an answer for every policy or for none.
     answers = ask([(BLANK_SAMPLE, policy) for policy in policies])
     by_policy = {p.digest: row["verdict"] for p, row in zip(policies, answers, strict=False)}
-    by_picture = {row["id"]: row["verdict"] for row in ask((s, BLANK_POLICY) for s in samples)}
-    return cases.table.assign(
+    by_picture: dict[str, str | None] = {}
+
+    def requests() -> Iterator[tuple[Sample, Policy]]:
+        for sample in samples:
+            by_picture[sample.id] = None
+            yield sample, BLANK_POLICY
+
+    by_picture |= {row["id"]: row["verdict"] for row in ask(requests())}
+    table = cases.table.assign(
         no_picture=[by_policy.get(policy.digest) for policy in cases.policies],
         no_policy=cases.table["id"].map(by_picture),
     )
+    return table[table["id"].isin(by_picture)]
 
 
 def blind_scores(answers: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

@@ -80,12 +80,18 @@ def seeds_folder(profile: str) -> Path | None:
     return next((folder for folder in folders if (folder / "seeds.png").is_file()), None)
 
 
-def sources(profile: str, sets: Iterable[str]) -> dict[str, str]:
-    """Return where the rows of each set of Table 4 come from, as 01 says; none for other sets."""
+def sources(
+    profile: str, sets: Iterable[str], judged: str = DATA_SETS["SafeEditBench"]
+) -> dict[str, str]:
+    """Return where the rows of each set of Table 4 come from, as 01 says; none for other sets.
+
+    ``judged`` is the stored set in the role of SafeEditBench.
+    """
     texts, folder = {}, runs(profile) / "data"
+    stored = DATA_SETS | {"SafeEditBench": judged}
     for name in sets:
-        file = folder / f"{DATA_SETS.get(name, name)}.parquet"
-        file = file if file.is_file() or name in DATA_SETS else folder / "general.parquet"
+        file = folder / f"{stored.get(name, name)}.parquet"
+        file = file if file.is_file() or name in stored else folder / "general.parquet"
         if file.is_file():
             texts[name] = "; ".join(pd.read_parquet(file, columns=["source"])["source"].unique())
     return texts

@@ -63,7 +63,7 @@ def safeeditbench(
         # One number of things for all removals of a category and the pairs that balance them.
         c = 3 + HARMFUL.index(category) % 2 if edit != "replace" else int(rng.integers(2, 5))
         place = PLACES[(k + HARMFUL.index(category)) % len(PLACES)]
-        pair = _pair(rng, category, edit, c, place, with_sensitive, style, split)
+        pair = draw_pair(rng, category, edit, c, place, with_sensitive, style, split)
         box = list(map(int, pair[2]))
         for role, scene in zip(("original", "edited"), pair[:2], strict=True):
             labels = {policy.name: policy.label(scene.tags).label for policy in levels}
@@ -95,7 +95,7 @@ def _spread(rng: np.random.Generator, edits: list[str], share: float) -> list[bo
     return marked.tolist()
 
 
-def _pair(
+def draw_pair(
     rng, category: str, edit: str, c: int, place: str, with_sensitive: bool, style: str, split: str
 ):
     """Sample an original, its edited counterpart, and the box in which they differ.

@@ -22,8 +22,8 @@ SOURCES = {
 
 # Names that the drawn sets of notebook 01 are saved under.
 DRAWN = (
-    *("safeeditbench", "unsafebench", "llavaguard", "llavaguard_test", "following_neutral"),
-    *("following_harmful", "sft_images", "safeedit_train", "general"),
+    *("safeeditbench", "level_pairs", "unsafebench", "llavaguard", "llavaguard_test"),
+    *("following_neutral", "following_harmful", "sft_images", "safeedit_train", "general"),
 )
 
 
