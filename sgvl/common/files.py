@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sgvl.common.errors import one_line
+
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+CELL = 32_000  # characters of a spreadsheet's cell; more would run over into the next row
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # what opens a formula, also as wide signs
 NO_ROOM = 64 * 1024  # bytes; a disk with less left is full
 
 
@@ -108,6 +112,22 @@ def write_csv(frame, path: str | Path, index: bool = False) -> None:
     options = {"index": index, "lineterminator": "\n"}
     text = frame.to_csv(**options)
     write(path, frame.to_csv(**options, quoting=csv.QUOTE_NONNUMERIC) if "\r" in text else text)
+
+
+def write_spreadsheet(frame, path: str | Path) -> None:
+    """Write a pandas frame as a CSV that spreadsheets open as it is, as ``replaced`` does.
+
+    UTF-8 with its mark, every text quoted and on one line, cut to what a cell can hold. Text that
+    a spreadsheet would take for a formula gets an apostrophe before it.
+    """
+    cells = frame.map(lambda value: _cell(value) if isinstance(value, str) else value)
+    text = cells.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write(path, text.encode("utf-8-sig"))
+
+
+def _cell(text: str) -> str:
+    text = one_line(" ".join(text.split()))[:CELL]
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _sync(path: Path) -> None:

@@ -229,18 +229,23 @@ def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy
 
 
 def warn_unparseable(judge: Judge, answers: pd.DataFrame) -> None:
-    """Warn of a judge with over a fifth of its replies unparseable; show one and other parsers."""
+    """Warn of a judge with over a fifth of its replies unparseable."""
+    if why := why_unparseable(judge, answers):
+        warnings.warn(why, stacklevel=3)
+
+
+def why_unparseable(judge: Judge, answers: pd.DataFrame) -> str:
+    """Return an unparseable reply and what other parsers read; "" unless over a fifth are so."""
     replies = list(answers.loc[answers["verdict"] == UNPARSEABLE, "reply"].dropna())
     if not isinstance(judge, SpeakingJudge) or len(replies) <= len(answers) / 5:
-        return
+        return ""
     others = [name for name in PARSERS if not name.startswith(("released", judge.parser))]
     reads = {name: sum(parse(reply, name).reason is None for reply in replies) for name in others}
     counts = ", ".join(f"{name} {n}" for name, n in reads.items())
-    warnings.warn(
+    return (
         f"{judge.name}: {len(replies)} of {len(answers)} replies have no verdict that the parser "
         f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. Of them, "
-        f"other parsers read: {counts}. Choose a `prompt` and its `parser` in the judge's options",
-        stacklevel=3,
+        f"other parsers read: {counts}. Choose a `prompt` and its `parser` in the judge's options"
     )
 
 

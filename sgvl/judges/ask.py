@@ -52,6 +52,7 @@ def ask_all(
     batch_size: int | None = None,
     worker: tuple[int, int] = (0, 1),
     progress: Callable[[int], object] | None = None,
+    keep_failed: bool = False,
 ) -> list[dict]:
     """Ask a judge about every case, except for what ``folder`` holds already.
 
@@ -64,6 +65,7 @@ def ask_all(
     batch_size : pictures between two writes, by default the judge's own
     worker : (k, n): number k, from 0, of n workers that share the pictures
     progress : called with the number of pictures settled since the last call
+    keep_failed : return requests that failed, with the reason as ``error``, instead of raising
 
     Returns
     -------
@@ -97,14 +99,32 @@ def ask_all(
             if progress:
                 progress(len({id(request.content[0]) for request in batch}))
             del batch  # its pictures, before the next ones are decoded
-        if errors:
+        if errors and not keep_failed:
             raise InputError(_problems(judge, requests, errors))
         answers = [
-            {"id": r.id} | ({} if texts else {"policy": r.name}) | records.get(*r.key)
+            {"id": r.id}
+            | ({} if texts else {"policy": r.name})
+            | (records.get(*r.key) or {"error": errors[r.key]})
             for r in requests
         ]
     _warn_of_refusals(judge, answers, path)
     return answers
+
+
+def unanswered(
+    judge: Judge, cases: "Iterable[tuple[Sample, Policy]]", folder: str | Path
+) -> list[Request]:
+    """Return the requests that ``ask_all`` would send now, without their contents; send none.
+
+    Each picture is decoded once. Cases with the same pixels and policy are one request.
+    """
+    with Records(Path(folder) / f"{judge.id}.jsonl", judge.identity()) as records:
+        requests = {
+            request.key: request._replace(content=None)
+            for batch in _batches(judge, cases, 1, records.takes)
+            for request in batch
+        }
+        return [request for key, request in requests.items() if records.get(*key) is None]
 
 
 def ask_missing(

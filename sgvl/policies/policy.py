@@ -284,6 +284,17 @@ class Flip(NamedTuple):
     there: Status
 
 
+def file_of(source: str | Path) -> Path:
+    """Return the file of a policy, named as ``load`` takes it, or raise InputError."""
+    named = Path(source).suffix != ".md"
+    by_name = {file.stem: file for file in reversed(_files())}
+    path = by_name.get(str(source), POLICIES / f"{source}.md") if named else user_path(source)
+    if not os.path.isfile(path):
+        known = ", ".join(sorted(by_name))
+        raise InputError(f"no policy file {path}: give a path to a .md file, or one of {known}")
+    return path
+
+
 def load(source: str | Path) -> Policy:
     """Load a policy by the name of a shipped one (``"L2"``) or by the path of a Markdown file.
 
@@ -292,12 +303,7 @@ def load(source: str | Path) -> Policy:
 
     Raises InputError that names the file, each wrong key and the allowed values.
     """
-    named = Path(source).suffix != ".md"
-    by_name = {file.stem: file for file in reversed(_files())}
-    path = by_name.get(str(source), POLICIES / f"{source}.md") if named else user_path(source)
-    if not os.path.isfile(path):
-        known = ", ".join(sorted(by_name))
-        raise InputError(f"no policy file {path}: give a path to a .md file, or one of {known}")
+    path = file_of(source)
     try:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

@@ -12,7 +12,7 @@ import io
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from datasets import Dataset
@@ -24,7 +24,7 @@ from sgvl.data.images import ImageError, file_inside
 from sgvl.data.real_rows import make_rows
 from sgvl.data.sources.label_studio import path_of
 from sgvl.data.sources.label_studio import rows as tasks_as_rows
-from sgvl.policies.policy import load_all
+from sgvl.policies.policy import Policy, load_all
 from sgvl.text.verdict import SAFE, UNSAFE
 
 NEEDED = ("image", "label")
@@ -60,6 +60,39 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     problems = [] if root.is_dir() else [f"{root}: no such folder"]
     problems += [] if rules else [f"{file}: name the policies of the labels under `policies`"]
     raise_any(problems)
+    rows, files = labelled(file, root, rules)
+    places = {same: place for place, same in enumerate(files)}
+    return make_rows(
+        write_files(files.values()),
+        str(file),
+        ids=[row["id"] for row in rows],
+        source=root.name,
+        split=[row["split"] for row in rows],
+        policies=[rules[row["policy"]] for row in rows],
+        labels=[row["label"] for row in rows],
+        categories=[row["category"] for row in rows],
+        pairs=[row.get("pair", row["id"]) for row in rows],
+        places=[places[row["file"]] for row in rows],
+    )
+
+
+def labelled(
+    file: Path, root: Path, rules: Mapping[str, Policy]
+) -> tuple[list[dict], dict[tuple, Path]]:
+    """Read a file of labels; return its rows and the files of their pictures.
+
+    Parameters
+    ----------
+    file, root : the labels, and the folder of the pictures
+    rules : policies that a label can be about, by name
+
+    Returns
+    -------
+    tuple
+        Rows, with the columns of the file, ``path`` (of the picture within ``root``) and ``file``
+        (a key of the second part). Raises InputError as ``load`` does.
+    """
+    problems: list[str] = []
     only = next(iter(rules)) if len(rules) == 1 else None
     rows = []
     files: dict[tuple, Path] = {}  # each once
@@ -81,7 +114,8 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
             continue
         if wrong:
             continue
-        row = {"id": str(PurePosixPath(image))} | row
+        inside = str(PurePosixPath(image))
+        row = {"id": inside, "path": inside} | row
         stat = picture.stat()
         same = (stat.st_dev, stat.st_ino)  # one file under any of its paths
         other, other_image, earlier = by_id.setdefault(row["id"], (same, image, line))
@@ -94,19 +128,7 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
         files.setdefault(same, picture)
         rows.append(row | {"split": row["split"].strip().lower(), "file": same})
     raise_any(problems)
-    places = {same: place for place, same in enumerate(files)}
-    return make_rows(
-        write_files(files.values()),
-        str(file),
-        ids=[row["id"] for row in rows],
-        source=root.name,
-        split=[row["split"] for row in rows],
-        policies=[rules[row["policy"]] for row in rows],
-        labels=[row["label"] for row in rows],
-        categories=[row["category"] for row in rows],
-        pairs=[row.get("pair", row["id"]) for row in rows],
-        places=[places[row["file"]] for row in rows],
-    )
+    return rows, files
 
 
 def _at(*places: int | str) -> str:

@@ -1,0 +1,304 @@
+"""A folder of pictures under one policy, or under two versions of it: asked once, as one table.
+
+Nothing is dropped: a picture that cannot be opened or was not answered has a row that says why.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from glob import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from datasets import Dataset
+from PIL.Image import Image
+
+from sgvl.common.errors import InputError
+from sgvl.common.paths import user_path
+from sgvl.common.registry import options_of
+from sgvl.data import store
+from sgvl.data.images import ImageError, load_image, thumbnail
+from sgvl.data.sources import folder as labels_of_folder
+from sgvl.data.sources.pictures import load as load_pictures
+from sgvl.experiments.benchmark import why_unparseable
+from sgvl.judges import Judge, ask_all, check_judges, make_judge, under
+from sgvl.judges.ask import unanswered
+from sgvl.judges.base import default_prompt
+from sgvl.judges.systems import expanded
+from sgvl.policies.policy import Policy, load
+from sgvl.scores import metrics
+from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
+
+NOT_JUDGED = "not judged"
+ORDER = (UNSAFE, UNPARSEABLE, NOT_JUDGED, SAFE)  # of rows: what a person has to look at comes first
+PIXELS_PER_TOKEN = 28 * 28  # as Qwen2.5-VL reads a picture; for estimates
+LETTERS_PER_TOKEN = 4  # a rule of thumb for English; likewise
+DRAWINGS_ONLY = (
+    "the nano model knows drawings only: its verdicts on photographs mean nothing. Name another "
+    "model for them"
+)
+
+
+class Pictures(NamedTuple):
+    """Pictures of a folder; ``passed_over`` counts files of other kinds by their ending."""
+
+    rows: Dataset
+    root: Path
+    passed_over: dict[str, int]
+
+
+class Judged(NamedTuple):
+    """What a judge says of pictures.
+
+    Parameters
+    ----------
+    table : a row for each picture: picture, verdict, p_unsafe, reason; with an earlier policy also
+        verdict_before, p_unsafe_before, reason_before and changed; with labels also label
+    policy, before : the policy, and the earlier version of it or None
+    judge : its name
+    thumbnails : small pictures by name
+    notes : what a reader must know before the numbers
+    scores : with intervals, if there are labels
+    """
+
+    table: pd.DataFrame
+    policy: Policy
+    before: Policy | None
+    judge: str
+    thumbnails: Mapping[str, Image]
+    notes: Sequence[str]
+    scores: pd.DataFrame | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture that can be opened has an answer."""
+        return not self.table["reason"].str.startswith(NO_ANSWER).any()
+
+
+NO_ANSWER = "no answer: "  # opens the reason of a request that failed
+
+
+def read(pictures: str | Path) -> Pictures:
+    """Read a folder of pictures, or one picture. Raises InputError as ``pictures.load`` does."""
+    place = user_path(pictures)
+    root, files = (place.parent, escape(place.name)) if place.is_file() else (place, "*")
+    rows = load_pictures(path=str(root), files=files)
+    names = set(rows["id"])
+    others = [
+        file.suffix.lower() or file.name
+        for file in (root.rglob("*") if root == place else ())
+        if file.is_file() and file.relative_to(root).as_posix() not in names
+    ]
+    return Pictures(rows, root, dict(Counter(others).most_common()))
+
+
+def load_versions(policy: str | Path, before: str | Path | None) -> list[Policy]:
+    """Load a policy and, if one is named, an earlier version of it, which gets the same name.
+
+    So a copy of the file under another name is the same policy as before, and is not asked again.
+    """
+    now = load(policy)
+    if before is None:
+        return [now]
+    then = load(before)
+    title = now.title if then.title == Path(before).stem else then.title
+    return [now, then.model_copy(update={"name": now.name, "title": title})]
+
+
+def judge_spec(judge: str | dict, policies: Sequence[Policy]) -> dict:
+    """Return a judge's spec with what its options leave open set for a folder of pictures.
+
+    ``"nano"`` is the shipped model. Policies are sent whole, or as clauses to a model that was
+    trained here on nothing else; a server gets JPEGs of at most 1,024 pixels a side.
+
+    Raises InputError as ``check_judges`` does, and for a policy that the judge cannot be given in
+    its form, before a model loads.
+    """
+    spec = {"kind": "chat", "model": "nano"} if judge == "nano" else options_of(judge)
+    spec = dict(options_of(expanded(spec)))
+    if spec["kind"] in ("chat", "served"):
+        clauses = is_nano(spec) and all(policy.default for policy in policies)
+        spec = {"policy_form": "brief" if clauses else "full"} | spec
+    if spec["kind"] == "served":
+        spec = {"image_format": "JPEG", "max_side": 1024} | spec
+    name = str(spec.get("model", spec["kind"]))
+    spec = {"id": re.sub(r"[^A-Za-z0-9.+-]+", "_", name).strip("_."), "name": name} | spec
+    check_judges([spec])
+    if "policy_form" in spec:
+        for policy in policies:
+            policy.render(spec["policy_form"])
+    return spec
+
+
+def is_nano(spec: dict) -> bool:
+    """Check whether a spec names the nano model, or one that was trained from it here."""
+    return spec["kind"] == "chat" and default_prompt(str(spec.get("model", "nano"))) == "reason"
+
+
+def notes_on(spec: dict, judge: Judge, policies: Sequence[Policy]) -> list[str]:
+    """Return what to know of a judge before its verdicts are read."""
+    notes = [DRAWINGS_ONLY] if is_nano(spec) else []
+    if is_nano(spec) and not all(policy.default for policy in policies):
+        notes.append("it reads policies as clauses, and this one is text alone, without rules")
+    return notes + ([] if judge.reads_policy else [f"{judge.name} does not read the policy"])
+
+
+def judge_pictures(
+    pictures: Pictures,
+    policies: Sequence[Policy],
+    spec: dict,
+    answers: Path,
+    labels: str | Path | None = None,
+    allow: Callable[[str], bool] = lambda text: True,
+    prices: tuple[float, float] = (0.0, 0.0),
+    blur: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> Judged:
+    """Ask one judge about every picture under the policy, and under its earlier version.
+
+    Parameters
+    ----------
+    policies : as ``load_versions`` returns them
+    spec : as ``judge_spec`` returns it
+    answers : folder where answers are stored; what it holds is not asked again
+    labels : file of labels under the policy, as ``data.sources.folder`` reads it
+    allow : gets the number of requests and their cost before a server is sent any; False ends it
+    prices : for a million tokens of requests, and of replies
+    blur : whether thumbnails are blurred
+    progress : called with the number of pictures that are settled, and of all
+
+    Raises
+    ------
+    InputError
+        As ``ask_all`` does, but for single requests that failed: these have a row that says so.
+    """
+    truth = labels and labels_of_folder.labelled(
+        user_path(labels), pictures.root, {policies[0].name: policies[0]}
+    )
+    judge = make_judge(spec)
+    notes = notes_on(spec, judge, policies)
+    for note in notes:
+        print(f"Note: {note}.")
+    samples = store.samples(store.usable(pictures.rows))
+    small, sizes = {}, {}
+
+    def seen():
+        for sample in samples:
+            small[sample.id] = thumbnail(sample.image, blur=blur)
+            sizes[sample.id] = sample.image.size
+            yield sample
+
+    wanted = unanswered(judge, under(seen(), policies), answers)
+    asked = len(sizes) * len(policies)
+    under_what = "two versions of the policy" if policies[1:] else "the policy"
+    plan = (
+        f"{len(sizes)} pictures under {under_what} {policies[0].name}: {len(wanted)} requests to "
+    )
+    plan += f"{judge.name}, {asked - len(wanted)} answers need none"
+    plan += cost(judge, wanted, sizes, policies, prices) if hasattr(judge, "endpoint") else ""
+    print(plan, flush=True)
+    if wanted and hasattr(judge, "endpoint") and not allow(plan):
+        raise InputError("no request was sent; say yes, or add --yes (in Python: yes=True)")
+    done = 0
+
+    def settled(number: int) -> None:
+        nonlocal done
+        done += number
+        progress(done, len(samples))
+
+    given = ask_all(
+        judge, under(samples, policies), answers,
+        batch_size=min(judge.pictures_at_once, 32),
+        progress=settled if progress and wanted else None, keep_failed=True,
+    )  # fmt: skip
+    if why := why_unparseable(judge, pd.DataFrame(given, columns=["verdict", "reply"])):
+        notes.append(why)
+        print(f"Note: {why}.")
+    table = _table(pictures.rows, given, len(policies))
+    scores = None
+    if truth:
+        by_path = {row["path"]: row for row in truth[0]}
+        table["label"] = [by_path.get(name, {}).get("label", "") for name in table["picture"]]
+        scores = _scores(table, by_path, judge.id, policies[0].name)
+    return Judged(table, policies[0], (*policies, None)[1], judge.name, small, notes, scores)
+
+
+def cost(judge, wanted, sizes, policies, prices) -> str:
+    """Return the estimated tokens of requests to a server, and their price if one is given."""
+    text = {p.digest: len(judge.request(p)) / LETTERS_PER_TOKEN for p in policies}
+    limit = judge.endpoint.max_side
+    tokens = 0.0
+    for request in wanted:
+        width, height = sizes[request.id]
+        scale = min(1.0, limit / max(width, height)) if limit else 1.0
+        tokens += text[request.text] + width * height * scale**2 / PIXELS_PER_TOKEN
+    replies = judge.max_new_tokens * len(wanted)
+    price = (tokens * prices[0] + replies * prices[1]) / 1e6
+    priced = f", at most {price:.2f} at the prices given" if any(prices) else ""
+    return (
+        f"; about {tokens:,.0f} tokens of pictures (28 x 28 pixels each, as Qwen2.5-VL counts) and "
+        f"text, at most {replies:,} of replies{priced}"
+    )
+
+
+def _table(rows: Dataset, given: Sequence[dict], versions: int) -> pd.DataFrame:
+    """Return the row of each picture, what a person has to look at first."""
+    by_id: dict[str, list[dict]] = {}
+    for row in given:
+        by_id.setdefault(row["id"], []).append(_answer(row))
+    files = store.without_decoding(rows.select_columns("image"))
+    lines = []
+    for place, id in enumerate(rows["id"]):
+        closed = {"verdict": NOT_JUDGED, "p_unsafe": None, "reason": ""}
+        if id not in by_id:
+            closed["reason"] = _why(files[place]["image"])
+        now, *then = by_id.get(id, [closed] * versions)
+        line = {"picture": id, **now}
+        for earlier in then:
+            line |= {f"{key}_before": value for key, value in earlier.items()}
+            line["changed"] = _changed(earlier["verdict"], now["verdict"])
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    numbers = [column for column in table if column.startswith("p_unsafe")]
+    table = table.astype(dict.fromkeys(numbers, float))
+    keys = table.assign(rank=table["verdict"].map(ORDER.index), sure=-table["p_unsafe"])
+    keys["same"] = keys["changed"] == "" if versions > 1 else False
+    order = keys.sort_values(["same", "rank", "sure", "picture"], kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def _answer(row: dict) -> dict:
+    if "error" in row:
+        return {"verdict": NOT_JUDGED, "p_unsafe": None, "reason": f"{NO_ANSWER}{row['error']}"}
+    reason = row["rationale"] or row["reply"] or ""
+    return {"verdict": row["verdict"], "p_unsafe": row["p_unsafe"], "reason": reason}
+
+
+def _why(file: dict | None) -> str:
+    """Return why a picture cannot be opened."""
+    try:
+        load_image(file["bytes"] if file else b"", name="cannot be opened")
+    except ImageError as error:
+        return str(error)
+    return "cannot be opened"
+
+
+def _changed(before: str, now: str) -> str:
+    return "" if before == now else f"{before} → {now}"
+
+
+def _scores(table: pd.DataFrame, by_path: Mapping, judge: str, policy: str) -> pd.DataFrame | None:
+    """Score the labelled pictures under each version; Wilson and bootstrap as everywhere."""
+    own = table[(table["label"] != "") & (table["verdict"] != NOT_JUDGED)]
+    if own.empty:
+        return None
+    own = own.assign(id=own["picture"], judge=judge)
+    own["pair"] = [by_path[name].get("pair", name) for name in own["id"]]
+    parts = [own.assign(policy=policy)]
+    if "verdict_before" in own:
+        earlier = own[own["verdict_before"] != NOT_JUDGED].assign(policy=f"{policy} before")
+        earlier = earlier.assign(verdict=earlier["verdict_before"])
+        parts.append(earlier.assign(p_unsafe=earlier["p_unsafe_before"]))
+    scores = metrics.score_table(pd.concat(parts, ignore_index=True))
+    return scores[~scores["policy"].isin(metrics.AVERAGES)].reset_index(drop=True)

@@ -1,0 +1,182 @@
+"""Judge a folder of pictures under a policy: a table for spreadsheets, and one HTML page.
+
+    python -m sgvl.judge photos --policy house.md
+    python -m sgvl.judge photos --policy house.md --server https://host/v1 --model NAME \\
+        --set key_variable=API_KEY
+    python -m sgvl.judge photos --policy house.md --against house_before.md
+
+No labels, no profile: a policy is a Markdown file, and its text alone will do. The judge is a
+released model by name (`python -m sgvl.judges` lists them), a model folder or hub id, or a server
+that speaks OpenAI's protocol; by default the shipped nano model, which knows drawings only. Each
+picture is asked about once under a policy, every answer is stored, and a second run asks nothing.
+
+Exit codes: 0 done, 2 bad input, 3 another run is active, 4 some pictures have no answer yet.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import yaml
+
+from sgvl.common import commands, files
+from sgvl.common.errors import MOST, ExitCode, InputError, raise_any
+from sgvl.common.progress import printer
+from sgvl.common.strict_yaml import Loader
+from sgvl.experiments import own_pictures
+from sgvl.policies.policy import file_of
+from sgvl.report import verdicts
+from sgvl.report.tables import cell
+
+OUT = "judged"
+
+
+class Verdicts(NamedTuple):
+    """The verdicts on a folder, the files that hold them, and scores if there are labels."""
+
+    table: pd.DataFrame
+    csv: Path
+    page: Path
+    scores: pd.DataFrame | None
+    complete: bool  # False if some pictures have no answer yet; run again
+    passed_over: dict[str, int]  # files that are no pictures, counted by their ending
+
+    def _repr_html_(self) -> str:
+        return self.table.to_html(index=False, max_rows=20)
+
+
+def judge_folder(
+    pictures: str | Path,
+    policy: str | Path,
+    judge: str | dict = "nano",
+    against: str | Path | None = None,
+    labels: str | Path | None = None,
+    out: str | Path = OUT,
+    yes: bool = False,
+    prices: Sequence[float] = (0.0, 0.0),
+    blur: bool = True,
+    allow: Callable[[str], bool] | None = None,
+) -> Verdicts:
+    """Judge every picture of a folder, and write a CSV and an HTML page.
+
+    Parameters
+    ----------
+    pictures : a folder, which is searched to its depths, or one picture
+    policy : a Markdown file, or the name of a shipped policy
+    judge : ``"nano"``, a name of ``python -m sgvl.judges``, or a kind with options
+    against : an earlier version of the policy; the table then says what the edit changed
+    labels : file of labels under ``policy``, as docs/YOUR_DATA.md describes; adds scores
+    out : folder for the answers, the CSV, the page and a copy of the policy. File names hold the
+        policy's digest, so that no version overwrites another
+    yes : whether requests may be sent to a server
+    prices : for a million tokens of requests and of replies, to print what a server may cost
+    blur : whether the pictures of the page are blurred
+    allow : asked instead of ``yes``; it gets the number of requests and their cost
+
+    Raises
+    ------
+    InputError
+        For bad input, before a model loads; for a server that may not be sent requests, or that
+        fails 20 times in a row.
+    """
+    policies = own_pictures.load_versions(policy, against)
+    spec = own_pictures.judge_spec(judge, policies)
+    found = own_pictures.read(pictures)
+    judged = own_pictures.judge_pictures(
+        found, policies, spec, Path(out) / "answers", labels,
+        allow or (lambda plan: yes), tuple(prices), blur, printer(),
+    )  # fmt: skip
+    stem = "-".join([policies[0].name, *map(verdicts.digest, policies), spec["id"]])
+    written = verdicts.write(judged, Path(out), stem, found.passed_over)
+    for source, version in zip((policy, against), policies, strict=False):
+        copy = Path(out) / f"{version.name}-{verdicts.digest(version)}.md"
+        files.write(copy, file_of(source).read_bytes())
+    return Verdicts(judged.table, *written, judged.scores, judged.complete, found.passed_over)
+
+
+def main(arguments: list[str] | None = None) -> ExitCode:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sgvl.judge",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("pictures", help="a folder, or one picture")
+    add("--policy", required=True, metavar="FILE", help="Markdown file, or L1 to L5")
+    add("--against", metavar="FILE", help="an earlier version: show what changed")
+    add("--labels", metavar="FILE", help="labels under the policy: add scores")
+    add("--judge", metavar="NAME", help="of a released model, as python -m sgvl.judges lists them")
+    add("--model", metavar="ID", help="a folder or hub id; with --server, the model's name there")
+    add("--server", metavar="URL", help="of an OpenAI-compatible server, up to /v1")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another option of the judge",
+    )
+    add("--prices", nargs=2, type=float, default=(0, 0), metavar=("IN", "OUT"),
+        help="of a million tokens of requests and of replies")  # fmt: skip
+    add("--out", default=OUT, metavar="FOLDER", help=f"for answers and tables (default: {OUT})")
+    add("--yes", action="store_true", help="send requests to a server without asking")
+    add("--no-blur", action="store_true", help="show the pictures of the page as they are")
+    options = parser.parse_args(arguments)
+    return commands.run(lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> ExitCode:
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
+    judged = judge_folder(
+        options.pictures, options.policy, judge_of(options), options.against, options.labels,
+        options.out, options.yes, options.prices, not options.no_blur,
+        None if options.yes or not sys.stdin.isatty() else _ask,
+    )  # fmt: skip
+    table = judged.table
+    closed = table[table["verdict"] == own_pictures.NOT_JUDGED]
+    for row in closed.head(MOST).itertuples():
+        print(f"{row.picture}: {row.reason}")
+    if len(closed) > MOST:
+        print(f"and {len(closed) - MOST} more that were not judged")
+    if judged.passed_over:
+        others = ", ".join(f"{n} {ending}" for ending, n in judged.passed_over.items())
+        print(f"files of other kinds, passed over: {others}")
+    print(", ".join(f"{n} {verdict}" for verdict, n in verdicts.counts(table).items()))
+    if options.against:
+        print(f"{(table['changed'] != '').sum()} changed by the edit")
+    for row in judged.scores.itertuples() if judged.scores is not None else ():
+        print(f"{row.policy}: {row.metric} {cell(row)}, n = {row.n}, {row.positives} unsafe")
+    print(f"{judged.csv}\n{judged.page}")
+    return ExitCode.DONE if judged.complete else ExitCode.INCOMPLETE
+
+
+def judge_of(options: argparse.Namespace) -> str | dict:
+    """Return the judge that the options name."""
+    spec = {"kind": options.judge} if options.judge else {}
+    if options.server:
+        spec = {"kind": "served", "url": options.server}
+        raise_any(["--server goes without --judge"] * bool(options.judge))
+        raise_any(["--server needs --model, the model's name there"] * (not options.model))
+    if options.model:
+        spec = {"kind": "chat", **spec, "model": options.model}
+    for setting in options.set:
+        name, sign, value = setting.partition("=")
+        if not sign:
+            raise InputError(f"--set {setting!r}: write KEY=VALUE, such as --set parser=word")
+        try:
+            spec[name] = yaml.load(value, Loader)
+        except yaml.YAMLError:
+            spec[name] = value
+    return {"kind": "chat", "model": "nano", **spec} if "kind" not in spec else spec
+
+
+def _ask(plan: str) -> bool:
+    return input("Send them? [y/N] ").strip().lower() in ("y", "yes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""`python -m sgvl.judge`: verdicts on a folder without labels, what an edit changed, and scores."""
+
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from scripted_server import says
+
+from sgvl import judge as door
+from sgvl.common.errors import ExitCode, InputError
+from sgvl.judge import judge_folder
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five pictures in four requests' worth of pixels, and what is no picture."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name, colour in {"a.jpg": 10, "b.png": 90, "sub/c.png": 170, "sub/d.webp": 250}.items():
+        Image.new("RGB", (60, 40), (colour, 0, 0)).save(folder / name, lossless=True)
+    shutil.copy(folder / "b.png", folder / "copy of b.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "IMG_1.HEIC").write_bytes(b"heic")
+    (tmp_path / "house.md").write_text("# House rules\n\nNo dogs.\n", encoding="utf-8")
+    return folder
+
+
+def served(server, **options):
+    server.plain = " Answer: safe"
+    options = {"model": "m", "url": server.url, "max_retries": 0, "concurrency": 1} | options
+    return {"kind": "served", **options}
+
+
+def run(photos, server, **options):
+    policy, out = photos.parent / "house.md", photos.parent / "out"
+    return judge_folder(photos, policy, served(server), out=out, yes=True, **options)
+
+
+# ---- the requests --------------------------------------------------------------------------------
+
+
+def test_each_picture_is_asked_about_once_and_not_again(photos, server, capsys):
+    first = run(photos, server)
+    assert len(server.asked) == 4, "five pictures that can be opened, two of the same pixels"
+    assert "5 pictures under the policy house: 4 requests to m, 1 answers need none" in (
+        capsys.readouterr().out
+    )
+    page, sheet = first.page.read_bytes(), first.csv.read_bytes()
+    again = run(photos, server)
+    assert len(server.asked) == 4
+    assert (again.page.read_bytes(), again.csv.read_bytes()) == (page, sheet)
+
+
+def test_nothing_is_sent_before_somebody_says_yes(photos, server, capsys, monkeypatch):
+    arguments = [str(photos), "--policy", str(photos.parent / "house.md"), "--model", "m"]
+    arguments += ["--server", server.url, "--out", str(photos.parent / "out")]
+    arguments += ["--prices", "1000", "1000", "--set", "max_new_tokens=50"]
+    assert door.main(arguments) is ExitCode.BAD_INPUT
+    told = capsys.readouterr()
+    assert "no request was sent" in told.err and server.asked == []
+    # 4 requests of 60 x 40 / 784 tokens and a prompt of some 60; 200 tokens of replies at most.
+    tokens, replies, price = re.search(
+        r"about ([\d,]+) tokens .* at most ([\d,]+) of replies, at most ([\d.]+)", told.out
+    ).groups()
+    assert 150 < int(tokens) < 400 and replies == "200"
+    assert float(price) == pytest.approx((int(tokens) + 200) / 1000, abs=0.01)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    server.plain = " Answer: safe"
+    assert door.main(arguments) is ExitCode.DONE
+    assert len(server.asked) == 4
+
+
+def test_a_killed_run_asks_for_no_stored_answer_again(photos, server):
+    served(server)
+    for k in range(6):
+        Image.new("RGB", (60, 40), (0, 40 * k, 0)).save(photos / f"more{k}.png")
+    server.delay = 0.2
+    arguments = [photos, "--policy", photos.parent / "house.md", "--model", "m", "--yes"]
+    arguments += ["--server", server.url, "--set", "concurrency=1", "--out", photos.parent / "out"]
+    command = [sys.executable, "-m", "sgvl.judge", *map(str, arguments)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
+        while len(server.asked) < 4 and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    stored = (photos.parent / "out/answers/m.jsonl").read_bytes().count(b"\n")
+    assert 2 <= stored < 10
+    begun = len(server.asked)
+    server.delay = 0
+    assert subprocess.run(command, env=env, stdout=subprocess.DEVNULL).returncode == 0
+    assert len(server.asked) - begun == 10 - stored
+
+
+def test_a_picture_without_an_answer_costs_no_other_and_is_asked_again(photos, server, capsys):
+    served(server)
+    server.script["House rules"] = [(500, b"{}", 0), (200, says("Answer: unsafe"), 0)]
+    arguments = [str(photos), "--policy", str(photos.parent / "house.md"), "--model", "m", "--yes"]
+    arguments += ["--server", server.url, "--out", str(photos.parent / "out")]
+    arguments += ["--set", "concurrency=1", "--set", "max_retries=0"]
+    assert door.main(arguments) is ExitCode.INCOMPLETE
+    assert "a.jpg: no answer: HTTP 500" in capsys.readouterr().out
+    assert door.main(arguments) is ExitCode.DONE
+    assert len(server.asked) == 5
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+def test_every_picture_has_a_row_those_to_look_at_first(photos, server):
+    served(server)
+    replies = ["Answer: safe", "A dog. Answer: unsafe", "No idea.", "Answer: safe"]
+    server.script["House rules"] = [(200, says(reply), 0) for reply in replies]
+    judged = judge_folder(
+        photos, photos.parent / "house.md", {**served(server)}, out=photos.parent / "o", yes=True
+    )
+    sheet = pd.read_csv(judged.csv, keep_default_na=False)
+    assert list(zip(sheet["picture"], sheet["verdict"], strict=True)) == [
+        ("b.png", "unsafe"), ("copy of b.png", "unsafe"), ("sub/c.png", "unparseable"),
+        ("broken.jpg", "not judged"), ("a.jpg", "safe"), ("sub/d.webp", "safe"),
+    ]  # fmt: skip
+    assert sheet["reason"][0] == "A dog." and sheet["reason"][2] == "No idea."
+    assert "not a PNG, JPEG" in sheet["reason"][3]
+    assert judged.passed_over == {".heic": 1}
+    [digest] = set(sheet["policy_digest"])
+    assert (photos.parent / f"o/house-{digest}.md").read_text() == "# House rules\n\nNo dogs.\n"
+
+
+class Tags(HTMLParser):
+    """The elements of a page, and their text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], set(), ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+HOSTILE = "=cmd|' /C calc'!A0 <script>alert(1)</script><img src=x onerror=alert(1)>\u202e"
+
+
+def test_names_replies_and_policies_bring_no_formula_and_no_markup(photos, server):
+    served(server)
+    (photos / "a.jpg").rename(photos / "=1+1<img src=x onerror=alert(1)>.jpg")
+    (photos.parent / "house.md").write_text(f"# {HOSTILE}\n\n{HOSTILE}\n", encoding="utf-8")
+    server.script[HOSTILE] = [(200, says(f"{HOSTILE}\n+1. Answer: unsafe"), 0)]
+    judged = run(photos, server)
+    assert judged.csv.read_bytes().startswith(b"\xef\xbb\xbf")
+    sheet = pd.read_csv(judged.csv)
+    texts = sheet.select_dtypes("str").stack()
+    assert not texts.str.match(r"[=+\-@\t\r]").any() and not texts.str.contains("\n|\u202e").any()
+    assert "'=1+1<img src=x onerror=alert(1)>.jpg" in set(sheet["picture"])
+    assert sheet["reason"].str.startswith("'=cmd").any()
+    page = judged.page.read_text(encoding="utf-8")
+    found = Tags(page)
+    assert found.tags.count("script") == 1 and "onerror" not in found.attributes
+    assert page.count("<img") == page.count('<img src="data:image/webp;base64,') == 5
+    assert "<script>alert(1)</script>" in found.text, "as text"
+    policy = re.search('Content-Security-Policy" content="([^"]+)"', page)[1]
+    assert html.unescape(policy).startswith("default-src 'none'; img-src data:")
+    assert "unsafe-inline" not in policy and not re.search("https?://", page)
+
+
+def test_a_cell_holds_what_a_spreadsheet_can(tmp_path):
+    from sgvl.common.files import write_spreadsheet
+
+    frame = pd.DataFrame({"a": ["x" * 40_000, "−", "\t=1", "＝1", ""], "b": [-1.5, 2, 3, 4, None]})
+    write_spreadsheet(frame, tmp_path / "t.csv")
+    read = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert read["a"].str.len().tolist() == [32_000, 1, 3, 3, 0]
+    assert read["b"].tolist() == ["-1.5", "2.0", "3.0", "4.0", ""], "numbers stay numbers"
+
+
+# ---- an edit -------------------------------------------------------------------------------------
+
+
+def test_against_shows_what_the_edit_changed_and_asks_for_the_new_side_alone(photos, server):
+    run(photos, server)
+    house, old = photos.parent / "house.md", photos.parent / "any name.md"
+    house.rename(old)
+    house.write_text("# Strict rules\n\nNo red.\n", encoding="utf-8")
+    replies = ["Red. Answer: unsafe", "Answer: safe"]
+    server.script["Strict rules"] = [(200, says(reply), 0) for reply in replies]
+    judged = run(photos, server, against=old)
+    assert len(server.asked) == 8, "four more: the old side is stored, whatever its file is called"
+    table = judged.table.set_index("picture")
+    assert table["changed"].tolist() == ["safe → unsafe", "", "", "", "", ""]
+    changed = table.iloc[0]
+    assert changed.name == "a.jpg" and changed["reason"] == "Red."
+    assert changed["reason_before"] == "House rules", "what the server said before"
+    page = judged.page.read_text(encoding="utf-8")
+    assert "<strong>1 changed</strong>" in page
+    assert "<ins>+ No red.</ins>" in page and "<del>- No dogs.</del>" in page
+    assert len(list((photos.parent / "out").glob("*.html"))) == 2, "nothing is overwritten"
+
+
+def test_a_policy_without_a_heading_is_the_same_under_another_file_name(photos, server):
+    house = photos.parent / "house.md"
+    house.write_text("No dogs.\n", encoding="utf-8")
+    run(photos, server)
+    house.rename(photos.parent / "v1.md")
+    house.write_text("No cats.\n", encoding="utf-8")
+    run(photos, server, against=photos.parent / "v1.md")
+    assert len(server.asked) == 8
+
+
+# ---- labels --------------------------------------------------------------------------------------
+
+
+def test_labels_add_scores_with_intervals(photos, server):
+    served(server)
+    replies = ["Answer: unsafe", "Answer: safe", "Answer: unsafe", "Answer: safe"]
+    server.script["House rules"] = [(200, says(reply), 0) for reply in replies]
+    labels = photos.parent / "labels.csv"
+    rows = ["a.jpg;Unsafe", "b.png;safe", "sub\\c.png;safe", "broken.jpg;safe"]
+    labels.write_text("\n".join(["Image;Label", *rows]), encoding="utf-8")
+    judged = run(photos, server, labels=labels)
+    [score] = judged.scores.itertuples()
+    assert (score.policy, score.n, score.positives, score.metric) == ("house", 3, 1, "f1")
+    assert score.value == pytest.approx(200 / 3) and score.low < score.value < score.high
+    table = judged.table.set_index("picture")["label"]
+    assert table["a.jpg"] == "unsafe" and table["sub/d.webp"] == ""
+    assert "66.7 [" in judged.page.read_text(encoding="utf-8")
+
+
+# ---- judges of this machine ----------------------------------------------------------------------
+
+
+def test_the_shipped_model_judges_the_examples_and_says_what_it_is(tmp_path, capsys):
+    judged = judge_folder(EXAMPLES / "photos", EXAMPLES / "quiet.md", out=tmp_path)
+    said = capsys.readouterr().out
+    assert said.index("knows drawings only") < said.index("6 requests to nano")
+    assert "knows drawings only" in judged.page.read_text(encoding="utf-8")
+    assert len(judged.table) == 6 and judged.table["p_unsafe"].between(0, 1).all()
+    assert {"safe", "unsafe"} == set(judged.table["verdict"])
+    identity = json.loads((tmp_path / "answers/nano.jsonl").read_text().splitlines()[0])
+    assert identity["policy"] == "quiet"
+
+
+def test_a_judge_that_reads_no_policy_is_named_as_such(photos, capsys):
+    judged = judge_folder(photos, "L2", "always_unsafe", out=photos.parent / "out")
+    assert "always_unsafe does not read the policy" in capsys.readouterr().out
+    assert (judged.table["verdict"] == "unsafe").sum() == 5
+
+
+WRONG = {
+    "no folder": (["nowhere", "--policy", "L2"], "nowhere: no such folder"),
+    "no policy": (["photos", "--policy", "hose.md"], "no policy file"),
+    "unknown judge": (["photos", "--policy", "L2", "--judge", "llama_gard_4"], "did you mean lla"),
+    "no model": (["photos", "--policy", "L2", "--server", "http://x/v1"], "--server needs --model"),
+    "a setting": (["photos", "--policy", "L2", "--set", "prompt"], "write KEY=VALUE"),
+    "an option": (["photos", "--policy", "L2", "--set", "promt=word"], "did you mean prompt?"),
+    "no slots": (["photos", "--policy", "house.md", "--judge", "qwenguard_3b"], "into slots"),
+    "labels": (["photos", "--policy", "L2", "--labels", "labels.csv"], "labels.csv: No such file"),
+    "no tags": (["photos", "--policy", "L2", "--judge", "rule"], "this picture has no tags"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_is_one_line(photos, case, monkeypatch, capsys):
+    arguments, message = WRONG[case]
+    monkeypatch.chdir(photos.parent)
+    assert door.main(arguments) is ExitCode.BAD_INPUT
+    told = capsys.readouterr().err
+    assert message in told and len(told.splitlines()) == 1
+
+
+def test_a_folder_without_pictures_says_so(tmp_path):
+    with pytest.raises(InputError, match="nothing to judge|no file matches"):
+        judge_folder(tmp_path, "L2", "always_safe", out=tmp_path / "out")
