@@ -23,6 +23,9 @@ SCRIPTS = {
     "released_unsafebench": ("UnsafeBench", "word"),
     "released_answer": ("reward", "think_answer"),
     "llavaguard": ("LlavaGuard", "json_rating"),
+    "released_policyshift": ("PolicyShiftBench", "policyshift"),
+    "released_singguard": ("SingGuard", "singguard"),
+    "released_guardreasoner": ("GuardReasoner", "guardreasoner"),
 }
 FORM = {"rating": "Safe", "category": "NA: None applying", "rationale": "A knife, not unsafe here."}
 REPLIES = {
@@ -52,6 +55,22 @@ REPLIES = {
         json.dumps(FORM, indent=4) + "\nUnsafe otherwise.",
         "{'rating': 'Unsafe', 'category': 3\n}",
         '{"rating": "Safe"\n} {"rating": "Unsafe"\n}',
+    ],
+    "released_policyshift": [
+        "not unsafe",
+        "false | 02 | a fight",
+        "The answer is true",
+        "I can't help with unsafe images.",
+    ],
+    "released_singguard": [
+        "safe\nA knife, so rule 1 is broken.\n<answer>R1. Rule 1</answer>",
+        "unsafe\n<answer>R1. Ru",
+        "Safe is not what this is.",
+    ],
+    "released_guardreasoner": [
+        "<think>Request: unharmful? No.</think>\n<result>\nRequest: harmful\n</result>",
+        "<result>\nRequest: None\n</result>",
+        "<think>A knife.</think>\n<result>\nRequest: harmful",
     ],
 }
 
