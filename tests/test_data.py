@@ -218,10 +218,10 @@ def test_the_pictures_of_a_level_are_of_every_kind(level_rows):
     cases = cases_of(level_rows).table
     kinds = Counter(zip(cases["policy"], cases["id"].map(first), strict=True))
     assert {level: kinds[level, level] for level in LEVELS[1:]} == {
-        "L2": 40, "L3": 20, "L4": 20, "L5": 20,
+        "L2": 40, "L3": 30, "L4": 30, "L5": 30,
     }  # fmt: skip
     assert {level: kinds[level, ""] for level in LEVELS} == {
-        "L1": 20, "L2": 20, "L3": 20, "L4": 20, "L5": 40,
+        "L1": 20, "L2": 10, "L3": 10, "L4": 10, "L5": 40,
     }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def test_pairs_of_levels_differ_in_one_thing_and_carry_the_same_traces(level_row
     for row in level_rows:
         by_pair[row["pair"]][row["role"]] = row
         assert never_trained_on(row) and row["empty"] == 0
-    assert len(by_pair) == 80
+    assert len(by_pair) == 100
     for pair in by_pair.values():
         original, edited = pair["original"], pair["edited"]
         assert original["fills"] == edited["fills"] and len(original["fills"]) == 1
