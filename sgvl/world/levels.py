@@ -2,11 +2,11 @@
 
 In SafeEditBench-nano, as in the paper's set, L2 prohibits 8 % of the pictures: of 84 pictures 7
 decide its score. Here each picture comes under some of the levels only, so that each level gets
-enough cases of both labels. Of four unsafe cases, three are of pictures that this level is the first
-to prohibit (under L2 all four), and one is prohibited by a laxer level as well. Of four safe cases,
-three are of pictures that a stricter level prohibits (under L5 none, under L1 two), and the others
-of pictures that no level prohibits. Most pictures thus are safe under one level and unsafe under
-another, where a judge that flags pictures without reading the policy must err.
+enough cases of both labels. Of four unsafe cases, three are of pictures that this level is the
+first to prohibit (under L2 all four), and one is prohibited by a laxer level as well. Of four safe
+cases, three are of pictures that a stricter level prohibits (under L5 none, under L1 two), and the
+others of pictures that no level prohibits. Most pictures thus are safe under one level and unsafe
+under another, where a judge that flags pictures without reading the policy must err.
 """
 
 from collections.abc import Sequence
