@@ -110,20 +110,7 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     add("--policy", required=True, metavar="FILE", help="Markdown file, or L1 to L5")
     add("--against", metavar="FILE", help="an earlier version: show what changed")
     add("--labels", metavar="FILE", help="labels under the policy: add scores")
-    add("--judge", metavar="NAME", help="of a released model, as python -m sgvl.judges lists them")
-    add("--model", metavar="ID", help="a folder or hub id; with --server, the model's name there")
-    add("--server", metavar="URL", help="of an OpenAI-compatible server, up to /v1")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="another option of the judge",
-    )
-    add("--prices", nargs=2, type=float, default=(0, 0), metavar=("IN", "OUT"),
-        help="of a million tokens of requests and of replies")  # fmt: skip
-    add("--out", default=OUT, metavar="FOLDER", help=f"for answers and tables (default: {OUT})")
-    add("--yes", action="store_true", help="send requests to a server without asking")
+    add_judge(parser)
     add("--no-blur", action="store_true", help="show the pictures of the page as they are")
     options = parser.parse_args(arguments)
     return commands.run(lambda: _main(options))
@@ -133,8 +120,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     judged = judge_folder(
         options.pictures, options.policy, judge_of(options), options.against, options.labels,
-        options.out, options.yes, options.prices, not options.no_blur,
-        None if options.yes or not sys.stdin.isatty() else _ask,
+        options.out, options.yes, options.prices, not options.no_blur, allow_of(options),
     )  # fmt: skip
     table = judged.table
     closed = table[table["verdict"] == own_pictures.NOT_JUDGED]
@@ -152,6 +138,19 @@ def _main(options: argparse.Namespace) -> ExitCode:
         print(f"{row.policy}: {row.metric} {cell(row)}, n = {row.n}, {row.positives} unsafe")
     print(f"{judged.csv}\n{judged.page}")
     return ExitCode.DONE if judged.complete else ExitCode.INCOMPLETE
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a judge, say what it costs, and where its answers go."""
+    add = parser.add_argument
+    add("--judge", metavar="NAME", help="of a released model, as python -m sgvl.judges lists them")
+    add("--model", metavar="ID", help="a folder or hub id; with --server, the model's name there")
+    add("--server", metavar="URL", help="of an OpenAI-compatible server, up to /v1")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="another option of it")
+    add("--prices", nargs=2, type=float, default=(0, 0), metavar=("IN", "OUT"),
+        help="of a million tokens of requests and of replies")  # fmt: skip
+    add("--out", default=OUT, metavar="FOLDER", help=f"for answers and tables (default: {OUT})")
+    add("--yes", action="store_true", help="send requests to a server without asking")
 
 
 def judge_of(options: argparse.Namespace) -> str | dict:
@@ -174,8 +173,11 @@ def judge_of(options: argparse.Namespace) -> str | dict:
     return {"kind": "chat", "model": "nano", **spec} if "kind" not in spec else spec
 
 
-def _ask(plan: str) -> bool:
-    return input("Send them? [y/N] ").strip().lower() in ("y", "yes")
+def allow_of(options: argparse.Namespace) -> Callable[[str], bool]:
+    """Return what decides whether a server may be sent requests: --yes, or else the user."""
+    if options.yes or not sys.stdin.isatty():
+        return lambda plan: options.yes
+    return lambda plan: input("Send them? [y/N] ").strip().lower() in ("y", "yes")
 
 
 if __name__ == "__main__":

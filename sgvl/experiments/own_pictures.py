@@ -5,7 +5,7 @@ Nothing is dropped: a picture that cannot be opened or was not answered has a ro
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from PIL.Image import Image
 from sgvl.common.errors import InputError
 from sgvl.common.paths import user_path
 from sgvl.common.registry import options_of
-from sgvl.data import store
+from sgvl.data import Sample, store
 from sgvl.data.images import ImageError, load_image, thumbnail
 from sgvl.data.sources import folder as labels_of_folder
 from sgvl.data.sources.pictures import load as load_pictures
@@ -136,9 +136,11 @@ def is_nano(spec: dict) -> bool:
     return spec["kind"] == "chat" and default_prompt(str(spec.get("model", "nano"))) == "reason"
 
 
-def notes_on(spec: dict, judge: Judge, policies: Sequence[Policy]) -> list[str]:
-    """Return what to know of a judge before its verdicts are read."""
-    notes = [DRAWINGS_ONLY] if is_nano(spec) else []
+def notes_on(
+    spec: dict, judge: Judge, policies: Sequence[Policy], drawn: bool = False
+) -> list[str]:
+    """Return what to know of a judge before its verdicts on drawn or other pictures are read."""
+    notes = [DRAWINGS_ONLY] if is_nano(spec) and not drawn else []
     if is_nano(spec) and not all(policy.default for policy in policies):
         notes.append("it reads policies as clauses, and this one is text alone, without rules")
     return notes + ([] if judge.reads_policy else [f"{judge.name} does not read the policy"])
@@ -180,22 +182,52 @@ def judge_pictures(
     notes = notes_on(spec, judge, policies)
     for note in notes:
         print(f"Note: {note}.")
-    samples = store.samples(store.usable(pictures.rows))
-    small, sizes = {}, {}
+    samples, small = store.samples(store.usable(pictures.rows)), {}
 
-    def seen():
+    def keep(sample: Sample) -> None:
+        small[sample.id] = thumbnail(sample.image, blur=blur)
+
+    given = ask(judge, samples, policies, answers, allow, prices, progress, keep)
+    if why := why_unparseable(judge, pd.DataFrame(given, columns=["verdict", "reply"])):
+        notes.append(why)
+        print(f"Note: {why}.")
+    table = _table(pictures.rows, given, len(policies))
+    scores = None
+    if truth:
+        by_path = {row["path"]: row for row in truth[0]}
+        table["label"] = [by_path.get(name, {}).get("label", "") for name in table["picture"]]
+        scores = _scores(table, by_path, judge.id, policies[0].name)
+    return Judged(table, policies[0], (*policies, None)[1], judge.name, small, notes, scores)
+
+
+def ask(
+    judge: Judge,
+    samples: Sequence[Sample],
+    policies: Sequence[Policy],
+    answers: Path,
+    allow: Callable[[str], bool],
+    prices: tuple[float, float] = (0.0, 0.0),
+    progress: Callable[[int, int], object] | None = None,
+    look: Callable[[Sample], object] = lambda sample: None,
+) -> list[dict]:
+    """Say how many requests are to be sent, wait for leave where a server gets them, and send them.
+
+    The parameters are those of ``judge_pictures``; ``look`` is called with every sample. Returns
+    what ``ask_all`` does, with ``error`` for requests that failed.
+    """
+    sizes = {}
+
+    def seen() -> Iterator[Sample]:
         for sample in samples:
-            small[sample.id] = thumbnail(sample.image, blur=blur)
+            look(sample)
             sizes[sample.id] = sample.image.size
             yield sample
 
     wanted = unanswered(judge, under(seen(), policies), answers)
-    asked = len(sizes) * len(policies)
-    under_what = "two versions of the policy" if policies[1:] else "the policy"
-    plan = (
-        f"{len(sizes)} pictures under {under_what} {policies[0].name}: {len(wanted)} requests to "
-    )
-    plan += f"{judge.name}, {asked - len(wanted)} answers need none"
+    which = f"the policy {policies[0].name}"
+    which = f"two versions of {which}" if policies[1:] else which
+    plan = f"{len(sizes)} pictures under {which}: {len(wanted)} requests to {judge.name}, "
+    plan += f"{len(sizes) * len(policies) - len(wanted)} answers need none"
     plan += cost(judge, wanted, sizes, policies, prices) if hasattr(judge, "endpoint") else ""
     print(plan, flush=True)
     if wanted and hasattr(judge, "endpoint") and not allow(plan):
@@ -207,21 +239,14 @@ def judge_pictures(
         done += number
         progress(done, len(samples))
 
-    given = ask_all(
-        judge, under(samples, policies), answers,
+    return ask_all(
+        judge,
+        under(samples, policies),
+        answers,
         batch_size=min(judge.pictures_at_once, 32),
-        progress=settled if progress and wanted else None, keep_failed=True,
-    )  # fmt: skip
-    if why := why_unparseable(judge, pd.DataFrame(given, columns=["verdict", "reply"])):
-        notes.append(why)
-        print(f"Note: {why}.")
-    table = _table(pictures.rows, given, len(policies))
-    scores = None
-    if truth:
-        by_path = {row["path"]: row for row in truth[0]}
-        table["label"] = [by_path.get(name, {}).get("label", "") for name in table["picture"]]
-        scores = _scores(table, by_path, judge.id, policies[0].name)
-    return Judged(table, policies[0], (*policies, None)[1], judge.name, small, notes, scores)
+        progress=settled if progress and wanted else None,
+        keep_failed=True,
+    )
 
 
 def cost(judge, wanted, sizes, policies, prices) -> str:

@@ -84,6 +84,36 @@ def bootstrap(counts: np.ndarray, weights: np.ndarray, metric: str) -> Bootstrap
     return Bootstrap(value, draws, without, apart)
 
 
+def average(values, groups, lowest: float = 0.0, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Return the mean of values with its interval over groups, in percent or points.
+
+    Where it is the same on every resample, the interval is Wilson's of the mean as a share of the
+    way from ``lowest`` to 1, with the group as unit. NaN for no values.
+
+    Parameters
+    ----------
+    values, groups : equally long; numbers from ``lowest`` to 1, and the group of each
+    lowest : 0 for shares, -1 for differences of probabilities
+    resamples, seed : of the bootstrap
+
+    >>> average([1, 1, 1, 0], "aabb").value
+    75.0
+    """
+    values, groups = np.asarray(values, float), np.unique(list(groups), return_inverse=True)[1]
+    if not values.size:
+        return Interval(*[np.nan] * 3)
+    sums, sizes = np.bincount(groups, values), np.bincount(groups).astype(float)
+    weights = resample(len(sums), resamples, seed)
+    value = values.mean()
+    draws = weights @ sums / (weights @ sizes)
+    rest = sizes.sum() - sizes
+    without = np.divide(values.sum() - sums, rest, out=np.full(len(sums), np.nan), where=rest > 0)
+    share = (value - lowest) / (1 - lowest)
+    bounds = wilson(share, len(sums)) * (1 - lowest) + lowest
+    apart = np.zeros(2) if _varies(draws) else abs(bounds - value)
+    return Bootstrap(value, draws, without, apart).interval()
+
+
 def mean(parts: list[Bootstrap]) -> Bootstrap:
     """Average several statistics, resample by resample. One NaN makes the average NaN.
 
