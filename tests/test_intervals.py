@@ -78,10 +78,32 @@ def test_gap_of_two_perfect_judges_is_newcombes():
 
 
 def test_docstring_tells_the_truth():
-    assert doctest.testmod(intervals) == (0, 1)
+    assert doctest.testmod(intervals) == (0, 2)
 
 
 @pytest.mark.parametrize("resamples", [0, -1])
 def test_no_resamples_are_refused(resamples):
     with pytest.raises(InputError, match=f"resamples is {resamples}: give 1 or more"):
         intervals.resample(10, resamples, seed=0)
+
+
+def test_the_average_of_right_and_wrong_is_accuracy():
+    rng = np.random.default_rng(0)
+    right, pairs = rng.random((30, 2)) < 0.8, np.repeat(np.arange(30), 2)
+    counts = np.zeros((30, 4))
+    counts[:, 0], counts[:, 2] = right.sum(axis=1), (~right).sum(axis=1)
+    weights = intervals.resample(30, 2000, 0)
+    expected = intervals.bootstrap(counts, weights, "accuracy").interval()
+    assert intervals.average(right.ravel(), pairs) == pytest.approx(expected)
+    assert intervals.average(right.ravel() - 0.5, pairs, -1).value == pytest.approx(
+        expected.value - 50
+    )
+
+
+def test_an_average_that_never_varies_is_not_certain():
+    low, high = 100 * intervals.wilson(1.0, 40)
+    assert intervals.average([1] * 80, np.arange(80) // 2)[1:] == pytest.approx((low, high))
+    value, low, high = intervals.average([0.0] * 10, range(10), -1)  # halfway from -1 to 1
+    low_share, high_share = intervals.wilson(0.5, 10)
+    assert (value, low, high) == pytest.approx((0, 200 * low_share - 100, 200 * high_share - 100))
+    assert np.isnan(intervals.average([], [])).all()
