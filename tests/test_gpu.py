@@ -15,6 +15,8 @@ import yaml
 from sgvl.common.paths import PARAMS
 from sgvl.data.sources import general, llavaguard, safeeditbench, unsafebench
 from sgvl.report import reference
+from sgvl.run import servers
+from sgvl.run.units import load_units
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "GPU.md"
 PROFILES = ("single", "paper")
@@ -47,7 +49,7 @@ TRAINED = ("no_recap", "sft", "full")  # judges that are trained here on other c
 
 def parameters(profile: str) -> dict[str, dict]:
     """Read the parameter files of a profile, by unit."""
-    files = sorted((PARAMS / profile).glob("*.yaml"))
+    files = sorted((PARAMS / profile).glob("0*.yaml"))
     return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
 
 
@@ -256,11 +258,7 @@ def test_the_commands_and_variables_of_the_document_exist():
     for pattern in re.findall(r"--only (.*?)(?:#|\n)", text):
         for glob in re.findall(r"'([^']+)'", pattern):
             assert any(Path(name).match(glob) for name in units), glob
-    servers = {values["url"].split(":")[-1].split("/")[0]: values["model"]
-               for values in units["02_recaption"].values()
-               if isinstance(values, dict) and "url" in values}  # fmt: skip
-    served = re.findall(r"vllm serve (\S+) --port (\d+)", text)
-    assert {port: model for model, port in served} == servers
+    assert "params/paper/servers.yaml" in text and servers.declared("paper", load_units("paper"))
 
 
 if __name__ == "__main__":

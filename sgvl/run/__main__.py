@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from sgvl.common import commands, files
 from sgvl.common.errors import Busy, ExitCode, InputError
 from sgvl.common.paths import ROOT, figures_of, runs
-from sgvl.run import receipts
+from sgvl.run import receipts, servers
 from sgvl.run.receipts import Status
 from sgvl.run.scheduler import Row, run
 from sgvl.run.unit_process import interrupt
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> ExitCode:
 def _main(options: argparse.Namespace) -> ExitCode:
     units = load_units(options.profile)
     patterns = options.only or ["*"]
+    known = servers.declared(options.profile, units)
     chosen = {name for pattern in patterns for name in match_units(pattern, list(units))}
     plan = with_needs(chosen, units)
     forced = chosen if options.force else set()
@@ -57,11 +58,12 @@ def _main(options: argparse.Namespace) -> ExitCode:
     to_run = [n for n in plan if n in forced or not receipts.state(units[n], units)[0].done]
     check_values([units[name] for name in to_run])
     if options.dry_run:
-        _print_commands(plan, units, forced)
+        _print_commands(plan, units, forced, known)
         return ExitCode.DONE
+    servers.need_commands([units[name] for name in to_run], known)
     with locked(options.profile):
         began = time.monotonic()
-        rows = run(plan, units, forced, options.jobs)
+        rows = run(plan, units, forced, servers.Servers(options.profile, known), options.jobs)
     _print_rows(rows, units, time.monotonic() - began)
     if unreached := len(plan) - len(rows):
         print(f"interrupted: {unreached} of {len(plan)} units were not reached", file=sys.stderr)
@@ -161,7 +163,9 @@ def _print_status(plan: list[str], units: dict[str, Unit]) -> list[Status]:
     return statuses
 
 
-def _print_commands(plan: list[str], units: dict[str, Unit], forced: set[str]) -> None:
+def _print_commands(
+    plan: list[str], units: dict[str, Unit], forced: set[str], known: dict[str, servers.Server]
+) -> None:
     for name in plan:
         unit = units[name]
         status, note = receipts.state(unit, units)
@@ -170,7 +174,11 @@ def _print_commands(plan: list[str], units: dict[str, Unit], forced: set[str]) -
             notebook, executed, parameters = (str(file.relative_to(ROOT)) for file in named)
             command = shlex.join(["papermill", notebook, executed, "-f", parameters])
             after = f"after {', '.join(unit.needs)}" if unit.needs else ""
-            print(f"{command}  # {'; '.join(filter(None, [status, note, after]))}")
+            asked = servers.asked_by(unit, known)
+            for server in asked:
+                print(f"{known[server].shown()}  # server {server}, while {name} runs")
+            asks = f"asks {', '.join(asked)}" if asked else ""
+            print(f"{command}  # {'; '.join(filter(None, [status, note, after, asks]))}")
 
 
 def _print_rows(rows: list[Row], units: dict[str, Unit], elapsed: float) -> None:

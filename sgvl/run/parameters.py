@@ -90,7 +90,7 @@ def declared(notebook: Path) -> type[BaseModel]:
         ),
         **fields,
     )
-    _checked(model, {}, where)  # the defaults must fit their own types, too
+    checked(model, {}, where)  # the defaults must fit their own types, too
     return model
 
 
@@ -99,7 +99,7 @@ def validate(notebook: Path, values: dict, where: str) -> dict[str, Any]:
 
     Raises InputError with every problem; each starts with ``where``, the source of the values.
     """
-    return _checked(declared(notebook), values, where)
+    return checked(declared(notebook), values, where)
 
 
 def check(name: str, namespace: dict) -> None:
@@ -116,7 +116,7 @@ def check(name: str, namespace: dict) -> None:
     if unset:
         raise InputError(f"{name}: run the parameters cell first; not set: {', '.join(unset)}")
     names = [*model.model_fields, *_injected(namespace)]
-    values = _checked(model, {field: namespace.get(field) for field in names}, name)
+    values = checked(model, {field: namespace.get(field) for field in names}, name)
     raise_any(value_problems(read_notebook(NOTEBOOKS / f"{name}.ipynb"), values, name))
 
 
@@ -191,7 +191,8 @@ def _injected(namespace: dict) -> list[str]:
     return []
 
 
-def _checked(model: type[BaseModel], values: dict, where: str) -> dict[str, Any]:
+def checked(model: type[BaseModel], values: dict, where: str) -> dict[str, Any]:
+    """Return all values of a model. Raises InputError with every problem, after ``where``."""
     problems = dict(_not_plain(values))
     try:
         whole = model.model_validate(values).model_dump()
@@ -228,6 +229,8 @@ def _explain(model: type[BaseModel], problem: dict) -> tuple[str, str]:
     """Return the place and the fault that pydantic found."""
     key = str(problem["loc"][0])
     path = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return path, "is missing"
     if key not in model.model_fields:
         return path, f"no such parameter; {nearest(key, model.model_fields)}"
     if limit := {"greater_than_equal": "more", "less_than_equal": "less"}.get(problem["type"]):

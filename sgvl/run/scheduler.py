@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sgvl.common.files import DiskFault
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
+from sgvl.run.servers import ServerFault, Servers
 from sgvl.run.unit_process import Execution
 from sgvl.run.units import Unit, with_needs
 
@@ -20,19 +21,23 @@ class Row(NamedTuple):
     note: str = ""
 
 
-def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1) -> list[Row]:
+def run(
+    plan: list[str], units: dict[str, Unit], forced: set[str], servers: Servers, jobs: int = 1
+) -> list[Row]:
     """Run the planned units that are not done.
 
     A unit starts when everything that it needs has ended and fewer than ``jobs`` units are
     executing. It gets its share of the cores; a unit that nothing can run beside gets all of them.
     Of several that could start, the one with the longest chain of units waiting for it goes first
     (with one job: the order of the plan). A failure stops only the units that need the failed one;
-    an interrupt ends the run.
+    an interrupt ends the run. Servers that a unit asks are started before it, and those that no
+    executing unit asks are stopped.
 
     Parameters
     ----------
     plan : names of units; each stands after those that it needs
     forced : names of units that run even if they are done
+    servers : of the profile; all that are started have ended at the return
     jobs : the largest number of units at a time
 
     Returns
@@ -57,20 +62,34 @@ def run(plan: list[str], units: dict[str, Unit], forced: set[str], jobs: int = 1
                 others = [other for other in waiting if other.name not in rows]
                 alone = not executing and all(_builds_on(other, unit, units) for other in others)
                 try:
+                    servers.keep([unit, *(execution.unit for execution in executing.values())])
+                    servers.start(unit)
                     execution = Execution(unit, units, None if alone or jobs == 1 else share)
+                except ServerFault as fault:
+                    reason = str(fault)
+                    facts = {"reason": reason, **receipts.environment()}
+                    receipts.write_receipt(unit, units, Status.FAILED, **facts)
+                    rows[unit.name] = Row(unit.name, Status.FAILED, note=reason)
+                    continue
                 except DiskFault as fault:
                     rows[unit.name] = Row(unit.name, Status.FAILED, note=str(fault))
                     continue
                 executing[execution.ended] = execution
             for ended in wait(executing) if executing else ():
                 execution = executing.pop(ended)
-                rows[execution.unit.name] = Row(execution.unit.name, *execution.end())
+                rows[execution.unit.name] = _ended(execution, servers)
     except (KeyboardInterrupt, OSError) as error:  # OSError: nobody reads what is printed
         for execution in executing.values():
             rows[execution.unit.name] = Row(execution.unit.name, *execution.stop())
         if not isinstance(error, KeyboardInterrupt):
             raise
+    finally:
+        servers.keep([])
     return [rows[name] for name in plan if name in rows]
+
+
+def _ended(execution: Execution, servers: Servers) -> Row:
+    return Row(execution.unit.name, *execution.end(servers.faults(execution.unit)))
 
 
 def _longest_chain_first(plan: list[str], units: dict[str, Unit]) -> list[str]:

@@ -54,8 +54,11 @@ class Execution:
         self._child.start()
         send.close()
 
-    def end(self) -> tuple[Status, float, str]:
-        """Wait for the end, write the receipt, and return status, seconds and reason."""
+    def end(self, fault: str = "") -> tuple[Status, float, str]:
+        """Wait for the end, write the receipt, and return status, seconds and reason.
+
+        A ``fault`` beside the notebook, such as that of a server, is the reason if it has failed.
+        """
         try:
             status, reason = self.ended.recv()
         except EOFError:
@@ -64,6 +67,8 @@ class Execution:
             reason = f"the process around the notebook ended with exit code {self._child.exitcode}"
         if status == Status.OK and (missing := receipts.missing_outputs(self.unit)):
             status, reason = Status.FAILED, f"declared but not written: {', '.join(missing)}"
+        if fault and not status.done:
+            status, reason = Status.FAILED, f"{fault}\n{reason}"
         return self._record(status, reason)
 
     def stop(self) -> tuple[Status, float, str]:

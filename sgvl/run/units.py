@@ -36,6 +36,8 @@ from sgvl.common.paths import (
 )
 from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
 
+SERVERS = "servers.yaml"  # declares servers, no unit: see ``sgvl.run.servers``
+
 # Parameters that name another profile, and the files of its run whose change matters: a manifest
 # holds the digests of data sets.
 ELSEWHERE = {"data_profile": "*/manifest.json", "benchmark_profile": "benchmark/**/*.csv"}
@@ -110,7 +112,7 @@ def parameters_of(profile: str) -> Path:
 
 
 def _is_yaml(file: Path) -> bool:
-    return file.suffix.lower() in (".yaml", ".yml")
+    return file.suffix.lower() in (".yaml", ".yml") and file.name != SERVERS
 
 
 def check_values(units: list[Unit]) -> None:

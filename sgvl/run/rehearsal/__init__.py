@@ -12,30 +12,35 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 
 from sgvl.common.files import write as write_file
 from sgvl.common.paths import ROOT, runs
+from sgvl.run.rehearsal import parameters
 from sgvl.run.rehearsal.hub import Hub, local_hub
 from sgvl.run.rehearsal.models import stand_ins
 from sgvl.run.rehearsal.parameters import Rehearsed
 from sgvl.run.rehearsal.published import publish
 from sgvl.run.rehearsal.server import RehearsalHandler
-from sgvl.run.units import Unit, parts
+from sgvl.run.servers import declared
+from sgvl.run.units import SERVERS, Unit, parts
 
 TOKEN = "rehearsal"  # has accepted the terms of every gated set on the local hub
-NO_PROXY = "127.0.0.1"  # the hub's own address; all others are asked through the proxy
+NO_PROXY = "127.0.0.1"  # of the hub and of servers; all others are asked through the proxy
 
 
 def write(profile: str, units: dict[str, Unit]) -> str:
     """Write the parameter files of the profile that rehearses ``profile``; return its name."""
     name = f"{profile}_rehearsal"
-    rehearsed = Rehearsed(profile, name, runs(name))
+    servers = declared(profile, units)
+    rehearsed = Rehearsed(profile, name, runs(name), servers)
     texts = {
         unit.name: yaml.safe_dump(rehearsed.parameters(unit.name, unit.parameters), sort_keys=False)
         for unit in units.values()
     }
+    texts |= {Path(SERVERS).stem: yaml.safe_dump(parameters.servers(servers))} if servers else {}
     folder = runs(name) / "params"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

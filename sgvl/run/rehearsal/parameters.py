@@ -2,15 +2,19 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from sgvl.common.paths import ROOT
 from sgvl.run.rehearsal import published
+from sgvl.run.servers import Server
 
 TWO_RANKS = ("03_sft.recap", "04_grpo.full")  # units that train in two processes, where any do
 SHORT = {"max_steps": 2, "logging_steps": 1}  # settings of a training
 TOKENS = 24  # of a reply
+PORTS = 20_000  # from the port of a server to that of its stand-in
 
 
 class Rehearsed:
@@ -21,10 +25,14 @@ class Rehearsed:
     profile : whose units are rehearsed
     name : of the profile that rehearses them
     folder : where stand-ins for folders of data are made
+    servers : those that the profile declares, by name
     """
 
-    def __init__(self, profile: str, name: str, folder: Path):
+    def __init__(
+        self, profile: str, name: str, folder: Path, servers: dict[str, Server] | None = None
+    ):
         self.profile, self.name, self.folder = profile, name, folder
+        self._moved = {server.url: _moved(server.url) for server in (servers or {}).values()}
 
     def parameters(self, unit: str, real: dict) -> dict:
         """Return a unit's parameters with the keys of ``CHANGES`` changed, at any depth."""
@@ -62,8 +70,25 @@ class Rehearsed:
     def _folder(self, unit: str, value: str) -> str:
         return os.path.relpath(published.write_folder(self.folder / "sets"), ROOT) if value else ""
 
+    def _url(self, unit: str, value: str) -> str:
+        return self._moved.get(value) or value.replace("https://", "http://")
+
     def _processes(self, unit: str, value: int) -> int:
         return min(value, 2 if unit in TWO_RANKS else 1)
+
+
+def servers(real: dict[str, Server]) -> dict[str, dict]:
+    """Return the servers of a rehearsal as ``servers.yaml`` declares them: small, by rule."""
+    command = [sys.executable, "-m", "sgvl.run.rehearsal.server", "{port}", "{model}"]
+    return {
+        name: {"url": _moved(server.url), "model": server.model, "command": [*command]}
+        for name, server in real.items()
+    }
+
+
+def _moved(url: str) -> str:
+    """Return the URL of a stand-in: not through the proxy, nor at the port of a real server."""
+    return f"http://127.0.0.1:{urlsplit(url).port + PORTS}/v1"
 
 
 def _set(new) -> Callable:
@@ -86,7 +111,7 @@ CHANGES: dict[str, Callable] = {
     **dict.fromkeys(("benchmark", "method"), Rehearsed._profile),
     "model": Rehearsed._model,
     # What stands in for hardware, servers and folders of data.
-    "url": lambda self, unit, value: value.replace("https://", "http://"),
+    "url": Rehearsed._url,
     "device": _set("cpu"),
     "dtype": _set("float32"),
     "bf16": _set(False),

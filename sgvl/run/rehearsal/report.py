@@ -23,7 +23,7 @@ CANNOT_SHOW = """\
 - real weights: the stand-ins are the nano model with noise, in the architecture, chat template and
   picture sizes of the full-size one. Their answers mean nothing, and neither do the numbers in the
   tables
-- vLLM and hosted servers: one process answers for all of them, by rule
+- vLLM and hosted servers: small processes answer for them, by rule
 - gates of the real hub, whether your token has accepted each, dead links of the real sets, and
   data that is not as published
 - training for more than a few steps: schedules, checkpoints, and what a model learns"""

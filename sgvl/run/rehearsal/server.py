@@ -1,14 +1,18 @@
 """One server for a rehearsal: the hub, the web, and every OpenAI-compatible server.
 
 It is the proxy of the processes that rehearse, so that it answers whatever address they ask, and no
-request leaves this machine.
+request leaves this machine. A server that a profile declares has a process of its own instead:
+
+    python -m sgvl.run.rehearsal.server PORT MODEL
 """
 
 import json
 import re
+import sys
+from http.server import ThreadingHTTPServer
 from zlib import crc32
 
-from sgvl.run.rehearsal.hub import Handler
+from sgvl.run.rehearsal.hub import Handler, Hub
 
 COMPLETIONS = "/v1/chat/completions"
 RATING = '{{"rating": "{}", "category": "{}", "rationale": "what it shows"}}'
@@ -26,10 +30,13 @@ class RehearsalHandler(Handler):
     """Answers as the hub does, gives pages of the web, and completes chats by rule."""
 
     protocol_version = "HTTP/1.1"
+    model = ""  # the one that it lists; without it, it has no list
 
     def do_GET(self):
-        if self.path.endswith("/v1/models"):
-            self.refuse(404, "")  # a server without a list of its models
+        if self.path.endswith("/v1/models") and self.model:
+            self.send(json.dumps({"object": "list", "data": [{"id": self.model}]}).encode())
+        elif self.path.endswith("/v1/models"):
+            self.refuse(404, "")
         else:
             super().do_GET()
 
@@ -73,3 +80,13 @@ def answer(messages: list[dict]) -> str:
 def _token(token: str) -> dict:
     likeliest = [{"token": token, "logprob": -0.1}, {"token": " other", "logprob": -2.4}]
     return {"token": token, "logprob": -0.1, "bytes": None, "top_logprobs": likeliest}
+
+
+def serve(port: int, model: str) -> None:
+    """Answer chats about one model on a port of this machine, until the process is ended."""
+    handler = type("OneModel", (RehearsalHandler,), {"hub": Hub(), "model": model})
+    ThreadingHTTPServer(("127.0.0.1", port), handler).serve_forever()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), sys.argv[2])
