@@ -5,45 +5,25 @@
 writes them into the document.
 """
 
-import math
 import re
 from pathlib import Path
 
-import pytest
 import yaml
+from test_plan import anchors
 
 from sgvl.common.paths import PARAMS
 from sgvl.data.sources import general, llavaguard, safeeditbench, unsafebench
 from sgvl.report import reference
 from sgvl.run import servers
+from sgvl.run.planning import Plan
+from sgvl.run.planning.gates import GATED
+from sgvl.run.planning.machine import kinds
+from sgvl.run.planning.models import published
 from sgvl.run.units import load_units
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "GPU.md"
 PROFILES = ("single", "paper")
-# Counted on the architecture, all and those of the vision tower: see the test below.
-SIZES = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": (3_754_622_976, 668_684_288),
-    "Qwen/Qwen2.5-VL-7B-Instruct": (8_292_166_656, 676_550_144),
-}
-# Hidden size, layers, query heads, key-value heads, MLP, vocabulary, tied embeddings.
-SHAPES = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": (2048, 36, 16, 2, 11008, 151936, True),
-    "Qwen/Qwen2.5-VL-7B-Instruct": (3584, 28, 28, 4, 18944, 152064, False),
-}
-BYTES = {"bfloat16": 2, "float32": 4}
-# Repositories whose terms are to be accepted, as far as their pages say.
-GATED = {
-    safeeditbench.REPO: "data",
-    unsafebench.REPO: "data",
-    llavaguard.REPO: "data",
-    "AIML-TUDA/smid": "data: pictures of LlavaGuard",
-    "google/gemma-3-27b-it": "the recaptioner of `paper`",
-    "google/shieldgemma-2-4b-it": "a judge",
-    "meta-llama/Llama-Guard-3-11B-Vision": "a judge",
-    "meta-llama/Llama-Guard-4-12B": "a judge",
-    "AIML-TUDA/LlavaGuard-v1.2-0.5B-OV-hf": "a judge",
-    "AIML-TUDA/LlavaGuard-v1.2-7B-OV-hf": "a judge",
-}
+BASES = ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct")
 TRAINED = ("no_recap", "sft", "full")  # judges that are trained here on other captions
 
 
@@ -73,51 +53,19 @@ def gates() -> str:
     return "\n".join(["| repository | what it is |", "| --- | --- |", *lines])
 
 
-def adapters(model: str, r: int) -> int:
-    """Count the parameters of adapters of rank r on all linear layers of the language model."""
-    hidden, layers, heads, groups, mlp, *_ = SHAPES[model]
-    narrow = hidden // heads * groups
-    sides = [(hidden, hidden)] * 2 + [(hidden, narrow)] * 2 + [(hidden, mlp)] * 3
-    return layers * r * sum(map(sum, sides))
+def plan_of(profile: str) -> Plan:
+    units = load_units(profile)
+    return Plan(units, servers.declared(profile, units), kinds()["H100"], 8, measured=False)
 
 
-def base_of(profile: str, model: str) -> str:
-    """Return the hub id that a training starts from, through earlier trainings."""
-    while model.startswith("runs/"):
-        model = parameters(profile)[model.split("/")[3]]["model"]
-    return model
-
-
-def rows_of(profile: str, values: dict) -> int | None:
-    """Return the rows of a training at most; None where its set was never released."""
-    if values["variant"] in ("recap", "no_recap"):
-        captions = unsafebench.ROWS["train"] + llavaguard.ROWS["train"]
-        return parameters(profile)["02_recaption"].get("images") or captions
-    full = values["variant"] in ("full", "rl", "taxonomy")
-    return llavaguard.ROWS["train"] if full else None
-
-
-def training(profile: str, unit: str, values: dict) -> list[str]:
-    """Compute rows, steps, bytes on each GPU and bytes on disk of a training."""
-    settings, processes = values["settings"], values.get("processes", 1)
-    batch = settings["per_device_train_batch_size"] * processes
-    batch *= settings.get("gradient_accumulation_steps", 1)
-    batch /= settings.get("num_generations", 1)
-    model = base_of(profile, values["model"])
-    size, vision = SIZES[model]
-    lora = values.get("lora")
-    if lora:
-        trained = adapters(model, lora["r"])
-        memory, checkpoint = 2 * size + 16 * trained, 12 * trained
-    else:
-        trained = size - vision
-        memory = (16 * trained + 2 * vision + 2 * size) / processes
-        checkpoint = 2 * size + 12 * trained
-    kept = settings.get("save_total_limit", 1)
-    disk = BYTES[values["dtype"]] * size + kept * checkpoint
-    rows = rows_of(profile, values)
-    steps = f"{math.ceil(rows / batch):,}" if rows else "by your set"
-    return [f"{rows:,}" if rows else "SafeEditTrain", steps, giga(memory), giga(disk)]
+def training(plan: Plan, unit: str) -> list[str]:
+    """Plan rows, steps, bytes on each GPU, GPU-hours and bytes on disk of a training."""
+    values, line = plan.units[unit].parameters, plan.line(plan.units[unit])
+    rows, steps = plan.training_rows(values), plan.steps(values)
+    counts = [f"{rows:,}" if rows else "SafeEditTrain", f"{steps:,}" if steps else "by your set"]
+    states = sum(plan.training(values).states().values())
+    hours = f"{line.hours:.1f}" if line.hours else "by your set"
+    return [*counts, giga(states), giga(line.total), hours, giga(line.disk)]
 
 
 def giga(number: float) -> str:
@@ -128,15 +76,16 @@ def units() -> str:
     """Make the table of trainings, those alike in one row."""
     alike: dict[tuple, list[str]] = {}
     for profile in PROFILES:
-        for unit, values in parameters(profile).items():
+        plan = plan_of(profile)
+        for unit in plan.units:
             if unit.startswith(("03_", "04_")):
-                alike.setdefault((profile, *training(profile, unit, values)), []).append(unit)
-    head = "| profile | training | rows at most | steps at most | on each GPU | on disk |"
+                alike.setdefault((profile, *training(plan, unit)), []).append(unit)
+    head = "| profile | training | rows | steps | states | at most | GPU-hours | disk |"
     lines = [
         f"| {profile} | {', '.join(f'`{name}`' for name in names)} | {' | '.join(numbers)} |"
         for (profile, *numbers), names in alike.items()
     ]
-    return "\n".join([head, "| --- | --- | --- | --- | --- | --- |", *lines])
+    return "\n".join([head, "| --- | --- | --- | --- | --- | --- | --- | --- |", *lines])
 
 
 def requests() -> str:
@@ -149,7 +98,7 @@ def requests() -> str:
     }
     counts = ", ".join(f"{name} {n:,}" for name, n in sets.items())
     weights = ", ".join(
-        f"{giga(2 * size)} for {name.split('/')[1]}" for name, (size, _) in SIZES.items()
+        f"{giga(2 * published()[name].parameters)} for {name.split('/')[1]}" for name in BASES
     )
     return f"{counts}; {sum(sets.values()):,} in all. Weights in bfloat16: {weights} (*computed*)."
 
@@ -196,7 +145,18 @@ def can_do(row: str, asked: set) -> str:
     return "asked"
 
 
-TABLES = {"gates": gates, "units": units, "requests": requests, "rows": rows}
+def measured() -> str:
+    """Compare with what others have measured: what the plan computes for the same work."""
+    lines = [
+        f"| {setting} | {source} | {low:g}{f' to {high:g}' * (low < high)} {unit} | "
+        f"{computed:.3g} {unit} |"
+        for setting, source, low, high, unit, computed in anchors()
+    ]
+    head = "| setting | source | measured | computed |"
+    return "\n".join([head, "| --- | --- | --- | --- |", *lines])
+
+
+TABLES = {"gates": gates, "units": units, "requests": requests, "rows": rows, "measured": measured}
 
 
 def filled(text: str) -> str:
@@ -219,37 +179,6 @@ def test_the_computed_parts_are_those_of_the_parameter_files():
     text = DOCUMENT.read_text(encoding="utf-8")
     assert text == filled(text), "write it anew: python tests/test_gpu.py"
     assert all(f"<!-- end of {name} -->" in text for name in TABLES)
-
-
-@pytest.mark.parametrize("model", SHAPES)
-def test_the_number_of_weights_is_that_of_the_architecture(model):
-    import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    hidden, layers, heads, groups, mlp, vocabulary, tied = SHAPES[model]
-    config = Qwen2_5_VLConfig(
-        text_config={
-            **{"hidden_size": hidden, "num_hidden_layers": layers, "vocab_size": vocabulary},
-            **{"num_attention_heads": heads, "num_key_value_heads": groups},
-            **{"intermediate_size": mlp, "tie_word_embeddings": tied},
-        },
-        vision_config={
-            **{"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
-            **{"out_hidden_size": hidden, "fullatt_block_indexes": [7, 15, 23, 31]},
-        },
-        tie_word_embeddings=tied,
-    )
-    with torch.device("meta"):
-        network = Qwen2_5_VLForConditionalGeneration(config)
-    count = [sum(p.numel() for p in part.parameters()) for part in (network, network.model.visual)]
-    assert tuple(count) == SIZES[model]
-    linear = re.compile(r"language_model.*(_proj)$")
-    sides = [
-        module.in_features + module.out_features
-        for name, module in network.named_modules()
-        if linear.search(name)
-    ]
-    assert adapters(model, 64) == 64 * sum(sides)
 
 
 def test_the_commands_and_variables_of_the_document_exist():

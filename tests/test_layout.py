@@ -73,7 +73,14 @@ def test_importing_sgvl_is_quick_and_loads_nothing_heavy():
 
 
 BUDGET = ROOT / "docs" / "BUDGET.md"
-WINGS = ("data/sources", "nano", "report/audit", "run/rehearsal", "widgets")  # all else is the core
+WINGS = (
+    "data/sources",
+    "nano",
+    "report/audit",
+    "run/planning",
+    "run/rehearsal",
+    "widgets",
+)  # all else is the core
 GROWTH = 1.1  # a part that has grown by more fails the test
 NO_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),

@@ -4,6 +4,7 @@
     python -m sgvl.run nano --only '05_*'       some units, and those that they need
     python -m sgvl.run nano --status            how each unit stands
     python -m sgvl.run nano --jobs 2            two units at a time, each on half of the cores
+    python -m sgvl.run paper --plan             memory, GPU-hours, disk, downloads: what fits
     python -m sgvl.run paper --rehearse         every unit in minutes, with stand-ins, on this CPU
 
 Each unit is one papermill command (--dry-run prints them), so a cluster's own scheduler can run
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from sgvl.common import commands, files
-from sgvl.common.errors import Busy, ExitCode, InputError
+from sgvl.common.errors import Busy, ExitCode, InputError, raise_any
 from sgvl.common.paths import ROOT, figures_of, runs
 from sgvl.run import receipts, servers
 from sgvl.run.receipts import Status
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="units at a time")
     parser.add_argument("--status", action="store_true", help="show how each unit stands")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+    parser.add_argument("--plan", action="store_true", help="say what each unit takes, run nothing")
+    parser.add_argument("--gpus", default="", metavar="8xH100", help="of --plan: GPUs to plan for")
     parser.add_argument("--rehearse", action="store_true", help="with small stand-ins, on the CPU")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, interrupt)
@@ -53,6 +56,11 @@ def _main(options: argparse.Namespace) -> ExitCode:
     chosen = {name for pattern in patterns for name in match_units(pattern, list(units))}
     plan = with_needs(chosen, units)
     forced = chosen if options.force else set()
+    if options.plan:
+        from sgvl.run.planning.show import show
+
+        raise_any(show(units, plan, known, options.gpus))
+        return ExitCode.DONE
     if options.status:
         return _exit_code(_print_status(plan, units))
     to_run = [n for n in plan if n in forced or not receipts.state(units[n], units)[0].done]
@@ -82,7 +90,7 @@ def _rehearse(options: argparse.Namespace) -> ExitCode:
     real = load_units(profile)
     name = rehearsal.write(profile, real)
     options = argparse.Namespace(**vars(options) | {"profile": name})
-    if options.status or options.dry_run:
+    if options.status or options.dry_run or options.plan:
         return _main(options)
     began = time.monotonic()
     with rehearsal.stage(name, real):

@@ -16,6 +16,7 @@ from threading import Thread
 
 COMMIT = "1a2b3c4d" * 5
 INFO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
+AUTH = re.compile(r"/api/(?:dataset|model)s/(?P<repo>[^/]+/[^/]+)/auth-check")
 LATEST = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/?]+)")
 FILE = re.compile(
     r"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)"
@@ -53,6 +54,8 @@ class Handler(BaseHTTPRequestHandler):
             self.info(**match.groupdict())
         elif match := FILE.match(self.path):
             self.file(**match.groupdict())
+        elif match := AUTH.fullmatch(self.path):
+            self.auth(**match.groupdict())
         elif match := LATEST.fullmatch(self.path):
             self.info(**match.groupdict(), revision="main")
         elif self.path in self.hub.pages:
@@ -78,10 +81,20 @@ class Handler(BaseHTTPRequestHandler):
         answer |= {"private": repo not in self.hub.public, "gated": gated}
         self.send(json.dumps(answer).encode())
 
-    def file(self, repo, revision, path):
+    def auth(self, repo):
+        if self.may_read(repo):
+            self.send(b"{}")
+
+    def may_read(self, repo) -> bool:
+        """Return True if the terms of a data set are accepted, or refuse the request."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if repo in self.hub.gated and token not in self.hub.members:
-            return self.refuse(403 if token else 401, "GatedRepo")
+        if refused := repo in self.hub.gated and token not in self.hub.members:
+            self.refuse(403 if token else 401, "GatedRepo")
+        return not refused
+
+    def file(self, repo, revision, path):
+        if not self.may_read(repo):
+            return None
         if repo not in self.hub.repos:
             return self.refuse(404, "RepoNotFound")
         content = self.hub.repos[repo].get(path)
