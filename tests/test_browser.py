@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ ANSWER, RUN = 20_000, 300_000  # milliseconds for a panel to change, for a noteb
 # Addresses that may be missing, of which the console says so.
 BENIGN = [
     r"/lsp/status",  # JupyterLab asks for a language server, which nobody installed
+    r"/voila/api/shutdown/",  # Voila refuses the request that its own page sends when it is left
     r"//(cdn|unpkg)",  # templates of Voila and nbconvert link to icons and scripts; ours need none
 ]
 
@@ -158,17 +159,24 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def serve(lesson) -> Iterator[Callable]:
     """Starts a server in the lesson's folder, and gives its address when it answers."""
+    with server(lesson) as start:
+        yield start
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Callable]:
+    """A function that starts a server in a folder and gives its address when it answers."""
     with ExitStack() as stack:
 
         def start(*command: str) -> str:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
-            log = stack.enter_context(open(lesson / "server.log", "w+", encoding="utf-8"))
+            log = stack.enter_context(open(folder / "server.log", "w+", encoding="utf-8"))
             server = subprocess.Popen(
                 [sys.executable, "-m", *command, f"--port={port}", "--no-browser"],
-                cwd=lesson,
-                env=environment(lesson),
+                cwd=folder,
+                env=environment(folder),
                 stdout=log,
                 stderr=log,
             )

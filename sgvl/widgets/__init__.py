@@ -6,6 +6,7 @@ asks the judges that a widget compares. ``export`` writes a notebook with all st
 as one file.
 """
 
+from sgvl.widgets.annotator import Annotator
 from sgvl.widgets.export import export
 from sgvl.widgets.judging import along_training, judgements, wait_for_turn
 from sgvl.widgets.number_views import caught_by_step
@@ -39,8 +40,8 @@ from sgvl.widgets.picture_views import (
 )
 
 __all__ = [
-    "AXE", "CLASS", "HARMFUL", "HUG", "Panel", "Question", "Quiz", "Workshop", "along_training",
-    "answers", "averages", "caught_by_step", "collapse", "drawn", "edit", "edits", "export",
-    "folded", "judgements", "matrix", "overview", "quiz", "replies", "reward", "rollouts",
-    "threshold", "verdicts", "vocabulary", "wait_for_turn",
+    "AXE", "Annotator", "CLASS", "HARMFUL", "HUG", "Panel", "Question", "Quiz", "Workshop",
+    "along_training", "answers", "averages", "caught_by_step", "collapse", "drawn", "edit",
+    "edits", "export", "folded", "judgements", "matrix", "overview", "quiz", "replies", "reward",
+    "rollouts", "threshold", "verdicts", "vocabulary", "wait_for_turn",
 ]  # fmt: skip
