@@ -55,6 +55,9 @@ class Diff(NamedTuple):
         """Whether every picture has an answer under both versions."""
         return not (self.table["outcome"] == policy_diff.NO_ANSWER).any()
 
+    def __repr__(self) -> str:
+        return markdown(written.measures(self.summary))
+
     def _repr_html_(self) -> str:
         return written.measures(self.summary).to_html(index=False)
 

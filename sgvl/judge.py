@@ -14,6 +14,7 @@ Exit codes: 0 done, 2 bad input, 3 another run is active, 4 some pictures have n
 """
 
 import argparse
+import html
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -45,8 +46,11 @@ class Verdicts(NamedTuple):
     complete: bool  # False if some pictures have no answer yet; run again
     passed_over: dict[str, int]  # files that are no pictures, counted by their ending
 
+    def __repr__(self) -> str:
+        return f"{self.table.head(20)}\n{self.csv}\n{self.page}"
+
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False, max_rows=20)
+        return self.table.to_html(index=False, max_rows=20) + html.escape(str(self.page))
 
 
 def judge_folder(

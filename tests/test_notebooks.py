@@ -30,7 +30,7 @@ NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 def checkout(tmp_path_factory) -> Path:
     """A folder that holds the notebooks, the parameter files and nothing that a run writes."""
     folder = tmp_path_factory.mktemp("checkout")
-    for part in "notebooks", "params":
+    for part in "notebooks", "params", "examples":
         shutil.copytree(ROOT / part, folder / part)
     return folder
 
