@@ -22,11 +22,11 @@ from sgvl.judges import check_judges, make_judge
 from sgvl.judges.__main__ import main
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.judges.chat.prefix import placed
-from sgvl.judges.systems import SYSTEMS, expanded
-from sgvl.models import chat_model, loading, tiny
+from sgvl.judges.systems import NONE, SYSTEMS, expanded
+from sgvl.models import chat_model, loading, tiny, tiny_heads
 from sgvl.policies import forms
 from sgvl.policies.policy import Policy, load, load_all
-from sgvl.run.rehearsal.models import ARCHITECTURES
+from sgvl.run.rehearsal import models
 
 CHAT = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "llava_next", "llava_onevision", "llama4",
         "mllama", "gemma3")  # fmt: skip
@@ -429,14 +429,15 @@ def test_every_system_has_a_spec_and_a_stand_in(name, capsys):
     assert main([name]) == 0
     (spec,) = yaml.safe_load(capsys.readouterr().out)
     assert check_judges([spec]) == check_judges([name]) == [name]
-    assert SYSTEMS[name].architecture in tiny.ARCHITECTURES
-    assert ARCHITECTURES[next(k for k in ARCHITECTURES if spec["model"].startswith(k))] == (
-        SYSTEMS[name].architecture
-    ), "the rehearsal has the same"
+    kind = SYSTEMS[name].architecture
+    assert ("model" in spec) == bool(kind), "others bring their weights in a package"
+    assert not kind or kind in {**tiny.ARCHITECTURES, **tiny_heads.CLASSIFIERS}
+    assert not kind or kind == models.architecture(spec["model"]), "the rehearsal has the same"
 
 
+CHAT_SYSTEMS = {name for name, system in SYSTEMS.items() if system.policy != NONE}
 QUICK = {"llavaguard_7b", "qwenguard_3b", "shieldgemma_2", "instructblip_7b"}
-CHECKED = sorted(set(SYSTEMS) - {"llama_guard_4"})
+CHECKED = sorted(CHAT_SYSTEMS - {"llama_guard_4"})
 
 
 @pytest.mark.parametrize(
@@ -450,6 +451,13 @@ def test_a_system_is_checked_on_a_tiny_model(name, capsys):
     assert re.search(r"\nread once for several cases: \w", said)
     chances = re.findall(r"P\(unsafe\) (0\.\d{3})", said)
     assert len(chances) == 2
+
+
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - CHAT_SYSTEMS - {"nudenet_v3"}))
+def test_a_classifier_is_checked_on_a_tiny_one_or_its_own_weights(name, capsys):
+    assert main([name, "--check"]) == 0
+    said = capsys.readouterr().out
+    assert len(re.findall(r"P\(unsafe\) [01]\.\d{3}, policy not read", said)) == 2
 
 
 def test_a_system_that_cannot_run_here_says_why(capsys):

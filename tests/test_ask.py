@@ -105,6 +105,8 @@ def test_workers_share_the_pictures_of_texts_too(tmp_path):
 def test_every_problem_of_a_panel_is_named_before_a_model_loads():
     specs = [
         {"kind": "chat", "modle": "nano"},
+        {"kind": "chat", "id": "a", "device": "gpu", "dtype": "bf16"},
+        {"kind": "nsfw_detector", "device": "cuda:x"},
         {"kind": "rule", "id": "x/../y"},
         {"kind": "always_safe"},
         {"kind": "always_safe"},
@@ -114,6 +116,8 @@ def test_every_problem_of_a_panel_is_named_before_a_model_loads():
         check_judges(specs)
     text = str(caught.value)
     assert "no option 'modle'; did you mean model?" in text
+    assert "'chat': device: got 'gpu', expected cpu, cuda or cuda:0" in text
+    assert "dtype: got 'bf16'" in text and "'clip_head': device: got 'cuda:x'" in text
     assert "judge id 'x/../y'" in text and "judge id 5" in text
     assert "two judges have the id 'always_safe'" in text
 

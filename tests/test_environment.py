@@ -35,6 +35,7 @@ EXTRA_MODULES = {
     "vllm": "trl",
     "deepspeed": "deepspeed",
     "voila": "voila",
+    "nudenet": "nudenet",
 }
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -120,11 +120,9 @@ def test_opennsfw_looks_once_and_repeats_itself(monkeypatch):
 
 
 def test_opennsfw_threshold_decides_the_verdict_only():
-    p = OpenNsfwJudge().p_unsafe(PLAIN)
-    strict = OpenNsfwJudge(threshold=p).judge(under([Sample("s", PLAIN)], [WEAPONS]))[0]
+    ((p, _),) = OpenNsfwJudge().scores([PLAIN])
+    strict = OpenNsfwJudge(threshold=p / 2).judge(under([Sample("s", PLAIN)], [WEAPONS]))[0]
     assert (strict.verdict, strict.p_unsafe) == (UNSAFE, p)
-    with pytest.raises(InputError, match="threshold"):
-        OpenNsfwJudge(threshold=50)
 
 
 def test_opennsfw_identity_holds_the_digest_of_the_weights():
@@ -156,10 +154,14 @@ def test_opennsfw_identity_holds_the_digest_of_the_weights():
         ({"kind": "chat", "prompt": "reasn"}, "did you mean reason?"),
         ({"kind": "chat", "model": None}, "model: got None, expected str"),
         ({"kind": "chat", "with_p_unsafe": "no"}, "with_p_unsafe: got 'no', expected bool"),
-        ({"kind": "chat", "dtype": "bf16"}, "dtype 'bf16'; did you mean bfloat16?"),
+        ({"kind": "chat", "dtype": "bf16"}, "dtype: got 'bf16', expected Literal['float32',"),
         ({"kind": "chat", "dtype": "torch.bfloat16"}, "did you mean bfloat16?"),
-        ({"kind": "chat", "device": "gpu"}, "device 'gpu': "),
-        ({"kind": "chat", "device": "auto"}, "use cpu, or cuda where there is a GPU"),
+        ({"kind": "chat", "device": "gpu"}, "device: got 'gpu', expected cpu, cuda or cuda:0"),
+        ({"kind": "chat", "device": "auto"}, "device: got 'auto', expected cpu, cuda or cuda:0"),
+        ({"kind": "chat", "device": "xpu"}, "use cpu, or cuda where there is a GPU"),
+        ({"kind": "opennsfw", "threshold": 50}, "threshold: got 50, expected float from 0 to 1"),
+        ({"kind": "clip_head"}, "needs the option 'head'"),
+        ({"kind": "q16", "head": "q61"}, "head: got 'q61', expected Literal["),
         ({"kind": "served", "model": "m", "concurrency": "4"}, "concurrency: got the text '4'"),
         ({"kind": "served", "model": ["m"]}, "model: got ['m'], expected str"),
     ],

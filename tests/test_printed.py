@@ -70,8 +70,10 @@ def test_rows_and_columns_are_the_papers_and_no_cell_is_empty(name, numbers):
 
 def test_a_cell_without_a_score_says_why(numbers):
     table2 = as_printed("table2", numbers, JUDGES, SOURCES)
-    assert table2.loc["NudeNet", "Sexual"] == "no judge in the kit"
+    assert table2.loc["GLM-4V-9B", "Sexual"] == "no judge in the kit"
+    assert table2.loc["NudeNet", "Sexual"] == "not asked in this profile"
     assert table2.loc["NudeNet", "Hate"] == "not printed"
+    assert table2.loc["NudeNet", printed.MACRO] == "not asked in this profile"
     assert table2.loc["QwenGuard-7B", "Hate"] == "unavailable: 04_x: no access"
     assert table2.loc["Ours (SFT)", "Spam"] == "not asked in this profile"
     assert table2.loc["Qwen2.5-7B", "Spam"] == "no such rows in this profile"

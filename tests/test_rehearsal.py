@@ -11,7 +11,7 @@ from sgvl.data import Sample, store
 from sgvl.data.sources import llavaguard
 from sgvl.data.sources.registry import load_source
 from sgvl.judges import make_judge
-from sgvl.models import tiny
+from sgvl.models import tiny, tiny_heads
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.policies.policy import Policy
 from sgvl.run import rehearsal
@@ -82,7 +82,8 @@ def test_the_stand_in_of_a_model_reads_pictures_of_any_size_in_its_own_template(
 def test_a_model_without_a_stand_in_is_named(folder):
     with pytest.raises(InputError, match="model some/gemma: no stand-in to rehearse with"):
         models.stand_ins(["some/gemma"], folder)
-    assert set(models.ARCHITECTURES.values()) <= tiny.ARCHITECTURES.keys()
+    known = {**tiny.ARCHITECTURES, **tiny_heads.CLASSIFIERS}
+    assert set(models.ARCHITECTURES.values()) <= known.keys()
 
 
 SOURCES = [

@@ -8,13 +8,21 @@ import re
 import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sgvl.common.errors import nearest
 
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+# Options of models, checked before one is loaded. Whether the device is there shows only then.
+Dtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
+Device = Annotated[
+    str, Field(pattern=r"^(cpu|cuda|mps|xpu)(:\d+)?$", description="cpu, cuda or cuda:0")
+]
+Probability = Annotated[float, Field(ge=0, le=1, description="float from 0 to 1")]
 
 
 def type_problems(where: str, types: Mapping[str, object], values: Mapping) -> list[str]:
@@ -42,6 +50,8 @@ def mismatch(value: object, annotation: object) -> str:
     got, expected = reprlib.repr(value), inspect.formatannotation(annotation)
     expected = re.sub(r"(typing\.)?Annotated\[(\w+), Gt\(gt=0\)\]", r"\2 above 0", expected)
     expected = re.sub(r"(typing\.)?Annotated\[(\w+), Ge\(ge=0\)\]", r"\2 from 0", expected)
+    named = r"(?:typing\.)?Annotated\[\w+, FieldInfo\(.*description='([^']*)'.*\)\]"
+    expected = re.sub(named, r"\1", expected)
     expected = re.sub(r"(typing\.)?Annotated\[(\w+), FieldInfo\(.*\)\]", r"\2", expected)
     expected = re.sub(r"^(?:typing\.)?Optional\[(.*)\]$", r"\1 | None", expected)
     expected = expected.replace("collections.abc.Sequence", "list")

@@ -26,12 +26,16 @@ PAGE = """\
 
 Written by `python -m sgvl.judges > docs/JUDGES.md`. A name is a kind of judge in a parameter file;
 `python -m sgvl.judges NAME` prints the spec that it stands for, with the key `model`. Each was
-asked on a tiny model of its architecture with random weights, as `--check` does, and none on its
-real weights; Llama Guard 4 with pictures cut by Pillow, for its own image processor needs
-torchvision. Every judge gives P(unsafe). Before its first answer it proves on its own model that
-the policy arrives and that batches and shared parts change no answer; what they would change is
-asked the slower way, and `prefix_sharing` says so. Memory is that of the weights in bfloat16, two
-bytes a parameter: pictures, policies and replies come on top.
+asked on a tiny model of its architecture with random weights, as `--check` does, and on its real
+weights only OpenNSFW and NudeNet v3, whose packages hold them; Llama Guard 4 with pictures cut by
+Pillow, for its own image processor needs torchvision. Every judge gives P(unsafe). Memory is that
+of the weights, two bytes a parameter in bfloat16 and four of a classifier: pictures,
+policies and replies come on top.
+
+Before its first answer a chat model proves on its own weights that the policy arrives and that
+batches and shared parts change no answer; what they would change is asked the slower way, and
+`prefix_sharing` says so. The classifiers at the end read no policy. Pictures are prepared as by
+their authors, thresholds are theirs, and those on CLIP share its pass over a picture.
 
 | name | model | class | parameters | memory | licence | gate | asked by | how the policy reaches \
 it | known trouble |
@@ -65,16 +69,19 @@ def _main(name: str | None, check: bool, model: str | None) -> ExitCode:
         from sgvl.models import tiny
 
         with TemporaryDirectory() as folder:
-            tiny.save(SYSTEMS[name].architecture, Path(folder) / name)
-            short = {"max_new_tokens": 8} if "max_new_tokens" in spec else {}
-            _check({**spec, **short, "model": str(Path(folder) / name), "dtype": "float32"})
+            quick = {"max_new_tokens": 8, "dtype": "float32"}
+            for key, kind in {"model": SYSTEMS[name].architecture, "clip": "clip"}.items():
+                if key in spec:
+                    quick[key] = str(Path(folder) / key)
+                    tiny.save(kind, quick[key])
+            _check({key: quick.get(key, value) for key, value in spec.items()})
     return ExitCode.DONE
 
 
 def page() -> str:
     """Return the table of systems, as ``docs/JUDGES.md`` holds it."""
     rows = [
-        f"| `{name}` | {s.spec['model']} | {_class(s)} | {_size(s)} | {s.memory} | {s.licence} | "
+        f"| `{name}` | {s.spec.get('model', 'in a package')} | {_class(s)} | {_size(s)} | {s.memory} | {s.licence} | "
         f"{s.gate} | {_way(s.spec)} | {s.policy} | {s.trouble} |"
         for name, s in SYSTEMS.items()
     ]
@@ -108,11 +115,13 @@ def _check(spec: dict) -> None:
     from sgvl.policies.policy import load
 
     judge, policy = make_judge(spec), load("L3")
-    print(f"the architecture is {judge.model.config.model_type}; the policy arrives")
-    print(f"read once for several cases: {judge.prefix_sharing}")
+    if judge.reads_policy:
+        print(f"the architecture is {judge.model.config.model_type}; the policy arrives")
+        print(f"read once for several cases: {judge.prefix_sharing}")
     samples = [Sample(color, Image.new("RGB", (320, 224), color)) for color in ("teal", "white")]
     for sample, answer in zip(samples, judge.judge(under(samples, [policy])), strict=True):
-        print(f"{sample.id}: {answer.verdict}, P(unsafe) {answer.p_unsafe:.3f}, {answer.reply}")
+        said = answer.reply if judge.reads_policy else answer.rationale
+        print(f"{sample.id}: {answer.verdict}, P(unsafe) {answer.p_unsafe:.3f}, {said}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class System(NamedTuple):
     title : is printed
     spec : kind and options of the judge
     architecture : transformers' ``model_type``, and the name of its stand-in in ``models.tiny``;
-        "" for a model that transformers does not load
+        or in ``models.tiny_heads``; "" for weights that come in a package
     billions : of parameters, as published; 0 where that is not known, as of hosted models
     licence : of the weights
     policy : how a policy reaches it
@@ -38,8 +38,9 @@ class System(NamedTuple):
 
     @property
     def memory(self) -> str:
-        """The memory of the weights in bfloat16, two bytes a parameter."""
-        return f"{2 * self.billions:.0f} GB" if self.billions else ""
+        """The memory of the weights: two bytes a parameter in bfloat16, else four."""
+        size = self.billions * (2 if self.spec.get("dtype") == "bfloat16" else 4)
+        return f"{size:.0f} GB" if size >= 1 else f"{size:.1g} GB" if size else ""
 
 
 def _chat(model: str, prompt: str = "word", parser: str = "word", form: str = "full", n: int = 64):
@@ -49,6 +50,7 @@ def _chat(model: str, prompt: str = "word", parser: str = "word", form: str = "f
     }  # fmt: skip
 
 
+NONE = "not at all"
 FREE = "as text in the user turn"
 SLOTTED = "its rules in the nine categories that it was trained on"
 CATEGORIES = "as the block of categories, in a turn built by hand"
@@ -66,6 +68,15 @@ def _two_ways(name: str, title: str, model: str, architecture: str, size: float,
             f"{title}, raw", _chat(model), architecture, size, policy=FREE, **facts
         ),
     }
+
+
+CLIP = "openai/clip-vit-large-patch14"
+
+
+def _on_clip(head: str, model: str, title: str, licence: str, trouble: str = "") -> System:
+    """Return a head on the vision tower of CLIP."""
+    spec = {"kind": "clip_head", "head": head, "model": model, "clip": CLIP}
+    return System(title, spec, head, 0.304, licence, NONE, trouble=trouble)
 
 
 SYSTEMS = {
@@ -132,7 +143,35 @@ SYSTEMS |= _two_ways(
 ) | _two_ways(
     "llavaguard_7b", "LlavaGuard-7B", "AIML-TUDA/LlavaGuard-v1.2-7B-OV-hf",
     "llava_onevision", 8, licence="not stated", gate="form, for research",
-)  # fmt: skip
+) | {
+    "nsfw_detector": _on_clip(
+        "nsfw_detector", "yiting/NSFWDetector", "NSFW_Detector", "MIT",
+        "LAION's weights, as converted for UnsafeBench",
+    ),
+    "multiheaded": _on_clip("multiheaded", "yiting/MultiHeaded", "MultiHeaded", "not stated"),
+    "q16": _on_clip(
+        "q16", "yiting/Q16", "Q16", "MIT", "comes as a pickle, of which arrays alone are read"
+    ),
+    "sd_filter": System(
+        "SD_Filter",
+        {"kind": "safety_checker", "model": "CompVis/stable-diffusion-safety-checker"},
+        "safety_checker", 0.304, "not stated", NONE, trouble="its P(unsafe) is not calibrated",
+    ),
+    "nudenet": System(
+        "NudeNet", {"kind": "nudenet_classifier", "model": "weights/nudenet"},
+        "nudenet", 0.021, "GPL-3.0", NONE,
+        trouble="to be put there by hand: `classifier_model.onnx` of github.com/notAI-tech/NudeNet,"
+        " release v0, which GitHub may not send to programs",
+    ),
+    "nudenet_v3": System(
+        "NudeNet v3 (detector)", {"kind": "nudenet_detector"}, "", 0.003, "AGPL-3.0", NONE,
+        trouble="needs `pip install 'sgvl[nudenet]'`; not the system of Table 2",
+    ),
+    "open_nsfw": System(
+        "OpenNSFW", {"kind": "opennsfw"}, "", 0.006, "BSD-2-Clause", NONE,
+        trouble="not in the paper",
+    ),
+}  # fmt: skip
 
 
 def spec_of(name: str) -> dict:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from sgvl.common.errors import InputError, need_known
 from sgvl.common.paths import NANO_MODEL, ROOT
+from sgvl.common.types import Dtype
 
-DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 # Files of a model's folder that can decide an answer, and those that only describe it.
 SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 REMARKS = {"card.json", "trainer_state.json"}
@@ -96,8 +96,8 @@ def load(
 
     disable_progress_bar()  # it would stay in every executed notebook
     logging.getLogger(QWEN).addFilter(_is_not_about_windows)  # added once, however often it is
-    need_known(f"model {str(model)!r}: dtype", dtype, DTYPES)
-    _check_device(device)
+    need_known(f"model {str(model)!r}: dtype", dtype, get_args(Dtype))
+    check_device(device)
     name, revision = resolve(model), pin(model, revision)
     try:
         with _found(model, OSError):
@@ -117,19 +117,13 @@ def load(
                 output_loading_info=True,  # refused below, by name
             )  # fmt: skip
     except (OSError, SafetensorError) as error:
-        raise _not_whole(model, str(error).splitlines()[0]) from None
-    for what in ("missing", "unexpected", "mismatched"):
-        if keys := report[f"{what}_keys"]:
-            raise _not_whole(model, f"{what} weights: {_first(map(str, keys))}")
-    if names := not_finite(network.state_dict()):
-        raise InputError(
-            f"model {str(model)!r} has weights that are nan or infinite: {_first(names)}; "
-            "get it again, or train it anew with a lower learning rate"
-        )
+        raise not_whole(model, str(error).splitlines()[0]) from None
+    check_report(model, report)
+    check_finite(model, network.state_dict())
     if config.model_type == "shieldgemma2":
         network = network.model  # the chat model within, whose logits of Yes and No it compares
     if getattr(network.config, "tie_word_embeddings", False) and not _tied(network):
-        raise _not_whole(model, "its head is not tied to its embeddings")
+        raise not_whole(model, "its head is not tied to its embeddings")
     network.to(device)
     # Weights can be mapped from the file, and would change with it: keep a copy.
     for tensor in (*network.parameters(), *network.buffers()):
@@ -223,7 +217,7 @@ def limit_pixels(
     images.size = {"shortest_edge": least, "longest_edge": most}
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     import torch
 
     try:
@@ -240,7 +234,24 @@ def not_finite(weights: Mapping) -> list[str]:
     return [name for name, tensor in weights.items() if not tensor.isfinite().all()]
 
 
-def _not_whole(model: str | Path, why: str) -> InputError:
+def check_report(model: str | Path, report: Mapping) -> None:
+    """Raise InputError for missing, unexpected and mismatched weights in a loading report."""
+    for what in ("missing", "unexpected", "mismatched"):
+        if keys := report[f"{what}_keys"]:
+            raise not_whole(model, f"{what} weights: {_first(map(str, keys))}")
+
+
+def check_finite(model: str | Path, weights: Mapping) -> None:
+    """Raise InputError for weights that are nan or infinite."""
+    if names := not_finite(weights):
+        raise InputError(
+            f"model {str(model)!r} has weights that are nan or infinite: {_first(names)}; "
+            "get it again, or train it anew with a lower learning rate"
+        )
+
+
+def not_whole(model: str | Path, why: str) -> InputError:
+    """Return the error for a model of which a part is missing, left over or damaged."""
     return InputError(f"model {str(model)!r} is not whole ({why}); get it again")
 
 
@@ -258,14 +269,43 @@ def pin(model: str | Path, revision: str | None = None) -> str | None:
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     name = resolve(model)
-    if Path(name).is_dir():
-        if revision:
-            raise InputError(
-                f"model {str(model)!r} is a folder, which has no revision {revision!r}; omit it"
-            )
+    if _is_folder(model, revision):
         return None
     with _found(model, OSError, ValueError):
         return extract_commit_hash(cached_file(name, "config.json", revision=revision), None)
+
+
+def _is_folder(model: str | Path, revision: str | None) -> bool:
+    """Check whether a model is a folder. Raises InputError for a revision of one."""
+    if not Path(resolve(model)).is_dir():
+        return False
+    if revision:
+        raise InputError(
+            f"model {str(model)!r} is a folder, which has no revision {revision!r}; omit it"
+        )
+    return True
+
+
+def file_of(model: str | Path, *names: str, revision: str | None = None) -> Path:
+    """Return the first of these files that a folder or a commit of the hub holds.
+
+    Raises InputError for a model that is not there or has none of them, and for a revision of a
+    folder.
+    """
+    from transformers.utils.hub import cached_file
+
+    folder = Path(resolve(model)) if _is_folder(model, revision) else None
+    for name in names:
+        if folder:
+            file = folder / name if (folder / name).is_file() else None
+        else:
+            with _found(model, OSError, ValueError):
+                file = cached_file(
+                    model, name, revision=revision, _raise_exceptions_for_missing_entries=False
+                )
+        if file:
+            return Path(file)
+    raise not_whole(model, f"no {' or '.join(names)}")
 
 
 def snapshot(model: str | Path, revision: str | None = None) -> str:

@@ -103,7 +103,16 @@ def build(architecture: str, seed: int = 0) -> Loaded:
 
 
 def save(architecture: str, folder: str | Path, seed: int = 0) -> None:
-    """Write a tiny model into a folder, as a hub would hold it."""
+    """Write a tiny model into a folder, as a hub would hold it.
+
+    Parameters
+    ----------
+    architecture : as for ``build``, or a name in ``tiny_heads.CLASSIFIERS``
+    """
+    from sgvl.models import tiny_heads
+
+    if architecture in tiny_heads.CLASSIFIERS:
+        return tiny_heads.save(architecture, folder, seed)
     for part in build(architecture, seed):
         part.save_pretrained(folder)
     if architecture == "llama4":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import PositiveInt
 
+from sgvl.common.types import Device, Dtype
 from sgvl.judges.base import Results
 from sgvl.models.chat_model import ChatModel
 from sgvl.recaption.base import Captioner, Item
@@ -36,8 +37,8 @@ class ChatCaptioner(Captioner):
         revision: str | None = None,
         max_tokens: PositiveInt = 256,
         batch_size: PositiveInt = 32,
-        dtype: str = "float32",
-        device: str = "cpu",
+        dtype: Dtype = "float32",
+        device: Device = "cpu",
         max_pixels: PositiveInt | None = None,
         min_pixels: PositiveInt | None = None,
     ):

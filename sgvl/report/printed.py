@@ -298,10 +298,9 @@ def _empty_line(name: str, row: str, cells: pd.Series, judges: Judges) -> dict:
     if known and known[0] in judges.missing:
         reason = unavailable(judges.missing[known[0]])
     line = {
-        column: str(reason) if known or printed else str(Reason.NOT_PRINTED)
-        for column, printed in cells.items()
+        column: str(reason if printed else Reason.NOT_PRINTED) for column, printed in cells.items()
     }
-    macro = {MACRO: line["Overall"]} if name in ("table2", "table6") else {}
+    macro = {MACRO: str(reason)} if name in ("table2", "table6") else {}
     return line | macro | {MODEL: "none"}
 
 

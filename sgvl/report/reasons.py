@@ -6,7 +6,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """The reasons; ``UNAVAILABLE`` is followed by what could not be had."""
 
-    NOT_PRINTED = "not printed"  # the paper leaves the cell out, and no judge of ours fills it
+    NOT_PRINTED = "not printed"  # the paper leaves the cell out, and so does this run
     NO_JUDGE = "no judge in the kit"  # a system that no kind of judge can be
     NOT_ASKED = "not asked in this profile"
     UNAVAILABLE = "unavailable"  # its training, its weights or its data set

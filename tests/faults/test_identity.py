@@ -3,6 +3,7 @@
 The list is closed: an option that is not classified here fails, and so does a file of a model.
 """
 
+import importlib.util
 import inspect
 import json
 import shutil
@@ -15,7 +16,7 @@ from sgvl.common.errors import InputError
 from sgvl.common.paths import NANO_MODEL
 from sgvl.data import Sample
 from sgvl.judges import under
-from sgvl.models import loading
+from sgvl.models import loading, tiny_heads
 from sgvl.policies.policy import load
 from sgvl.training import trainer
 from sgvl.world.scenes import Scene, Thing, render
@@ -54,12 +55,19 @@ DECIDES = {
     "seed": 1,
     "max_pixels": 6272,
     "min_pixels": 25088,
+    "head": "multiheaded",
+    "clip_revision": "v2",
 }
 NEEDED = {  # options without a default
     "served": {"model": "a"},
     "shieldgemma": {"model": "nano"},  # not the hub's
     "instructblip": {"model": "nano", "policy_form": "brief"},
+    "clip_head": {"head": "q16", "model": "heads", "clip": "clip"},
+    "safety_checker": {"model": "safety_checker"},
+    "nudenet_classifier": {"model": "nudenet"},
 }
+# Judges of a package that is not installed: what is known of their options is only their names.
+NOT_MADE = set() if importlib.util.find_spec("nudenet") else {"nudenet_detector"}
 
 OPTIONS = [
     (noun, kind, option)
@@ -74,16 +82,32 @@ def other_model(tmp_path_factory):
     return str(shutil.copytree(NANO_MODEL, tmp_path_factory.mktemp("models") / "other"))
 
 
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """Folders of the tiny classifiers, those on CLIP in one, and copies of them in ``other``."""
+    folder = tmp_path_factory.mktemp("heads")
+    for name in tiny_heads.CLASSIFIERS:
+        on_clip = name in ("nsfw_detector", "multiheaded", "q16")
+        tiny_heads.save(name, folder / ("heads" if on_clip else name))
+    shutil.copytree(folder, folder / "other")
+    return folder
+
+
 @pytest.mark.parametrize(("noun", "kind", "option"), OPTIONS, ids=map("-".join, OPTIONS))
-def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_model):
+def test_every_option_is_classified_and_behaves_so(noun, kind, option, other_model, heads):
     make = {"judge": judges.make_judge, "captioner": recaption.make_captioner}[noun]
     spec = {"kind": kind} | NEEDED.get(kind, {})
-    decides = {**DECIDES, "model": other_model}
+    decides = {**DECIDES, "model": other_model, "clip": str(heads / "other" / "clip")}
+    if (heads / str(spec.get("model"))).is_dir():
+        decides["model"] = str(heads / "other" / spec["model"])
+        spec |= {key: str(heads / spec[key]) for key in ("model", "clip") if key in spec}
     assert (option in RUNTIME) != (option in decides), f"classify {option} of {noun} {kind}"
+    if kind in NOT_MADE:
+        pytest.skip("its package is not installed")
     value = (RUNTIME | decides)[option]
     value = value[noun] if isinstance(value, dict) else value
-    if option == "revision" and kind != "served":  # of the hub alone: see the test of a commit
-        with pytest.raises(InputError, match="nano.*has no revision"):
+    if option.endswith("revision") and kind != "served":  # of the hub alone: see below
+        with pytest.raises(InputError, match="has no revision"):
             make(spec | {option: value}).identity()
         return
     before, after = (make(s).identity() for s in (spec, spec | {option: value}))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import PositiveInt
 
+from sgvl.common.types import Device, Dtype
 from sgvl.judges.base import Form
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.judges.chat.reader import Reader
@@ -68,8 +69,8 @@ class InstructBlipJudge(ChatJudge):
         policy_form: Form = "full",
         max_new_tokens: PositiveInt = 10,
         with_p_unsafe: bool = True,
-        dtype: str = "float32",
-        device: str = "cpu",
+        dtype: Dtype = "float32",
+        device: Device = "cpu",
     ):
         super().__init__(
             id, model, revision, "word", policy_form, "word", max_new_tokens, with_p_unsafe, 1,

@@ -10,6 +10,7 @@ import torch
 from pydantic import PositiveInt
 
 from sgvl.common.errors import InputError
+from sgvl.common.types import Device, Dtype
 from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge, default_prompt
 from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
 from sgvl.judges.chat.reader import Reader
@@ -59,8 +60,8 @@ class ChatJudge(SpeakingJudge):
         max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
         batch_size: PositiveInt = 32,
-        dtype: str = "float32",
-        device: str = "cpu",
+        dtype: Dtype = "float32",
+        device: Device = "cpu",
         share_prefix: bool = True,
         max_pixels: PositiveInt | None = None,
         min_pixels: PositiveInt | None = None,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import PositiveInt
 
+from sgvl.common.types import Device, Dtype
 from sgvl.judges.base import Judgement, Results
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.policies.forms import prohibitions
@@ -29,8 +30,8 @@ class ShieldGemmaJudge(ChatJudge):
         model: str = "google/shieldgemma-2-4b-it",
         revision: str | None = None,
         batch_size: PositiveInt = 32,
-        dtype: str = "float32",
-        device: str = "cpu",
+        dtype: Dtype = "float32",
+        device: Device = "cpu",
         share_prefix: bool = True,
     ):
         super().__init__(

@@ -33,6 +33,10 @@ ROWS = {
     "qwen2vl_7b": ("Qwen2-VL-7B",),
     "llava16_7b": ("LLaVA-V1.6-7B",),
     "instructblip": ("InstructBLIP",),
+    "nudenet": ("NudeNet",),
+    "nsfw_detector": ("NSFW_Detector",),
+    "multiheaded": ("MultiHeaded",),
+    "sd_filter": ("SD_Filter",),
 }
 HEADS = {
     "columns": ["table", "column", "set", "metric", "overall"],

@@ -52,7 +52,8 @@ def write(profile: str, units: dict[str, Unit]) -> str:
 def hub_models(units: dict[str, Unit]) -> set[str]:
     """Return the models that units load from the hub: neither nano nor in a folder."""
     dicts = [d for unit in units.values() for d in parts(unit.parameters) if isinstance(d, dict)]
-    named = {d["model"] for d in dicts if "model" in d and d.get("kind") != "served"}
+    dicts = [d for d in dicts if d.get("kind") != "served"]
+    named = {d[key] for d in dicts for key in ("model", "clip") if key in d}
     return {m for m in named - {"nano"} if not (m.startswith("runs/") or (ROOT / m).is_dir())}
 
 

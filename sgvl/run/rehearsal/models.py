@@ -39,6 +39,12 @@ ARCHITECTURES = {
     "google/shieldgemma-2-": "shieldgemma2",
     "Salesforce/instructblip-": "instructblip",
     "zai-org/GLM-4": "glm4v",
+    "openai/clip-vit-": "clip",
+    "yiting/NSFWDetector": "nsfw_detector",
+    "yiting/MultiHeaded": "multiheaded",
+    "yiting/Q16": "q16",
+    "CompVis/stable-diffusion-safety-checker": "safety_checker",
+    "weights/nudenet": "nudenet",
 }
 
 
