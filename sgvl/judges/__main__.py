@@ -81,8 +81,8 @@ def _main(name: str | None, check: bool, model: str | None) -> ExitCode:
 def page() -> str:
     """Return the table of systems, as ``docs/JUDGES.md`` holds it."""
     rows = [
-        f"| `{name}` | {s.spec.get('model', 'in a package')} | {_class(s)} | {_size(s)} | {s.memory} | {s.licence} | "
-        f"{s.gate} | {_way(s.spec)} | {s.policy} | {s.trouble} |"
+        f"| `{name}` | {s.spec.get('model', 'in a package')} | {_class(s)} | {_size(s)} | "
+        f"{s.memory} | {s.licence} | {s.gate} | {_way(s.spec)} | {s.policy} | {s.trouble} |"
         for name, s in SYSTEMS.items()
     ]
     return "\n".join([PAGE, *rows, ""])
