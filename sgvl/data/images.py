@@ -128,6 +128,17 @@ def has_metadata(content: bytes) -> bool:
         return True
 
 
+def without_metadata(content: bytes) -> bytes:
+    """Return a picture as a PNG of the same pixels that holds nothing else.
+
+    Raises ImageError as ``load_image`` does.
+    """
+    buffer, image = io.BytesIO(), load_image(content)
+    image.info.clear()  # Pillow would write its profile
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def thumbnail(image: Image.Image, side: int = 160, blur: bool = True) -> Image.Image:
     """Return a copy of at most ``side`` pixels per side, for display.
 

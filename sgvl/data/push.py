@@ -1,7 +1,11 @@
-"""Upload saved data sets to the hub, with their card. Nothing is sent unless it is confirmed.
+"""Upload saved data sets, or a release, to the hub. Nothing is sent unless it is confirmed.
 
     python -m sgvl.data.push nano me/nano --sets safeeditbench general             list the files
     python -m sgvl.data.push nano me/nano --sets safeeditbench general --confirm   send them
+    python -m sgvl.data.push nano me/bench --release bench --dry-run               list the files
+
+A release is what 01c_annotate writes, with its own card; all of its files are compared with its
+checksums first. ``--dry-run`` says what is the default, and excludes ``--confirm``.
 
 A repository is private unless `--access` says gated (its owner admits each reader by hand) or
 public. Drawn sets may be public. Real pictures go to a private or gated repository only, and their
@@ -12,23 +16,23 @@ Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, get_token
 
 from sgvl.common import commands
-from sgvl.common.errors import ExitCode, InputError, need_known
+from sgvl.common.errors import ExitCode, InputError, need_known, raise_any
 from sgvl.common.files import sha256
-from sgvl.common.paths import runs
+from sgvl.common.paths import plain_name, runs
 from sgvl.data import arrow, dataset_card, store
-from sgvl.data.images import ImageError, has_metadata, load_image
+from sgvl.data.images import ImageError, has_metadata, without_metadata
 from sgvl.data.sources import hub
 
+CHECKSUMS = "SHA256SUMS"  # of a release, last; `sha256sum -c` reads it
 ACCESS = ("private", "gated", "public")
 
 
@@ -63,6 +67,27 @@ def plan(
     }, real
 
 
+def plan_release(folder: Path) -> tuple[dict[str, bytes | Path], list[str]]:
+    """Return the files of a release by name, and its own name if it holds real pictures.
+
+    Raises InputError for a folder that is no release, and for files that are not those of its
+    checksums.
+    """
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        digests = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        raise InputError(f"{folder} is no finished release; run notebook 01c_annotate") from None
+    there = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    raise_any(
+        f"{folder / name} is not the file of {CHECKSUMS}; write the release again"
+        for name in sorted({*there, *digests} - {CHECKSUMS})
+        if name not in there or name not in digests or sha256(there[name]) != digests[name]
+    )
+    tags = DatasetCard.load(folder / "README.md").data.tags
+    return there, [] if "synthetic" in tags else [folder.name]
+
+
 def _without_metadata(dataset: Dataset) -> Dataset | None:
     """Return a set without the metadata of its pictures; None if they have none."""
     files = store.without_decoding(dataset)
@@ -70,12 +95,9 @@ def _without_metadata(dataset: Dataset) -> Dataset | None:
 
     def bare(file: dict) -> dict | None:
         try:
-            buffer, image = io.BytesIO(), load_image(file["bytes"])
-            image.info.clear()  # Pillow would write its profile
-            image.save(buffer, "PNG")
+            return {"bytes": without_metadata(file["bytes"]), "path": None}
         except ImageError:
             return None
-        return {"bytes": buffer.getvalue(), "path": None}
 
     if not any(marked):
         return None
@@ -104,8 +126,12 @@ def push(
         For real pictures that would be public, by ``access`` or because the repository is; for a
         repository that holds other sets; without a token; and as ``hub.download`` does.
     """
+    return _send(plan(folder, names, keep_metadata), repo, confirm, access, ", ".join(names))
+
+
+def _send(planned, repo: str, confirm: bool, access: str, what: str) -> str:
     need_known("push: access", access, ACCESS)
-    files, real = plan(folder, names, keep_metadata)
+    files, real = planned
     if real and access == "public":
         raise InputError(
             f"{', '.join(real)}: real pictures; access is private or gated, not public"
@@ -132,7 +158,7 @@ def push(
         done = client.create_commit(
             repo,
             [CommitOperationAdd(name, content) for name, content in files.items()],
-            commit_message=f"sgvl: {', '.join(names)}",
+            commit_message=f"sgvl: {what}",
             repo_type="dataset",
         )
     return str(done.repo_url)
@@ -145,21 +171,31 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     )
     parser.add_argument("profile", help="the folder of runs/ that holds the sets, such as nano")
     parser.add_argument("repo", help="owner/name on the hub")
-    parser.add_argument("--sets", nargs="+", required=True, help="names of saved sets")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--sets", nargs="+", help="names of saved sets")
+    what.add_argument("--release", help="the folder of the profile's release/, such as bench")
     parser.add_argument("--access", choices=ACCESS, default="private")
-    parser.add_argument("--confirm", action="store_true", help="send; without it, list the files")
+    sent = parser.add_mutually_exclusive_group()
+    sent.add_argument("--confirm", action="store_true", help="send; without it, list the files")
+    sent.add_argument("--dry-run", action="store_true", help="list the files, the default")
     parser.add_argument("--keep-metadata", action="store_true", help="of real pictures: EXIF, GPS")
     options = parser.parse_args(arguments)
     return commands.run(lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> ExitCode:
-    folder, keep = runs(options.profile) / "data", options.keep_metadata
-    if options.confirm:
-        print(push(folder, options.sets, options.repo, True, options.access, keep))
+    run = runs(options.profile)
+    if options.release:
+        planned = plan_release(run / "release" / plain_name("release", options.release))
+        what = options.release
     else:
-        files, real = plan(folder, options.sets, keep)
-        print("nothing was sent; these files would be:", *files, sep="\n  ")
+        planned = plan(run / "data", options.sets, options.keep_metadata)
+        what = ", ".join(options.sets)
+    if options.confirm:
+        print(_send(planned, options.repo, True, options.access, what))
+    else:
+        files, real = planned
+        print("nothing was sent; these files would be:", *sorted(files), sep="\n  ")
         print("real pictures:", ", ".join(real) or "none")
     return ExitCode.DONE
 
