@@ -1,4 +1,7 @@
-"""A server on this machine that speaks the chat completions protocol, and misbehaves on request."""
+"""A server on this machine that speaks the protocols of chats, moderations and decisions.
+
+It misbehaves on request.
+"""
 
 import json
 import re
@@ -30,13 +33,21 @@ class Server(ThreadingHTTPServer):
         self.script, self.plain = {}, " and a knife"
         self.asked, self.times, self.keys = [], [], []
         self.models = (404, b"{}")
+        self.paths = {"/v1/chat/completions", "/v1/moderations", "/v1/decisions"}
         self.running, self.most, self.delay, self.lock = 0, 0, 0.0, threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
     def texts(self) -> list[str]:
-        turns = [request["messages"][0]["content"] for request in self.asked]
-        asked = [[b["text"] for b in blocks if b["type"] == "text"][-1] for blocks in turns]
-        return [re.split("Caption: |Policy: ", text)[-1].partition("\n")[0] for text in asked]
+        return list(map(about, self.asked))
+
+
+def about(request: dict) -> str:
+    if "questions" in request:  # of a decision, in the second line
+        return request["questions"][0]["instructions"].splitlines()[1]
+    if "messages" not in request:  # a moderation asks about a picture alone
+        return ""
+    *_, text = [b["text"] for b in request["messages"][-1]["content"] if b["type"] == "text"]
+    return re.split("Caption: |Policy: ", text)[-1].partition("\n")[0]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(seconds or server.delay)
         with server.lock:
             server.running -= 1
-        self.send(status if self.path == "/v1/chat/completions" else 404, body)
+        self.send(status if self.path in server.paths else 404, body)
 
     def send(self, status: int, body: bytes) -> None:
         if status == 0:

@@ -127,13 +127,13 @@ def test_the_released_recipe_has_its_system_prompt_and_yes_no_answers(published)
     assert len(stored) == 4 and set(stored["verdict"]) <= {"safe", "unsafe", "unparseable"}
 
 
-@pytest.mark.parametrize("prompt", [name for name in prompts.JUDGE if name != "shieldgemma"])
+@pytest.mark.parametrize("prompt", [name for name in prompts.TRAINABLE if name != "shieldgemma"])
 def test_the_shortest_reply_to_a_prompt_is_read_as_its_verdict(prompt):
     from sgvl.text import verdict
 
     parsers = {"reason": "answer", "yes_no": "think_answer", "taxonomy": "json_rating"}
     parsers |= {"llavaguard": "json_rating", "llama_guard": "llama_guard"}
-    parsers |= {"answer": "answer"}
+    parsers |= {"answer": "answer", "policyshift": "policyshift"}
     for label in ("safe", "unsafe"):
         parsed = verdict.parse(prompts.reply(prompt, label), parsers.get(prompt, "word"))
         assert parsed.verdict == label, prompt

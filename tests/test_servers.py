@@ -123,7 +123,7 @@ from sgvl.run.rehearsal import server
 def die(_):
     print("engine died", flush=True)
     os._exit(5)
-server.complete = die
+server.ANSWERS["/chat/completions"] = die
 server.serve(int(sys.argv[1]), sys.argv[2])
 """
 CRASHES = "import sys; print('CUDA out of memory'); sys.exit(3)"

@@ -29,6 +29,8 @@ JUDGES = {
     "shieldgemma": "sgvl.judges.chat.shieldgemma:ShieldGemmaJudge",
     "instructblip": "sgvl.judges.chat.instructblip:InstructBlipJudge",
     "served": "sgvl.judges.served:ServedJudge",
+    "moderations": "sgvl.judges.hosted:ModerationsJudge",
+    "decisions": "sgvl.judges.hosted:DecisionsJudge",
 }
 
 

@@ -4,12 +4,15 @@
     python -m sgvl.judges llama_guard_4            print its spec, for 05_benchmark
     python -m sgvl.judges llama_guard_4 --check    ask a tiny model of its architecture
     python -m sgvl.judges llama_guard_4 --check --model FOLDER    ask the weights in a folder
+    python -m sgvl.judges openai_decisions --check    ask a server here that answers at random
+    python -m sgvl.judges glm_4v_9b --check --url http://gpu:8000/v1    ask a real one
 
 A check asks about two pictures under a policy, and says what is read once for several cases. The
 answers of a tiny model mean nothing: it has random weights. Exit codes: 0 done, 2 bad input.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,23 +22,27 @@ import yaml
 from sgvl.common import commands
 from sgvl.common.errors import ExitCode
 from sgvl.judges import JUDGES, make_judge, under
-from sgvl.judges.systems import SYSTEMS, System, spec_of
+from sgvl.judges.systems import ABSENT, SYSTEMS, System, spec_of
+from sgvl.run.rehearsal import NO_PROXY, SERVED
+from sgvl.run.rehearsal.hub import local_hub
+from sgvl.run.rehearsal.server import RehearsalHandler
 
 PAGE = """\
 # Released models as judges
 
 Written by `python -m sgvl.judges > docs/JUDGES.md`. A name is a kind of judge in a parameter file;
 `python -m sgvl.judges NAME` prints the spec that it stands for, with the key `model`. Each was
-asked on a tiny model of its architecture with random weights, as `--check` does, and on its real
-weights only OpenNSFW and NudeNet v3, whose packages hold them; Llama Guard 4 with pictures cut by
-Pillow, for its own image processor needs torchvision. Every judge gives P(unsafe). Memory is that
-of the weights, two bytes a parameter in bfloat16 and four of a classifier: pictures,
-policies and replies come on top.
+asked on a tiny model of its architecture with random weights, as `--check` does, or on a server
+here that speaks its protocol, and on its real weights only OpenNSFW and NudeNet v3, whose packages
+hold them; Llama Guard 4 and Shieldstral with pictures cut by Pillow, for their own processors need
+torchvision. Every judge gives P(unsafe), a served one where its server sends log-probabilities.
+Memory is that of the weights, two bytes a parameter in bfloat16 and four of a classifier:
+pictures, policies and replies come on top.
 
 Before its first answer a chat model proves on its own weights that the policy arrives and that
 batches and shared parts change no answer; what they would change is asked the slower way, and
-`prefix_sharing` says so. The classifiers at the end read no policy. Pictures are prepared as by
-their authors, thresholds are theirs, and those on CLIP share its pass over a picture.
+`prefix_sharing` says so. Classifiers read no policy. Pictures are prepared as by their authors,
+thresholds are theirs, and those on CLIP share its pass over a picture.
 
 | name | model | class | parameters | memory | licence | gate | asked by | how the policy reaches \
 it | known trouble |
@@ -52,25 +59,33 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     parser.add_argument("name", nargs="?", help="of a system")
     parser.add_argument("--check", action="store_true", help="ask it about two pictures")
     parser.add_argument("--model", help="a folder or hub id with its weights, for --check")
+    parser.add_argument("--url", help="of its server, up to and with /v1, for --check")
     options = parser.parse_args(arguments)
     return commands.run(lambda: _main(**vars(options)))
 
 
-def _main(name: str | None, check: bool, model: str | None) -> ExitCode:
+def _main(name: str | None, check: bool, model: str | None, url: str | None) -> ExitCode:
     if not name:
         print(page(), end="")
         return ExitCode.DONE
-    spec = spec_of(name)
+    spec, system = spec_of(name), SYSTEMS.get(name)
     if not check:
         print(yaml.safe_dump([spec], sort_keys=False), end="")
-    elif model:
-        _check({**spec, "model": model})
+    elif model or url:
+        _check(spec | {key: v for key, v in (("model", model), ("url", url)) if v})
+    elif spec["kind"] in SERVED:
+        with local_hub(RehearsalHandler) as hub:
+            os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), NO_PROXY)
+            _check(spec | {"url": f"{hub.url}/v1", "key_variable": ""})
     else:
         from sgvl.models import tiny
 
         with TemporaryDirectory() as folder:
             quick = {"max_new_tokens": 8, "dtype": "float32"}
-            for key, kind in {"model": SYSTEMS[name].architecture, "clip": "clip"}.items():
+            for key, kind in {
+                "model": system.stand_in or system.architecture,
+                "clip": "clip",
+            }.items():
                 if key in spec:
                     quick[key] = str(Path(folder) / key)
                     tiny.save(kind, quick[key])
@@ -84,6 +99,10 @@ def page() -> str:
         f"| `{name}` | {s.spec.get('model', 'in a package')} | {_class(s)} | {_size(s)} | "
         f"{s.memory} | {s.licence} | {s.gate} | {_way(s.spec)} | {s.policy} | {s.trouble} |"
         for name, s in SYSTEMS.items()
+    ]
+    rows += [
+        f"| `{name}` | {model} | | | | | | | | cannot be asked: {reason} |"
+        for name, (model, reason) in ABSENT.items()
     ]
     return "\n".join([PAGE, *rows, ""])
 
@@ -103,9 +122,11 @@ def _size(system: System) -> str:
 
 
 def _way(spec: dict) -> str:
-    if spec["kind"] != "chat":
-        return f"kind `{spec['kind']}`"
-    return f"prompt `{spec['prompt']}`, parser `{spec['parser']}`, form `{spec['policy_form']}`"
+    kind = [] if spec["kind"] == "chat" else [f"kind `{spec['kind']}`"]
+    own = {"prompt": "prompt", "parser": "parser", "policy_form": "form"}
+    return ", ".join(
+        [*kind, *(f"{name} `{spec[key]}`" for key, name in own.items() if key in spec)]
+    )
 
 
 def _check(spec: dict) -> None:
@@ -115,13 +136,15 @@ def _check(spec: dict) -> None:
     from sgvl.policies.policy import load
 
     judge, policy = make_judge(spec), load("L3")
-    if judge.reads_policy:
-        print(f"the architecture is {judge.model.config.model_type}; the policy arrives")
+    if judge.prefix_sharing:
+        policy_too = "the policy arrives" if judge.reads_policy else "it reads no policy"
+        print(f"the architecture is {judge.model.config.model_type}; {policy_too}")
         print(f"read once for several cases: {judge.prefix_sharing}")
     samples = [Sample(color, Image.new("RGB", (320, 224), color)) for color in ("teal", "white")]
     for sample, answer in zip(samples, judge.judge(under(samples, [policy])), strict=True):
-        said = answer.reply if judge.reads_policy else answer.rationale
-        print(f"{sample.id}: {answer.verdict}, P(unsafe) {answer.p_unsafe:.3f}, {said}")
+        p = "none" if answer.p_unsafe is None else f"{answer.p_unsafe:.3f}"
+        said = answer.rationale if answer.reply is None else answer.reply
+        print(f"{sample.id}: {answer.verdict}, P(unsafe) {p}, {said}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from pydantic import PositiveInt
@@ -91,11 +92,34 @@ class Judge:
         yield [(i, judgement, "") for i, judgement in zip(indices, self.judge(cases), strict=True)]
 
 
+def once_a_picture(judge: Callable[[list], Results], cases: Sequence[tuple]) -> Results:
+    """Yield the results of a judge that reads no policy: each picture is asked about once."""
+    own = [list(same) for _, same in groupby(range(len(cases)), lambda i: id(cases[i][0]))]
+    for batch in judge([cases[same[0]] for same in own]):
+        yield [(i, judgement, error) for k, judgement, error in batch for i in own[k]]
+
+
 # What a test set can ask of every judge that speaks: options of ``SpeakingJudge``.
 PROTOCOL = ("prompt", "policy_form", "parser", "max_new_tokens", "with_p_unsafe")
 
 
-class SpeakingJudge(Judge):
+class AskedJudge(Judge):
+    """Base class of judges that can fail for one case alone: they define ``results``."""
+
+    def results(self, cases: Sequence[tuple[Sample, Policy]]) -> Results:
+        raise NotImplementedError
+
+    def judge(self, cases: Iterable[tuple[Sample, Policy]]) -> list[Judgement]:
+        cases, judgements, errors = list(cases), {}, []
+        for batch in self.results(cases):
+            judgements |= {i: judgement for i, judgement, error in batch if not error}
+            errors += [f"{_case_name(cases[i])}: {error}" for i, _, error in batch if error]
+        if errors:
+            raise InputError(errors)
+        return [judgements[i] for i in range(len(cases))]
+
+
+class SpeakingJudge(AskedJudge):
     """Base class of judges that are prompted in words and reply in words.
 
     A subclass defines ``results`` and ``replies``, and adds its kind and model to ``identity``.
@@ -135,6 +159,7 @@ class SpeakingJudge(Judge):
             raise InputError(wrong)
         self.id, self.prompt, self.policy_form, self.parser = id, prompt, policy_form, parser
         self.max_new_tokens, self.with_p_unsafe = max_new_tokens, with_p_unsafe
+        self.reads_policy = "{policy}" in prompts.JUDGE[prompt] or prompt in prompts.OWN_POLICY
 
     def identity(self) -> dict:
         return {
@@ -144,15 +169,6 @@ class SpeakingJudge(Judge):
             "max_new_tokens": self.max_new_tokens,
             "with_p_unsafe": self.with_p_unsafe,
         }
-
-    def judge(self, cases: Iterable[tuple[Sample, Policy]]) -> list[Judgement]:
-        cases, judgements, errors = list(cases), {}, []
-        for batch in self.results(cases):
-            judgements |= {i: judgement for i, judgement, error in batch if not error}
-            errors += [f"{_case_name(cases[i])}: {error}" for i, _, error in batch if error]
-        if errors:
-            raise InputError(errors)
-        return [judgements[i] for i in range(len(cases))]
 
     def reply_identity(self) -> dict:
         """Return what decides a reply to a plain request; ``identity`` without the policy."""

@@ -9,7 +9,14 @@ from itertools import groupby
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge, default_prompt
+from sgvl.judges.base import (
+    Form,
+    Judgement,
+    Results,
+    SpeakingJudge,
+    default_prompt,
+    once_a_picture,
+)
 from sgvl.models.endpoint import Endpoint, Requests
 from sgvl.models.reply import REFUSED, Refused, Reply
 from sgvl.text import prompts, verdict
@@ -90,6 +97,9 @@ class ServedJudge(SpeakingJudge):
         return {key: value for key, value in self.identity().items() if key in keys}
 
     def results(self, cases) -> Results:
+        return self._asked(cases) if self.reads_policy else once_a_picture(self._asked, cases)
+
+    def _asked(self, cases) -> Results:
         scored = {"logprobs": True, "top_logprobs": TOP} if self.with_p_unsafe else {}
         if self.parser in verdict.ASKED_AGAIN:
             scored["will_do"] = verdict.is_one_word
@@ -98,31 +108,43 @@ class ServedJudge(SpeakingJudge):
             yield [(i, self._judgement(reply), reply.error) for i, reply in batch]
 
     def replies(self, requests) -> Results:
-        samples, texts = [sample for sample, _ in requests], [text for _, text in requests]
+        samples = [sample for sample, _ in requests]
+        texts = [prompts.inert(text, ["<|"]) for _, text in requests]
         for batch in self._send(samples, texts):
             yield [(i, reply, reply.error) for i, reply in batch]
 
     def _send(self, samples: Sequence, texts: Sequence[str], **settings) -> Iterator[list[tuple]]:
-        """Yield (index, reply) of each picture's requests when they are finished."""
-        own = [list(i) for _, i in groupby(range(len(samples)), lambda i: id(samples[i]))]
-        requests = (Requests(i, [texts[k] for k in i], _opener(samples[i[0]].image)) for i in own)
+        """Yield (index, reply) of each picture's requests; warn of replies at their limit."""
         settings |= {"temperature": 0.0, "max_tokens": self.max_new_tokens}
         cut = 0
-        # Closed at once by an interrupt, so that no request stays under way.
-        with closing(self.endpoint.replies(requests, **settings)) as stream:
-            for indices, replies in stream:
-                cut += sum(reply.finish == "length" for reply in replies)
-                yield list(zip(indices, replies, strict=True))
+        for batch in send(self.endpoint, samples, texts, **settings):
+            cut += sum(reply.finish == "length" for _, reply in batch)
+            yield batch
         if cut:
             limit = f"{cut} replies reached max_new_tokens = {self.max_new_tokens} and were cut"
             warnings.warn(f"judge {self.id}: {limit}; raise it", stacklevel=2)
 
     def _judgement(self, reply: Reply) -> Judgement | None:
         if reply.error:
-            why = f"{REFUSED}: {reply.error}"
-            refused = isinstance(reply.error, Refused)
-            return Judgement(verdict.UNPARSEABLE, None, why, "") if refused else None
+            return refused(reply)
         return self.parse(reply.text.strip(), p_unsafe(reply.tokens, self.prompt))
+
+
+def send(endpoint: Endpoint, samples: Sequence, texts: Sequence[str], **settings) -> Iterator[list]:
+    """Yield [(index, reply), ..] of each picture's requests when they are finished."""
+    own = [list(same) for _, same in groupby(range(len(samples)), lambda i: id(samples[i]))]
+    requests = (Requests(i, [texts[k] for k in i], _opener(samples[i[0]].image)) for i in own)
+    # Closed at once by an interrupt, so that no request stays under way.
+    with closing(endpoint.replies(requests, **settings)) as stream:
+        for indices, replies in stream:
+            yield list(zip(indices, replies, strict=True))
+
+
+def refused(reply: Reply) -> Judgement | None:
+    """Return the judgement of a request that a server refuses for good; None for other errors."""
+    why = f"{REFUSED}: {reply.error}"
+    final = isinstance(reply.error, Refused)
+    return Judgement(verdict.UNPARSEABLE, None, why, "") if final else None
 
 
 def _opener(image) -> Callable:

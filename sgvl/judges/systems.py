@@ -7,7 +7,7 @@ runner and the rehearsal look for the key ``model``.
 
 from typing import NamedTuple
 
-from sgvl.common.errors import need_known
+from sgvl.common.errors import InputError, need_known
 from sgvl.common.registry import options_of
 
 
@@ -18,13 +18,14 @@ class System(NamedTuple):
     ----------
     title : is printed
     spec : kind and options of the judge
-    architecture : transformers' ``model_type``, and the name of its stand-in in ``models.tiny``;
-        or in ``models.tiny_heads``; "" for weights that come in a package
+    architecture : transformers' ``model_type``, or a classifier of ``models.tiny_heads``; "" for
+        weights that come in a package or stay behind a server
     billions : of parameters, as published; 0 where that is not known, as of hosted models
     licence : of the weights
     policy : how a policy reaches it
     gate : what has to be accepted before they are downloaded; "" for nothing
     trouble : what is known to go wrong, or is not known
+    stand_in : its name in ``models.tiny``; "" where that is the architecture
     """
 
     title: str
@@ -35,11 +36,13 @@ class System(NamedTuple):
     policy: str
     gate: str = ""
     trouble: str = ""
+    stand_in: str = ""
 
     @property
     def memory(self) -> str:
         """The memory of the weights: two bytes a parameter in bfloat16, else four."""
-        size = self.billions * (2 if self.spec.get("dtype") == "bfloat16" else 4)
+        half = self.spec["kind"] == "served" or self.spec.get("dtype") == "bfloat16"
+        size = self.billions * (2 if half else 4)
         return f"{size:.0f} GB" if size >= 1 else f"{size:.1g} GB" if size else ""
 
 
@@ -174,11 +177,93 @@ SYSTEMS |= _two_ways(
 }  # fmt: skip
 
 
+for size, billions in (("2b", 2.1), ("4b", 4.4), ("8b", 8.8)):
+    SYSTEMS[f"singguard_{size}"] = System(
+        f"SingGuard-{size.upper()}",
+        _chat(f"inclusionAI/SingGuard-{size}", "singguard", "singguard", "titled", 1024),
+        "qwen3_vl", billions, APACHE, "as the variable `policy` of its chat template",
+        trouble="was named Sing-Guard; its first word stands before its thoughts; said to call "
+        "harm safe in its fast mode, which is not used", stand_in="singguard",
+    )  # fmt: skip
+for size, billions, base in (("3b", 3.8, f"; its base: {RESEARCH}"), ("7b", 8.3, "")):
+    SYSTEMS |= {
+        f"policyshiftguard_{size}": System(
+            f"PolicyShiftGuard-{size.upper()}",
+            _chat(f"PolicyShiftGuard/PolicyShiftGuard-{size.upper()}", "policyshift",
+                  "policyshift", "bundle", 128),
+            "qwen2_5_vl", billions, APACHE + base,
+            "rule by rule as risk categories, in the frame of its training",
+            trouble="was trained on seven categories of its own; our words around the rules",
+        ),
+        f"guardreasoner_vl_{size}": System(
+            f"GuardReasoner-VL-{size.upper()}",
+            _chat(f"yueliu1999/GuardReasoner-VL-{size.upper()}", "guardreasoner", "guardreasoner",
+                  n=2048),
+            "qwen2_5_vl", billions, APACHE + base, f"{NONE}: it judges by its own notion of harm",
+            trouble="is meant for requests to an AI; thinks before each verdict",
+        ),
+    }  # fmt: skip
+SYSTEMS |= {
+    "nemotron_3_5": System(
+        "Nemotron 3.5 Content Safety",
+        _chat("nvidia/Nemotron-3.5-Content-Safety", "nemotron", "nemotron", n=128), "gemma3", 4.3,
+        "OpenMDW-1.1 and Gemma terms", "as the variable `custom_policy` of its chat template",
+        trouble="drops a system turn; the variable is documented for NVIDIA's server, and the "
+        "template on the hub was not read: a policy that does not arrive is refused",
+        stand_in="nemotron",
+    ),
+    "shieldstral_3b": System(
+        "Shieldstral-3B",
+        _chat("mistralai/Shieldstral-1.0-3B", "shieldstral", "shieldstral", n=4), "mistral3", 3.8,
+        APACHE, "as the instruction of its one yes/no question",
+        trouble="needs torchvision; an independent test on text found that it releases nothing "
+        "when the policy allows it",
+    ),
+    "glm_4v_9b": System(
+        "GLM-4V-9B",
+        {"kind": "served", "model": "zai-org/glm-4v-9b", "prompt": "word", "parser": "word",
+         "policy_form": "full", "max_new_tokens": 64},
+        "", 13.9, "glm-4", FREE,
+        trouble="has code of its own, which is never run here: `vllm serve zai-org/glm-4v-9b "
+        "--trust-remote-code --hf-overrides '{\"architectures\": [\"GLM4VForCausalLM\"]}'` runs it "
+        "in an environment of its own",
+    ),
+}  # fmt: skip
+
+HOSTED = {"url": "https://api.openai.com/v1", "key_variable": "OPENAI_API_KEY"}
+SYSTEMS |= {
+    "openai_moderation": System(
+        "OpenAI moderation",
+        {"kind": "moderations", "model": "omni-moderation-latest", **HOSTED},
+        "", 0, "hosted: its terms of use", f"{NONE}: thirteen categories of its own", "key",
+        "six of the thirteen look at images; can change under its name",
+    ),
+    "openai_decisions": System(
+        "OpenAI decisions", {"kind": "decisions", "model": "gpt-6-luna", **HOSTED}, "", 0,
+        "hosted: its terms of use", "in the statement whose probability it gives", "key",
+        "sends the pictures to a third party; can change under its name",
+    ),
+}  # fmt: skip
+
+# Guards that cannot be asked, with the reason.
+ABSENT = {
+    "safewatch_8b": (
+        "Virtue-AI-HUB/SafeWatch-8B",
+        "code of its own, which is never run; for video",
+    ),
+    "imageguard": ("OpenSafetyLab/ImageGuard", "code of its own, never run"),
+    "omnivl_guard_8b": ("SJJ0854/OmniVL-Guard-8B", "its prompt and its replies were not found"),
+    "safeqwen_7b": ("etri-vilab/SafeQwen2.5-VL-7B", "its head is of no class of transformers"),
+}
+
+
 def spec_of(name: str) -> dict:
     """Return what a parameter file writes for a system, with its id and the name to print.
 
-    Raises InputError for an unknown name, with the nearest.
+    Raises InputError for an unknown name, with the nearest, and for one that cannot be asked.
     """
+    if name in ABSENT:
+        raise InputError(f"system {name} cannot be asked: {ABSENT[name][1]}")
     need_known("unknown system", name, SYSTEMS)
     system = SYSTEMS[name]
     return {"id": name, "name": system.title, **system.spec}

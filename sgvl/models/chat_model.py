@@ -86,21 +86,27 @@ class ChatModel:
             "template": hashlib.sha256(template.encode()).hexdigest(),
         } | loading.backend(self.processor)
 
-    def prompt(self, message: dict, template: str | None = None) -> str:
+    def prompt(self, message: dict, template: str | None = None, **elsewhere) -> str:
         """Render a message of ``sgvl.text.prompts`` with the chat template, or with another one.
 
-        Control tokens in its texts are broken up, so that they are read as plain text.
+        Control tokens in its texts are broken up, so that they are read as plain text. What goes
+        ``elsewhere`` is a system turn, as ``system``, or variables of the template.
         """
         tokens = loading.control_tokens(self.processor)
         content = [
             {**block, "text": prompts.inert(block["text"], tokens)} if "text" in block else block
             for block in message["content"]
         ]
+        elsewhere = {
+            place: prompts.inert(value, tokens) if isinstance(value, str) else value
+            for place, value in elsewhere.items()
+        }
+        turns = [{**message, "content": content}]
+        if system := elsewhere.pop("system", ""):
+            blocks = [{"type": "text", "text": system}]
+            turns = [{"role": "system", "content": blocks}, *turns]
         return self.processor.apply_chat_template(
-            [{**message, "content": content}],
-            template,
-            add_generation_prompt=True,
-            tokenize=False,
+            turns, template, add_generation_prompt=True, tokenize=False, **elsewhere
         )
 
     def inputs(self, images: Sequence, texts: Sequence[str]):

@@ -1,4 +1,7 @@
-"""The client of an OpenAI-compatible server: vLLM's `vllm serve`, or a hosted one."""
+"""The client of an OpenAI-compatible server: vLLM's `vllm serve`, or a hosted one.
+
+It completes chats, or asks in another ``Protocol`` of such servers.
+"""
 
 import base64
 import io
@@ -47,6 +50,23 @@ class Requests(NamedTuple):
     open: "Callable[[], Image | list[Image]] | None" = None
 
 
+class Protocol(NamedTuple):
+    """What is asked of a server.
+
+    Parameters
+    ----------
+    name : of what it offers, in error messages
+    write : makes a request of a text and the data URLs of its pictures, but for the model
+    send : sends a request with its model and settings, by the client's own means
+    read : reads a response, which can be any JSON, or any text
+    """
+
+    name: str
+    write: Callable[[str, Sequence[str]], dict]
+    send: Callable[[openai.OpenAI, dict], object]
+    read: Callable[[object], Reply]
+
+
 class Unusable(Exception):
     """A response that is not read to its end."""
 
@@ -74,7 +94,7 @@ class Limited(httpx2.SyncByteStream):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A chat completions server, which gets requests about several pictures at a time.
+    """A server, which gets requests about several pictures at a time.
 
     Parameters
     ----------
@@ -88,6 +108,7 @@ class Endpoint:
         client's own waits apply: they double from half a second, and follow Retry-After.
     key_variable : environment variable that holds the API key; "" sends none, so that a key never
         goes to a server that it is not for
+    protocol : what is asked of it; by default ``CHAT``
 
     Raises
     ------
@@ -104,6 +125,7 @@ class Endpoint:
     timeout: float
     max_retries: int
     key_variable: str
+    protocol: Protocol | None = None
 
     def __post_init__(self):
         problems = []
@@ -159,6 +181,7 @@ class Endpoint:
             default_headers={"Accept-Encoding": "identity"},
             http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._limit]}),
         )
+        protocol = self.protocol or CHAT
         waiting, lock, stopped = iter(requests), Lock(), Event()
         results: SimpleQueue = SimpleQueue()
 
@@ -166,9 +189,9 @@ class Endpoint:
             with lock:
                 return None if stopped.is_set() else next(waiting, None)
 
-        def reply(message: dict) -> Reply:
+        def reply(request: dict) -> Reply:
             for _ in range(TRIES):
-                reply = self._send(client, message, settings)
+                reply = self._send(client, protocol, {**request, **settings})
                 if will_do(reply.text):
                     break
             return reply
@@ -180,8 +203,8 @@ class Endpoint:
                     images = drawn.open() if drawn.open else []
                     images = images if isinstance(images, list) else [images]
                     urls = [data_url(image, *form) for image in images]
-                    turns = [turn(text, urls) for text in drawn.texts]
-                    results.put((drawn.key, list(map(reply, turns))))
+                    asked = [protocol.write(text, urls) for text in drawn.texts]
+                    results.put((drawn.key, list(map(reply, asked))))
                 results.put(None)
             except BaseException as error:
                 stopped.set()
@@ -207,11 +230,11 @@ class Endpoint:
 
     # Both methods below raise their InputError outside the handler: shown alone, it says all.
 
-    def _send(self, client: openai.OpenAI, message: dict, settings: dict) -> Reply:
+    def _send(self, client: openai.OpenAI, protocol: Protocol, request: dict) -> Reply:
         """Send one request; raise InputError for an error that every other request would meet."""
-        create, request = client.chat.completions.create, {"messages": [message], **settings}
+        request = {"model": self.model, **request}
         try:
-            completion = self._in_time(lambda: create(model=self.model, **request))
+            response = self._in_time(lambda: protocol.send(client, request))
         except (openai.APITimeoutError, TimeoutError):
             return Reply("", error="time-out")
         except Unusable as error:
@@ -228,13 +251,13 @@ class Endpoint:
                     return Reply("", error=text)
                 filtered = FILTER.search(f"{text} {error.code} {error.type}")
                 return Reply("", REFUSED, Filtered(text) if filtered else Refused(text))
-            problem = self._refused(error.status_code)
+            problem = self._refused(error.status_code, protocol.name)
         except (openai.APIError, ValueError, RecursionError, OverflowError):
             return Reply("", error="the response is not JSON")
         except Exception as error:  # of whatever a server sends: the other answers go on
             return Reply("", error=f"the response cannot be read: {type(error).__name__}")
         else:
-            reply = _read(completion)
+            reply = protocol.read(response)
             return reply._replace(text=self._without_key(reply.text))
         raise InputError(self._without_key(problem))
 
@@ -298,10 +321,10 @@ class Endpoint:
             "`url`, and run again: finished answers are kept"
         )
 
-    def _refused(self, status: int) -> str:
+    def _refused(self, status: int, offer: str = "") -> str:
         if status == 404:
             return (
-                f"{self.url}: HTTP 404: no model {self.model!r} there, or no chat completions; "
+                f"{self.url}: HTTP 404: no model {self.model!r} there, or no {offer}; "
                 f"see {self.url}/models for its models, and let `url` end in /v1"
             )
         key = f"the key in {self.key_variable}" if self.key_variable else "a request without key"
@@ -319,6 +342,18 @@ def turn(text: str, image_urls: Sequence[str] = ()) -> dict:
         for block in message["content"]
     ]
     return {**message, "content": blocks}
+
+
+def chat_request(text: str, image_urls: Sequence[str] = ()) -> dict:
+    """Return a request for a chat completion: what ``prompts.addressed`` finds, each in its place.
+
+    Variables of a chat template go where vLLM and others take them, in ``chat_template_kwargs``.
+    """
+    elsewhere, text = prompts.addressed(text)
+    system = elsewhere.pop("system", "")
+    opening = [{"role": "system", "content": system}] if system else []
+    more = {"extra_body": {"chat_template_kwargs": elsewhere}} if elsewhere else {}
+    return {"messages": [*opening, turn(text, image_urls)], **more}
 
 
 def data_url(image: "Image", image_format: str, max_side: int) -> str:
@@ -369,3 +404,11 @@ def _tokens(choice) -> tuple:
         return ()
     # Neither nan nor a number far above 0 is the logarithm of a probability.
     return tokens if all(p <= 1 for _, likeliest in tokens for _, p in likeliest) else ()
+
+
+CHAT = Protocol(
+    "chat completions",
+    chat_request,
+    lambda client, request: client.chat.completions.create(**request),
+    _read,
+)

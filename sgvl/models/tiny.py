@@ -23,6 +23,9 @@ VISION = {
     "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "initializer_range": 0.3,
 }  # fmt: skip
 HALF_HEAD = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+# Classes that need torchvision: another stands in for one here, and a folder names it.
+NEED_TORCHVISION = {"llama4": ("image_processor_type", "Llama4ImageProcessor"),
+                    "mistral3": ("processor_class", "PixtralProcessor")}  # fmt: skip
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
 TILES = [[28, 56], [56, 28], [56, 56]]  # of pictures that are cut into squares of 28 pixels
 
@@ -67,6 +70,23 @@ SHIELD = (
     "{{ '\nPolicy: ' + b.text + '\nIs it violated, Yes or No?<end_of_turn>\n' if b.type == 'text' "
     "else '<start_of_image>' }}{% endfor %}{{ '<start_of_turn>model\n' }}"
 )
+# Guards whose own template puts a policy into the system turn, or drops that turn.
+SINGGUARD = (
+    "<|im_start|>system\nRules:\n{{ policy or '### A. Sexual Content Risk' }}\nMode: "
+    "{{ thinking_type or 'fast-slow' }}<|im_end|>\n"
+) + QWEN
+NEMOTRON = (
+    "{{ bos_token }}<start_of_turn>user\n{{ custom_policy or 'S1: Violence.' }}\n"
+    "{% for b in messages[-1].content %}"
+    "{{ b.text if b.type == 'text' else '<start_of_image>' }}{% endfor %}\n"
+    "{{ request_categories }} {{ '/think' if enable_thinking else '/no_think' }}<end_of_turn>\n"
+    "<start_of_turn>model\n"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}[SYSTEM_PROMPT]"
+    "{{ m.content[0].text }}[/SYSTEM_PROMPT]{% else %}[INST]{% for b in m.content %}"
+    "{{ b.text if b.type == 'text' else '[IMG]' }}{% endfor %}[/INST]{% endif %}{% endfor %}"
+)
 GLM = (
     "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{% for b in m.content %}{{ b.text if "
     "b.type == 'text' else '<|begin_of_image|><|image|><|end_of_image|>' }}{% endfor %}{% endfor %}"
@@ -79,7 +99,8 @@ def build(architecture: str, seed: int = 0) -> Loaded:
 
     Parameters
     ----------
-    architecture : a name in ``ARCHITECTURES``, which is transformers' ``model_type``
+    architecture : a name in ``ARCHITECTURES``: transformers' ``model_type``, or a guard whose
+        template is its own
 
     Raises
     ------
@@ -115,10 +136,10 @@ def save(architecture: str, folder: str | Path, seed: int = 0) -> None:
         return tiny_heads.save(architecture, folder, seed)
     for part in build(architecture, seed):
         part.save_pretrained(folder)
-    if architecture == "llama4":
+    if architecture in NEED_TORCHVISION:
+        key, name = NEED_TORCHVISION[architecture]
         file = Path(folder) / "processor_config.json"
-        named = '"image_processor_type": "Llama4ImageProcessor"'
-        file.write_text(re.sub(r'"image_processor_type": "\w+"', named, file.read_text()))
+        file.write_text(re.sub(rf'"{key}": "\w+"', f'"{key}": "{name}"', file.read_text()))
 
 
 def _tokenizer(specials: list[str], bos: str = "", adds_bos: bool = False, **named: str):
@@ -151,7 +172,7 @@ def _text(tokenizer, **more) -> dict:
     )
 
 
-def _qwen(name: str, **vision):
+def _qwen(name: str, template: str = QWEN, **vision):
     import transformers
 
     tokenizer = _tokenizer(["<|im_end|>"])
@@ -167,7 +188,7 @@ def _qwen(name: str, **vision):
     images = transformers.Qwen2VLImageProcessorPil(size=PIXELS, patch_size=vision["patch_size"])
     processor = image_only(getattr(transformers, f"{name}Processor"))
     return getattr(transformers, f"{name}ForConditionalGeneration")(config), processor(
-        images, tokenizer, chat_template=QWEN
+        images, tokenizer, chat_template=template
     )
 
 
@@ -182,10 +203,10 @@ def _qwen2_5_vl():
     )  # fmt: skip
 
 
-def _qwen3_vl():
+def _qwen3_vl(template: str = QWEN):
     return _qwen(
-        "Qwen3VL", hidden_size=WIDTH, intermediate_size=64, out_hidden_size=WIDTH, patch_size=16,
-        num_position_embeddings=64, deepstack_visual_indexes=[0],
+        "Qwen3VL", template, hidden_size=WIDTH, intermediate_size=64, out_hidden_size=WIDTH,
+        patch_size=16, num_position_embeddings=64, deepstack_visual_indexes=[0],
     )  # fmt: skip
 
 
@@ -326,10 +347,10 @@ def _gemma_parts(processor_class, template: str):
     return processor_class(images, tokenizer, chat_template=template, image_seq_length=4)
 
 
-def _gemma3():
+def _gemma3(template: str = GEMMA):
     import transformers as t
 
-    processor = _gemma_parts(t.Gemma3Processor, GEMMA)
+    processor = _gemma_parts(t.Gemma3Processor, template)
     return t.Gemma3ForConditionalGeneration(_gemma(t.Gemma3Config, processor.tokenizer)), processor
 
 
@@ -342,6 +363,28 @@ def _shieldgemma2():
         processor.tokenizer.encode(word, add_special_tokens=False)[0] for word in (" yes", " no")
     )
     return t.ShieldGemma2ForImageClassification(config), processor
+
+
+def _mistral3(processor_class=None):
+    """Build Mistral 3 with Ministral's text model."""
+    import transformers as t
+
+    names = "[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"
+    tokenizer = _tokenizer(
+        ["</s>", *names, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"], bos="<s>", adds_bos=True
+    )
+    config = t.Mistral3Config(
+        text_config=_text(tokenizer, model_type="ministral3", head_dim=16,
+                          rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0,
+                                           "original_max_position_embeddings": 2048,
+                                           "llama_4_scaling_beta": 0.1}),
+        vision_config=VISION | {"model_type": "pixtral", "head_dim": 16, "image_size": 112},
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"), spatial_merge_size=1,
+    )  # fmt: skip
+    images = t.PixtralImageProcessorPil(size={"longest_edge": 112}, patch_size=14)
+    return t.Mistral3ForConditionalGeneration(config), (processor_class or t.LlavaProcessor)(
+        images, tokenizer, patch_size=14, image_token="[IMG]", chat_template=MISTRAL
+    )
 
 
 def _instructblip():
@@ -375,4 +418,7 @@ ARCHITECTURES: dict[str, Callable[[], tuple]] = {
     "gemma3": _gemma3,
     "shieldgemma2": _shieldgemma2,
     "instructblip": _instructblip,
+    "mistral3": _mistral3,
+    "singguard": lambda: _qwen3_vl(SINGGUARD),
+    "nemotron": lambda: _gemma3(NEMOTRON),
 }

@@ -1,13 +1,15 @@
 """Policies in the forms that guard models were trained on, written from their rules.
 
 ``numbered`` is Llama Guard's block of categories, ``slots`` the nine categories of LlavaGuard and
-QwenGuard, ``prohibitions`` the single rules that ShieldGemma 2 takes one at a time.
+QwenGuard, ``titled`` SingGuard's rules, ``bundle`` the policies of PolicyShiftGuard, and
+``prohibitions`` the single rules that ShieldGemma 2 takes one at a time.
 """
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import CATEGORIES, concepts
 from sgvl.policies.policy import Policy, Rule
 
+CATEGORY = "[Category ID]:"  # opens each policy of a bundle
 SLOTS = list(dict.fromkeys(c.llavaguard for c in CATEGORIES.values() if c.llavaguard))  # O1 to O9
 
 
@@ -33,6 +35,36 @@ def numbered(policy: Policy) -> str:
     """Return the prohibitions as categories, ``S1: ...``, one a line."""
     texts = prohibitions(policy) or ["Nothing is prohibited."]
     return "\n".join(f"S{number}: {text}" for number, text in enumerate(texts, start=1))
+
+
+def titled(policy: Policy) -> str:
+    """Return the prohibitions as rules with a title each, and what is safe."""
+    rules = [
+        f"### R{number}. Rule {number}\n  - {_indented(text)}"
+        for number, text in enumerate(prohibitions(policy), start=1)
+    ]
+    return "\n\n".join([*rules, "### Safe\n  - Content that no rule above prohibits."])
+
+
+def bundle(policy: Policy) -> str:
+    """Return the prohibitions as risk categories with a policy each.
+
+    A policy of text that is such a bundle, as those of PolicyShiftBench are, stays as it is.
+    """
+    if policy.text.lstrip("\n-").startswith(CATEGORY):
+        return policy.text
+    line = "-" * 80
+    texts = enumerate(prohibitions(policy) or ["Nothing is prohibited."], start=1)
+    blocks = [
+        f"{CATEGORY} {number:02d}    [Category Name]: Rule {number}\n-- Policy: {policy.name}\n"
+        + text
+        for number, text in texts
+    ]
+    return "\n".join([line, *(f"{block}\n{line}" for block in blocks)])
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n    ")
 
 
 def slots(policy: Policy) -> str:

@@ -45,7 +45,7 @@ from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 Status = Literal["prohibited", "permitted"]
 # Of a policy: its document, its clauses in one line, its text alone as it was published, or the
 # forms that guard models were trained on.
-Form = Literal["full", "brief", "text", "numbered", "slots"]
+Form = Literal["full", "brief", "text", "numbered", "slots", "titled", "bundle"]
 FORMS = get_args(Form)
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
 AVERAGES = ("macro", "pooled")  # rows of averages in a table of scores
@@ -162,12 +162,12 @@ class Policy(BaseModel):
     def render(self, form: Form = "full") -> str:
         """Return the policy as prompt text: the whole document, one line of clauses, or its text.
 
-        ``numbered`` and ``slots`` are those of ``sgvl.policies.forms``.
+        The forms from ``numbered`` on are those of ``sgvl.policies.forms``.
 
         Without text, the document is the title and the clauses. Clauses also follow the text of a
         shipped policy whose rules were changed. Raises InputError if there is neither.
         """
-        if form in ("numbered", "slots"):
+        if form in ("numbered", "slots", "titled", "bundle"):
             from sgvl.policies import forms
 
             return getattr(forms, form)(self)

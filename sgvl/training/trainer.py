@@ -176,7 +176,7 @@ def check_request(policy_form: str, prompt: str, system: str = "") -> None:
     """
     need_known("system", system, prompts.SYSTEM)
     need_known("policy_form", policy_form, FORMS)
-    need_known("prompt", prompt, ["", *prompts.JUDGE])
+    need_known("prompt", prompt, ["", *prompts.TRAINABLE])
 
 
 def prepare(

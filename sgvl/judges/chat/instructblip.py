@@ -20,7 +20,7 @@ class InstructBlipReader(Reader):
     def speaker(self):
         return self.model.language_model
 
-    def prompt(self, message: dict, template: str | None = None) -> str:
+    def prompt(self, message: dict, template: str | None = None, **elsewhere) -> str:
         return "".join(block.get("text", "") for block in message["content"]) + END
 
     def prove(self, prompts: Sequence[str]) -> str:

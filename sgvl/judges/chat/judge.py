@@ -11,7 +11,14 @@ from pydantic import PositiveInt
 
 from sgvl.common.errors import InputError
 from sgvl.common.types import Device, Dtype
-from sgvl.judges.base import Form, Judgement, Results, SpeakingJudge, default_prompt
+from sgvl.judges.base import (
+    Form,
+    Judgement,
+    Results,
+    SpeakingJudge,
+    default_prompt,
+    once_a_picture,
+)  # fmt: skip
 from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
 from sgvl.judges.chat.reader import Reader
 from sgvl.text import prompts, verdict
@@ -81,6 +88,9 @@ class ChatJudge(SpeakingJudge):
 
     def results(self, cases) -> Results:
         """Yield judgements, and errors of the cases whose picture and prompt exceed the context."""
+        return self._fitting(cases) if self.reads_policy else once_a_picture(self._fitting, cases)
+
+    def _fitting(self, cases) -> Results:
         known: dict[tuple, str] = {}  # by policy and size
         for sample, policy in cases:
             key = policy.digest, sample.image.size
@@ -154,7 +164,8 @@ class ChatJudge(SpeakingJudge):
         return self.reader.guard_turn if self.prompt == "llama_guard" else None
 
     def _with_picture(self, text: str) -> str:
-        return self.reader.prompt(prompts.illustrated(text, [True]), self._template)
+        elsewhere, turn = prompts.addressed(text)
+        return self.reader.prompt(prompts.illustrated(turn, [True]), self._template, **elsewhere)
 
     @cached_property
     def prefix_sharing(self) -> str:
@@ -287,7 +298,7 @@ class ChatJudge(SpeakingJudge):
         Replies that reason first are kept; a rating comes first, so that only one opening fits.
         """
         opening, *_ = prompts.OPENINGS.get(self.prompt, ("",))
-        if self.prompt not in ("reason", "answer", "yes_no"):
+        if self.prompt not in prompts.REASON_FIRST:
             return opening
         head, slot, _ = reply.rpartition(opening)
         return head + slot if slot else f"{reply} {opening}"

@@ -28,6 +28,7 @@ from sgvl.run.servers import declared
 from sgvl.run.units import SERVERS, Unit, parts
 
 TOKEN = "rehearsal"  # has accepted the terms of every gated set on the local hub
+SERVED = ("served", "moderations", "decisions")  # kinds whose model is that of a server
 NO_PROXY = "127.0.0.1"  # of the hub and of servers; all others are asked through the proxy
 
 
@@ -52,7 +53,7 @@ def write(profile: str, units: dict[str, Unit]) -> str:
 def hub_models(units: dict[str, Unit]) -> set[str]:
     """Return the models that units load from the hub: neither nano nor in a folder."""
     dicts = [d for unit in units.values() for d in parts(unit.parameters) if isinstance(d, dict)]
-    dicts = [d for d in dicts if d.get("kind") != "served"]
+    dicts = [d for d in dicts if d.get("kind") not in SERVED]
     named = {d[key] for d in dicts for key in ("model", "clip") if key in d}
     return {m for m in named - {"nano"} if not (m.startswith("runs/") or (ROOT / m).is_dir())}
 

@@ -111,12 +111,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send(self, content, start=0, path="", status=200):
+    def send(self, content, start=0, path="", status=200, kind=""):
         named = self.hub.commit + path
         self.send_response(206 if start else status)
         self.send_header("ETag", f'"{hashlib.sha256(named.encode()).hexdigest()}"')
         self.send_header("X-Repo-Commit", self.hub.commit)
         self.send_header("Content-Length", str(len(content)))
+        if kind:
+            self.send_header("Content-Type", kind)
         if start:
             whole = start + len(content)
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")

@@ -45,6 +45,11 @@ ARCHITECTURES = {
     "yiting/Q16": "q16",
     "CompVis/stable-diffusion-safety-checker": "safety_checker",
     "weights/nudenet": "nudenet",
+    "PolicyShiftGuard/PolicyShiftGuard-": "qwen2_5_vl",
+    "yueliu1999/GuardReasoner-VL-": "qwen2_5_vl",
+    "inclusionAI/SingGuard-": "singguard",
+    "nvidia/Nemotron-3.5-Content-Safety": "nemotron",
+    "mistralai/Shieldstral-": "mistral3",
 }
 
 

@@ -14,7 +14,6 @@ from zlib import crc32
 
 from sgvl.run.rehearsal.hub import Handler, Hub
 
-COMPLETIONS = "/v1/chat/completions"
 RATING = '{{"rating": "{}", "category": "{}", "rationale": "what it shows"}}'
 REPLIES = {  # by a text of the request: the replies for safe and for unsafe
     '"rating"': (
@@ -27,7 +26,7 @@ REPLIES = {  # by a text of the request: the replies for safe and for unsafe
 
 
 class RehearsalHandler(Handler):
-    """Answers as the hub does, gives pages of the web, and completes chats by rule."""
+    """Answers as the hub does, gives pages of the web, and completes chats and judges by rule."""
 
     protocol_version = "HTTP/1.1"
     model = ""  # the one that it lists; without it, it has no list
@@ -42,8 +41,9 @@ class RehearsalHandler(Handler):
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path.endswith(COMPLETIONS):
-            self.send(json.dumps(complete(request)).encode())
+        answer = next((ask for path, ask in ANSWERS.items() if self.path.endswith(path)), None)
+        if answer:
+            self.send(json.dumps(answer(request)).encode(), kind="application/json")
         else:
             self.refuse(404, "")
 
@@ -75,6 +75,39 @@ def answer(messages: list[dict]) -> str:
     if "option" in text.lower():
         return "ABCD"[choice % 4]
     return f"A {('dog', 'tree', 'street')[choice % 3]} in the picture."
+
+
+def moderate(request: dict) -> dict:
+    """Return a moderation; its scores depend on the request alone."""
+    score = _chance(request)
+    scores = {"sexual": score / 2, "violence": score, "illicit": 0.0}
+    result = {
+        "flagged": score > 0.5,
+        "categories": {name: value > 0.5 for name, value in scores.items()},
+        "category_scores": scores,
+        "category_applied_input_types": {"sexual": ["image"], "violence": ["image"], "illicit": []},
+    }
+    return {"id": "modr-rehearsal", "model": request["model"], "results": [result]}
+
+
+def decide(request: dict) -> dict:
+    """Return one probability a question; it depends on the request alone."""
+    answers = [
+        {
+            "type": "predicate",
+            "name": question.get("name"),
+            "probability": _chance([request, question]),
+        }
+        for question in request["questions"]
+    ]
+    return {"model": request["model"], "answers": answers}
+
+
+def _chance(asked) -> float:
+    return crc32(json.dumps(asked).encode()) / 2**32
+
+
+ANSWERS = {"/chat/completions": complete, "/moderations": moderate, "/decisions": decide}
 
 
 def _token(token: str) -> dict:
