@@ -21,6 +21,7 @@ from nbconvert import HTMLExporter
 
 from sgvl import widgets
 from sgvl.common.errors import InputError
+from sgvl.judge import judge_folder
 from sgvl.policies import brief
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts
 from sgvl.policies.policy import load, load_all
@@ -438,3 +439,44 @@ def test_the_page_reads_and_labels_as_the_package_does(exported):
     for text, ours, theirs in zip(texts, found, expected, strict=True):
         assert ours == theirs, text
     assert 300 < sum(one is not None for one in expected) < len(texts) - 300, "both kinds"
+
+
+# ---- verdicts on a folder ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(tmp_path) -> Path:
+    """The examples, one of them under a name that is markup."""
+    shutil.copytree(ROOT / "examples" / "photos", tmp_path / "photos")
+    name = "<img src=x onerror=document.title=1><script>document.title=2<"
+    (tmp_path / "photos" / "park" / "1.jpg").rename(tmp_path / "photos" / f"{name}.jpg")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    return tmp_path
+
+
+def test_verdicts_are_filtered_and_searched_from_a_file(hostile, page):
+    from playwright.sync_api import expect
+
+    policies = [ROOT / "examples" / f"{name}.md" for name in ("quiet_edited", "quiet")]
+    judged = judge_folder(hostile / "photos", policies[0], against=policies[1], out=hostile)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(judged.page.as_uri())
+    rows, shown = page.locator(".verdicts tbody tr:visible"), page.locator("output")
+    expect(shown).to_have_text("7 of 7")
+    assert "pictures under" in page.title(), "no markup of a name has run"
+    assert page.locator("td img").count() == 6 and page.locator("script").count() == 1
+    page.get_by_label("Show").select_option("changed")
+    expect(rows).to_have_count(int((judged.table["changed"] != "").sum()))
+    page.get_by_label("Show").select_option("not judged")
+    expect(rows).to_contain_text(["cannot be opened"])
+    page.get_by_label("Show").select_option("all")
+    page.get_by_label("Search").fill("GUITAR street")
+    expect(rows).to_have_count(1)
+    page.get_by_label("Search").fill("")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.screenshot(path=SHOTS / f"verdicts-{width}.png", full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{wide} pixels on a screen of {width}"
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
