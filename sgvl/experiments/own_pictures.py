@@ -3,6 +3,7 @@
 Nothing is dropped: a picture that cannot be opened or was not answered has a row that says why.
 """
 
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import NamedTuple
 
 import pandas as pd
 from datasets import Dataset
-from PIL.Image import Image
 
 from sgvl.common.errors import InputError
 from sgvl.common.paths import user_path
@@ -57,7 +57,7 @@ class Judged(NamedTuple):
         verdict_before, p_unsafe_before, reason_before and changed; with labels also label
     policy, before : the policy, and the earlier version of it or None
     judge : its name
-    thumbnails : small pictures by name
+    thumbnails : small pictures by name, as WebP files
     notes : what a reader must know before the numbers
     scores : with intervals, if there are labels
     """
@@ -66,7 +66,7 @@ class Judged(NamedTuple):
     policy: Policy
     before: Policy | None
     judge: str
-    thumbnails: Mapping[str, Image]
+    thumbnails: Mapping[str, bytes]
     notes: Sequence[str]
     scores: pd.DataFrame | None = None
 
@@ -123,7 +123,8 @@ def judge_spec(judge: str | dict, policies: Sequence[Policy]) -> dict:
     if spec["kind"] == "served":
         spec = {"image_format": "JPEG", "max_side": 1024} | spec
     name = str(spec.get("model", spec["kind"]))
-    spec = {"id": re.sub(r"[^A-Za-z0-9.+-]+", "_", name).strip("_."), "name": name} | spec
+    shown = f"{name} (drawings only)" if is_nano(spec) else name
+    spec = {"id": re.sub(r"[^A-Za-z0-9.+-]+", "_", name).strip("_."), "name": shown} | spec
     check_judges([spec])
     if "policy_form" in spec:
         for policy in policies:
@@ -185,7 +186,9 @@ def judge_pictures(
     samples, small = store.samples(store.usable(pictures.rows)), {}
 
     def keep(sample: Sample) -> None:
-        small[sample.id] = thumbnail(sample.image, blur=blur)
+        file = io.BytesIO()
+        thumbnail(sample.image, blur=blur).save(file, "WEBP", quality=70)
+        small[sample.id] = file.getvalue()
 
     given = ask(judge, samples, policies, answers, allow, prices, progress, keep)
     if why := why_unparseable(judge, pd.DataFrame(given, columns=["verdict", "reply"])):

@@ -8,13 +8,11 @@ blurred. Names, reasons and policies are untrusted: they are escaped, and the pa
 import base64
 import difflib
 import hashlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
 import pandas as pd
-from PIL.Image import Image
 
 from sgvl.common import files
 from sgvl.common.paths import PACKAGE
@@ -71,7 +69,7 @@ def page(judged, passed_over: Mapping[str, int]) -> str:
         rows=rows,
         counts=counts(judged.table),
         changed=int((judged.table["changed"] != "").sum()) if judged.before else 0,
-        thumbnails={name: _data(image) for name, image in judged.thumbnails.items()},
+        thumbnails={name: _data(webp) for name, webp in judged.thumbnails.items()},
         digest=digest,
         edit=_edit(judged.before, judged.policy) if judged.before else [],
         scores=_scores(judged.scores),
@@ -90,10 +88,8 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _data(image: Image) -> str:
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=70)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+def _data(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
 def _edit(before: Policy, now: Policy) -> list[str]:
