@@ -140,6 +140,30 @@ def test_every_picture_has_a_row_those_to_look_at_first(photos, server):
     assert (photos.parent / f"o/house-{digest}.md").read_text() == "# House rules\n\nNo dogs.\n"
 
 
+def test_a_folder_of_broken_pictures_is_a_table_of_reasons(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"no picture")
+    judged = judge_folder(tmp_path / "photos", "L2", "always_safe", out=tmp_path / "out")
+    assert judged.table["verdict"].tolist() == ["not judged"] and judged.complete
+
+
+def test_only_a_request_that_failed_is_incomplete_whatever_a_reply_says(photos, server):
+    served(server)
+    server.script["House rules"] = [(200, says("no answer: Answer: safe"), 0)]
+    assert run(photos, server).complete
+    (photos.parent / "new.md").write_text("# House rules 2\n\nNo cats.\n", encoding="utf-8")
+    server.script["House rules 2"] = [(200, says("Answer: safe"), 0)]
+    (photos.parent / "old.md").write_text("# House rules 1\n\nNo dogs.\n", encoding="utf-8")
+    server.script["House rules 1"] = [(500, b"{}", 0), (200, says("Answer: safe"), 0)]
+    edit = {"judge": served(server), "against": photos.parent / "old.md", "yes": True}
+    judged = judge_folder(photos, photos.parent / "new.md", out=photos.parent / "out", **edit)
+    assert not judged.complete, "the side before the edit lacks one"
+    assert set(judged.table["changed"]) == {""}, "no answer is no change"
+    assert judge_folder(
+        photos, photos.parent / "new.md", out=photos.parent / "out", **edit
+    ).complete
+
+
 class Tags(HTMLParser):
     """The elements of a page, and their text."""
 

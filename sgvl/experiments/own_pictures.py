@@ -31,6 +31,7 @@ from sgvl.scores import metrics
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 NOT_JUDGED = "not judged"
+NO_ANSWER = "no answer: "  # opens the reason where a request failed
 ORDER = (UNSAFE, UNPARSEABLE, NOT_JUDGED, SAFE)  # of rows: what a person has to look at comes first
 PIXELS_PER_TOKEN = 28 * 28  # as Qwen2.5-VL reads a picture; for estimates
 LETTERS_PER_TOKEN = 4  # a rule of thumb for English; likewise
@@ -73,10 +74,11 @@ class Judged(NamedTuple):
     @property
     def complete(self) -> bool:
         """Whether every picture that can be opened has an answer."""
-        return not self.table["reason"].str.startswith(NO_ANSWER).any()
-
-
-NO_ANSWER = "no answer: "  # opens the reason of a request that failed
+        closed = [
+            self.table.loc[self.table[f"verdict{version}"] == NOT_JUDGED, f"reason{version}"]
+            for version in ("", "_before")[: 2 if self.before else 1]
+        ]
+        return not pd.concat(closed).str.startswith(NO_ANSWER).any()
 
 
 def read(pictures: str | Path) -> Pictures:
@@ -313,7 +315,7 @@ def _why(file: dict | None) -> str:
 
 
 def _changed(before: str, now: str) -> str:
-    return "" if before == now else f"{before} → {now}"
+    return "" if before == now or NOT_JUDGED in (before, now) else f"{before} → {now}"
 
 
 def _scores(table: pd.DataFrame, by_path: Mapping, judge: str, policy: str) -> pd.DataFrame | None:
