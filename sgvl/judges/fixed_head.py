@@ -38,12 +38,10 @@ class FixedJudge(Judge):
         cases = list(cases)
         images = {id(sample): sample.image for sample, _ in cases}
         scores = self.scores([*images.values()]) if images else []
-        found = {
-            key: Judgement(
-                UNSAFE if p > self.threshold else SAFE, p, f"policy not read{what and f'; {what}'}"
-            )
-            for key, (p, what) in zip(images, scores, strict=True)
-        }
+        found = {}
+        for key, (p, what) in zip(images, scores, strict=True):
+            verdict = UNSAFE if p > self.threshold else SAFE
+            found[key] = Judgement(verdict, p, "; ".join(filter(None, ["policy not read", what])))
         return [found[id(sample)] for sample, _ in cases]
 
 

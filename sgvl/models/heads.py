@@ -120,9 +120,7 @@ def vision_tower(files: Files, device: str) -> tuple[torch.nn.Module, dict[str, 
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPConfig, CLIPVisionModelWithProjection
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # it would stay in every executed notebook
     loading.check_device(device)
     try:
         config = CLIPConfig.from_json_file(files.path("config.json"))
@@ -255,9 +253,12 @@ def q16(files: Files, width: int) -> Callable:
     """Read the prompts of Q16, the second of which stands for unsafe; see ``HEADS``."""
     prompts = files.array("prompts.p")
     check_layout(files.model, {"prompts": prompts}, {"prompts": "2 d"}, width)
-    return lambda embeddings: (100 * F.normalize(embeddings) @ F.normalize(prompts).T).softmax(-1)[
-        :, 1:
-    ]
+
+    def scores(embeddings: torch.Tensor) -> torch.Tensor:
+        cosines = F.normalize(embeddings) @ F.normalize(prompts).T
+        return (100 * cosines).softmax(1)[:, 1:]
+
+    return scores
 
 
 # How each head is read, for the width of its embeddings, and its categories. What is read takes

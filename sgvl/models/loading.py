@@ -293,7 +293,9 @@ def file_of(model: str | Path, *names: str, revision: str | None = None) -> Path
     folder.
     """
     from transformers.utils.hub import cached_file
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would stay in every executed notebook
     folder = Path(resolve(model)) if _is_folder(model, revision) else None
     for name in names:
         if folder:
