@@ -120,6 +120,22 @@ def test_each_annotator_has_an_order_of_its_own_which_is_kept():
     assert annotation.shuffled(ids, "ann", 0) == orders[0]
 
 
+def test_pairs_that_passed_are_annotated_under_all_policies(bench, tmp_path):
+    """Real pictures have no rule that decides them: their category stands for it."""
+    real = bench.select_columns(["id", "image", "category"])
+    real = real.add_column("pair", ["p", "p", "q"])
+    real = real.add_column("gate", ["passed", "passed", "rejected"])
+    store.save({"made": real}, tmp_path / "made", seed=0)
+    kept = annotation.pairs_to_annotate(str(tmp_path / "made"), tmp_path)
+    assert list(kept["id"]) == list(bench["id"])[:2]
+    cases = annotation.cases_of(kept, LEVELS)
+    assert list(cases) == ["policy", "id", "pair", "clause"] and len(cases) == 4
+    assert set(cases["clause"]) == set(kept["category"]) and "label" not in cases
+    store.save({"made": real.select([2])}, tmp_path / "none", seed=0)
+    with pytest.raises(InputError, match="no pair passed"):
+        annotation.pairs_to_annotate(str(tmp_path / "none"), tmp_path)
+
+
 # ---- Label Studio ------------------------------------------------------------------------------
 
 

@@ -75,11 +75,11 @@ def votes(cases):
     return panel.simulate(cases, POLICIES, slips, seed=3)[annotation.COLUMNS]
 
 
-def released(folder, dataset, cases, votes, **options):
+def released(folder, dataset, cases, votes):
     decided = annotation.decide(cases, votes)
     shares = unsafe_shares(decided.dropna(subset="label"))
-    release.write_data(folder, dataset, decided, POLICIES, **options)
-    release.write_annotations(folder, decided, votes)
+    paths = release.write_data(folder, dataset, decided, POLICIES)
+    release.write_annotations(folder, paths, decided, votes)
     release.write_card(folder, "Made", dataset, decided, {"Unsafe | share": shares}, True)
     release.seal(folder)
     return decided
@@ -130,8 +130,8 @@ def test_a_case_without_a_label_is_kept_beside_the_data(tmp_path, made, cases, v
     assert len(rows) == 39
     kept = pd.read_csv(tmp_path / "annotations" / "cases.csv")
     case = kept[kept["label"].isna()].iloc[0]
-    assert case[["id", "policy", "unsure", "decision"]].tolist() == [
-        *("set/knife", "L3", 3, "no vote")
+    assert case[["image_path", "policy", "unsure", "decision"]].tolist() == [
+        *("test_images/set_knife.png", "L3", 3, "no vote")
     ]
     assert "1 cases have no label" in (tmp_path / "README.md").read_text()
 
@@ -140,6 +140,8 @@ def test_annotators_are_numbers_and_their_notes_stay_here(tmp_path, made, cases,
     released(tmp_path, made, cases, votes.assign(note="Ann Smith says so"))
     own = pd.read_csv(tmp_path / "annotations" / "votes.csv")
     assert set(own["annotator"]) == {1, 2, 3} and len(own) == len(votes) == 120
+    data = pq.read_table(tmp_path / "data" / "test-00000-of-00001.parquet", columns=["image_path"])
+    assert set(own["image_path"]) == set(data["image_path"].to_pylist())
     text = "".join(p.read_text() for p in tmp_path.rglob("*") if p.suffix in (".csv", ".md"))
     assert "Ann Smith" not in text and "bob" not in text
 

@@ -73,6 +73,24 @@ def agreement(
     return frame[head + [name for name in frame if name not in head]]
 
 
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Arrange the agreement for print: a row per policy, each coefficient with its interval."""
+    text = [
+        "undefined" if row.note else with_interval(row.value, row.low, row.high, 2)
+        for row in table.itertuples()
+    ]
+    about = ["policy", "annotators", "n", "unsafe", "unsure"]
+    wide = table.assign(text=text).pivot_table(
+        index=about, columns="coefficient", values="text", aggfunc="first", sort=False
+    )
+    return wide.reset_index().rename_axis(columns=None).round({"unsafe": 1, "unsure": 1})
+
+
+def with_interval(value: float, low: float, high: float, digits: int) -> str:
+    """Return a value with its interval as text."""
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def coefficients(
     counts: np.ndarray, pairs: np.ndarray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, intervals.Interval]:

@@ -5,8 +5,7 @@ a note that may be empty. Each annotator has one append-only file, ``NAME.jsonl`
 changes an earlier one is a further line, and the last one counts. It belongs to the pixels and to
 the text of the policy that it was given for: if either is changed later, it no longer counts.
 
-Tables of votes have the columns of ``COLUMNS``. Tables of cases are those of
-``sgvl.data.cases.cases_of``.
+Tables of votes have the columns of ``COLUMNS``, tables of cases those of ``cases_of``.
 """
 
 import hashlib
@@ -24,8 +23,9 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError, need_known, raise_any
 from sgvl.common.files import write
-from sgvl.common.paths import plain_name
+from sgvl.common.paths import plain_name, user_path
 from sgvl.data import store
+from sgvl.data.cases import label_cases
 from sgvl.data.images import image_digest
 from sgvl.judges.records import Records
 from sgvl.policies.policy import Policy
@@ -117,6 +117,43 @@ def read(
 def digests(dataset: Dataset) -> dict[str, str]:
     """Return the ``image_digest`` of each picture by its id."""
     return {sample.id: image_digest(sample.image) for sample in store.samples(dataset)}
+
+
+def pairs_to_annotate(made: str, data: Path) -> Dataset:
+    """Return the pairs that passed the gate in a folder of 01b_safeedit, or else those of 01_data.
+
+    Parameters
+    ----------
+    made : the folder; "" for the set ``safeeditbench`` in ``data``
+
+    Raises
+    ------
+    InputError
+        As ``store.read`` does, and if no pair passed.
+    """
+    if not made:
+        return store.read("safeeditbench", data)
+    dataset = store.read("made", user_path(made))
+    kept = [k for k, gate in enumerate(dataset["gate"]) if gate == "passed"]
+    if not kept:
+        raise InputError(f"{made}: no pair passed the gate; nothing to annotate")
+    return dataset.select(kept)
+
+
+def cases_of(dataset: Dataset, policies: Sequence[Policy]) -> pd.DataFrame:
+    """Return the cases to annotate: each picture under each policy.
+
+    Returns
+    -------
+    pandas.DataFrame
+        id, pair, policy, and clause, what decides the case: the rule of a drawn scene, which also
+        has its exact label, or else the category of the picture.
+    """
+    if store.has_tags(dataset):
+        return label_cases(dataset, policies).assign(clause=lambda table: table["rule"])
+    about = dataset.select_columns(["id", "pair", "category"]).to_pandas().drop_duplicates("id")
+    names = pd.DataFrame({"policy": [policy.name for policy in policies]})
+    return names.merge(about, how="cross").rename(columns={"category": "clause"})
 
 
 def shuffled(ids: Sequence[str], annotator: str, seed: int) -> list[str]:

@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from sgvl.common.errors import InputError
+from sgvl.editing.agreement import with_interval
 from sgvl.editing.annotation import UNSURE
 from sgvl.editing.panel import CAUSES
 from sgvl.scores import intervals
@@ -128,6 +129,19 @@ def blame(votes: pd.DataFrame, cases: pd.DataFrame, resamples: int = 200, seed: 
         ),
         pd.Series(50 * (1 - fits[0].skill), wide.columns, name="slips"),
     )
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Arrange a table of ``Blame`` for print: each cause in points, with its interval."""
+    causes = {
+        cause: [
+            with_interval(*row, 1)
+            for row in table[[cause, f"{cause}_low", f"{cause}_high"]].itertuples(index=False)
+        ]
+        for cause in CAUSES
+    }
+    kept = [name for name in table if not name.endswith(("_low", "_high"))]
+    return table[kept].assign(**causes).round({"disagreement": 1})
 
 
 class _Fit(NamedTuple):

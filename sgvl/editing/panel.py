@@ -11,13 +11,16 @@ opposite every time.
 ``sgvl.editing.blame`` sees the votes alone and must find the shares that ``known_shares`` counts.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sgvl.common.errors import need_known
-from sgvl.editing.annotation import COLUMNS, UNSURE
+from sgvl.editing import annotation
+from sgvl.editing.annotation import COLUMNS, UNSURE, Vote
 from sgvl.policies.policy import Policy
 from sgvl.text.verdict import SAFE, UNSAFE
 
@@ -85,6 +88,24 @@ def simulate(
         )
         frames.append(votes[[*COLUMNS, "label", *CAUSES]])
     return pd.concat(frames, ignore_index=True)
+
+
+def store_votes(
+    votes: pd.DataFrame, folder: Path, pictures: Mapping[str, str], policies: Sequence[Policy]
+) -> None:
+    """Write the votes of a panel as those of people are written, in place of an earlier panel's.
+
+    Parameters
+    ----------
+    votes : from ``simulate``
+    folder, pictures, policies : as ``annotation.read`` takes them
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    by_name = {policy.name: policy for policy in policies}
+    for annotator, own in votes.groupby("annotator"):
+        rows = own[["id", "policy", "verdict", "note"]].itertuples(index=False)
+        said = (Vote(id_, pictures[id_], by_name[name], v, note) for id_, name, v, note in rows)
+        annotation.append(folder, annotator, said)
 
 
 def _rule(clause: str, policies: Sequence[Policy]) -> tuple[str, str]:

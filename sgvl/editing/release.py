@@ -50,7 +50,7 @@ def write_data(
     decided: pd.DataFrame,
     policies: Sequence[Policy],
     split: str = "test",
-) -> Path:
+) -> dict[str, str]:
     """Write the labelled cases in the published schema; what was in ``folder`` is removed first.
 
     Parameters
@@ -59,6 +59,11 @@ def write_data(
         are written anew as PNG
     decided : of ``sgvl.editing.annotation.decide``
     policies : L1 to L5, or some of them, with the texts that were annotated
+
+    Returns
+    -------
+    dict
+        The released ``image_path`` of each picture by its id.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def write_data(
     )
     with files.replaced(file) as part:
         arrow.write_rows(released, FEATURES).cast_column("image", Image()).to_parquet(part)
-    return file
+    return paths
 
 
 def _paths(dataset: Dataset, split: str, content: Mapping[str, bytes]) -> dict[str, str]:
@@ -121,16 +126,19 @@ def _paths(dataset: Dataset, split: str, content: Mapping[str, bytes]) -> dict[s
     return paths
 
 
-def write_annotations(folder: Path, decided: pd.DataFrame, votes: pd.DataFrame) -> None:
-    """Write how the cases were decided, and every vote.
+def write_annotations(
+    folder: Path, paths: Mapping[str, str], decided: pd.DataFrame, votes: pd.DataFrame
+) -> None:
+    """Write how the cases were decided, and every vote; ``paths`` is what ``write_data`` returned.
 
     Notes stay here, since they may name anybody; annotators are numbered.
     """
     (folder / "annotations").mkdir(exist_ok=True)
     people = {name: k for k, name in enumerate(sorted(votes["annotator"].unique()), start=1)}
     anonymous = votes.assign(annotator=votes["annotator"].map(people)).drop(columns="note")
-    files.write_csv(anonymous, folder / "annotations" / "votes.csv")
-    files.write_csv(decided, folder / "annotations" / "cases.csv")
+    for name, table in {"votes": anonymous, "cases": decided.drop(columns="pair")}.items():
+        released = table.assign(id=table["id"].map(paths)).rename(columns={"id": "image_path"})
+        files.write_csv(released, folder / "annotations" / f"{name}.csv")
 
 
 def write_card(
