@@ -26,7 +26,8 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key, _ in node.value:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []  # SafeLoader names it
+        for key, _ in pairs:
             if str(key.value) in seen:
                 problem = f"{key.value} is set twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
