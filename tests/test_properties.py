@@ -152,7 +152,7 @@ def check_unit(name: str, text: str, folder) -> dict:
 
 
 # Parameters whose options TRL, peft or a judge defines; there -1 can mean "no limit".
-LIBRARIES_OWN = ("settings", "lora", "judges", "rewarded", "collapsing")
+LIBRARIES_OWN = ("settings", "lora", "judges", "judge", "rewarded", "collapsing")
 
 
 def sound_or_one_line(name: str, text: str, folder) -> None:
@@ -180,6 +180,7 @@ def sound_or_one_line(name: str, text: str, folder) -> None:
 @example(("09_seeds", {"profile": "nano_seeds", "trainings": [1, -2]}))
 @example(("05_benchmark", {"judges": [{"kind": "rule", "name": {"a": 1}}]}))
 @example(("05_benchmark", {"bench": "x" * 300}))
+@example(("10_your_pictures", {"judge": {"kind": "chat", "models": "nano"}}))
 def test_any_value_in_any_place_is_checked_before_anything_runs(folder, changed):
     name, values = changed
     sound_or_one_line(name, yaml.safe_dump(values), folder)

@@ -88,6 +88,11 @@ def check_judges(*panels: Sequence[str | dict]) -> list[str]:
     return ids
 
 
+def check_judge(spec: str | dict) -> None:
+    """Check the spec of one judge, as ``check_judges`` does."""
+    check_judges([spec])
+
+
 def _known(spec: str | dict) -> str | dict:
     """Return a spec in full. Raises InputError for a kind that is neither in JUDGES nor SYSTEMS."""
     kind = spec.get("kind") if isinstance(spec, dict) else spec
