@@ -1,5 +1,6 @@
 """Servers that the runner starts: real processes that speak the protocol, asked by a notebook."""
 
+import dataclasses
 import signal
 import socket
 import subprocess
@@ -220,3 +221,24 @@ def test_servers_of_a_rehearsal_are_stand_ins_at_ports_of_their_own(tmp_path):
     assert real["captioner"].shown().startswith("CUDA_VISIBLE_DEVICES=0,1,2,3 vllm serve Qwen/")
     with pytest.raises(InputError, match="vllm is not installed"):
         servers.need_commands([units["02_recaption"]], real)
+
+
+def test_the_server_of_rollouts_is_asked_by_its_training(tmp_path):
+    """By TRL's own setting, which names it without /v1; a rehearsal generates without it."""
+    plain = load_units("paper")["04_grpo.full"]
+    settings = {"use_vllm": True, "vllm_mode": "server"}
+    settings |= {"vllm_server_base_url": "http://localhost:8002"}
+    parameters_ = plain.parameters | {"settings": plain.parameters["settings"] | settings}
+    unit = dataclasses.replace(plain, parameters=parameters_)
+    server = servers.Server(
+        url="http://localhost:8002/v1", model="a/model", gpus=[7],
+        variables={"VLLM_SERVER_DEV_MODE": "1"},
+    )  # fmt: skip
+    known = {"rollouts": server}
+    assert servers.asked_by(unit, known) == ["rollouts"]
+    assert servers.asked_by(plain, known) == []
+    assert server.shown().startswith("CUDA_VISIBLE_DEVICES=7 VLLM_SERVER_DEV_MODE=1 vllm serve a/")
+    rehearsed = parameters.Rehearsed("paper", "paper_rehearsal", tmp_path, known)
+    small = rehearsed.parameters("04_grpo.full", parameters_)["settings"]
+    assert small["use_vllm"] is False
+    assert f"{small['vllm_server_base_url']}/v1" == parameters.servers(known)["rollouts"]["url"]

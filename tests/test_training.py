@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from datasets import concatenate_datasets
@@ -525,6 +526,89 @@ def test_so_does_one_of_stage_two(tmp_path):
     with pytest.raises(FloatingPointError) as raised:  # infinity in float32, times zero
         grpo.train(rows, "nano", tmp_path, GRPO | {"beta": 1e39})
     assert str(raised.value) == f"loss nan at step 1, in {', '.join(rows['id'])}"
+
+
+def long_and_short_rows():
+    """Captions of 27 to 65 letters, and as many replies of one word to the same pictures."""
+    long = caption_rows().select_columns(["image", "prompt", "completion", "id"]).select(range(8))
+    words = (sft.training_row("Is it safe?", "safe", id_) for id_ in long["id"])
+    return concatenate_datasets([long, store.beside_pictures(long, words)]).shuffle(seed=0)
+
+
+ONE_STEP = SFT | {"max_steps": 1, "save_strategy": "no", "max_grad_norm": 1e9}
+
+
+@pytest.mark.parametrize("parts", [1, 8])
+def test_a_token_weighs_the_same_however_a_batch_is_divided(parts, tmp_path):
+    """Means of parts would give a loss of 7.6 in the place of 4.4 where each row is a part."""
+    rows, losses = long_and_short_rows(), []
+    for folder, size in {"parts": parts, "whole": 16}.items():
+        batch = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 16 // size}
+        log = sft.train(rows, "nano", tmp_path / folder, ONE_STEP | batch)
+        losses.append(log.iloc[0][["loss", "grad_norm"]].astype(float).tolist())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+TWO = SFT | {"per_device_train_batch_size": 2}  # in each of two processes
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one_with_the_same_batch(tmp_path):
+    """Two ranks over gloo: the steps, losses and gradients of one process, but for rounding."""
+    rows = long_and_short_rows()
+    one = sft.train(rows, "nano", tmp_path / "one", SFT)
+    two = launch.train("sft", rows, 2, model="nano", folder=tmp_path / "two", settings=TWO)
+    assert len(one) == len(two) == 4
+    for column in ("loss", "grad_norm"):
+        assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=1e-4), column
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    """The processes that train a job, each started by the launcher."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if f"{folder}.job" in line and "torch.distributed.run" not in line:
+            found.append(process)
+    return found
+
+
+JOB = """
+import sys
+from pathlib import Path
+from sgvl.training import launch
+from test_training import TWO, long_and_short_rows
+job = {"model": "nano", "folder": Path(sys.argv[1]), "settings": TWO | {"save_steps": 1}}
+launch.train("sft", long_and_short_rows(), 2, **job)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["a rank", "the notebook"])
+def test_a_job_ends_whole_and_goes_on_to_the_same_weights(killed, tmp_path):
+    rows, settings = long_and_short_rows(), TWO | {"save_steps": 1}
+    job = {"model": "nano", "settings": settings}
+    launch.train("sft", rows, 2, folder=tmp_path / "whole", **job)
+    folder = tmp_path / "killed"
+    child = subprocess.Popen(
+        [sys.executable, "-c", JOB, folder], cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    saved = folder / "checkpoint-1" / "trainer_state.json"
+    while not saved.exists() and child.poll() is None:
+        time.sleep(0.002)
+    ranks = ranks_of(folder)
+    assert len(ranks) >= 2
+    (ranks[-1] if killed == "a rank" else child).kill()
+    out, err = child.communicate(timeout=120)
+    if killed == "a rank":
+        assert child.returncode == 1 and "RuntimeError: sft ended with exit code" in err
+    gone, alive = psutil.wait_procs(ranks, timeout=60)
+    assert not alive, "the launcher and the other rank have ended, too"
+    assert not (folder / "model").exists()
+    launch.train("sft", rows, 2, folder=folder, **job)
+    name = "model/model.safetensors"
+    assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow

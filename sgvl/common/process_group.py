@@ -19,11 +19,12 @@ NOT_FOUND = 127  # exit code of a command that is not there, as in a shell
 
 
 def start(
-    command: Sequence[str], log: IO, environment: Mapping[str, str] | None = None
+    command: Sequence[str], log: IO | int, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen:
-    """Start a command whose output goes to ``log``; return its keeper, with its exit code.
+    """Start a command whose output goes to ``log``, or to ``subprocess.PIPE``; return its keeper.
 
-    ``end`` ends the command and all processes of its group; the keeper ends when the command does.
+    ``end`` ends the command and all processes of its group. The keeper ends when the command does,
+    with its exit code.
     """
     keeper = [sys.executable, "-P", __file__, *command]  # -P: no module of this folder is in reach
     return subprocess.Popen(

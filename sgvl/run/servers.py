@@ -1,7 +1,8 @@
 """Servers that units ask: started before the first of these units, stopped after the last.
 
 A profile declares them in ``params/<profile>/servers.yaml``, by name. A unit needs those whose
-``url`` its parameters name, so no unit lists its servers twice:
+``url`` its parameters name, or whose address TRL's ``vllm_server_base_url`` names, so no unit lists
+its servers twice:
 
     captioner:
       url: http://localhost:8001/v1
@@ -34,6 +35,7 @@ from sgvl.run.parameters import checked, load_yaml
 from sgvl.run.units import SERVERS, Unit, parameters_of, parts
 
 HERE = ("localhost", "127.0.0.1")  # hosts on which a server can be started
+ROLLOUTS = "vllm_server_base_url"  # TRL's setting: a server without its /v1
 POLL = 0.2  # seconds between two looks at a server that is starting
 TAIL = 20  # lines of a log that are shown
 
@@ -47,6 +49,7 @@ class Server(BaseModel):
     model: str  # its name there, too
     gpus: list[int] = []  # which it sees; empty leaves the choice to it
     arguments: list[str] = []  # added to the command
+    variables: dict[str, str] = {}  # of its environment, beside those of the runner
     command: list[str] = ["vllm", "serve", "{model}", "--host", "127.0.0.1", "--port", "{port}"]
     patience: PositiveInt = 1800  # seconds until it must answer: weights are loaded, or downloaded
 
@@ -60,7 +63,8 @@ class Server(BaseModel):
 
     def environment(self) -> dict[str, str]:
         """Return the variables that are set for it."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus))} if self.gpus else {}
+        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus))} if self.gpus else {}
+        return gpus | self.variables
 
     def shown(self) -> str:
         """Return the line of a shell that starts it."""
@@ -92,31 +96,33 @@ def declared(profile: str, units: dict[str, Unit]) -> dict[str, Server]:
             servers[name] = Server(**checked(Server, values, f"{where}: {name}"))
         except InputError as error:
             problems += error.problems
-    asked = [(unit, part) for unit in units.values() for part in _asking(unit)]
+    asked = [(unit, *pair) for unit in units.values() for pair in _asking(unit)]
     urls = [server.url for server in servers.values()]
     for name, server in servers.items():
         own = f"{where}: {name}: url {server.url!r}"
-        askers = [(unit, part) for unit, part in asked if part["url"] == server.url]
+        askers = [(unit, model) for unit, url, model in asked if url == server.url]
         if not _is_local(server.url):
             problems.append(f"{own}: expected http://localhost:PORT/v1")
         elif urls.count(server.url) > 1:
             problems.append(f"{own}: two servers have it")
         elif not askers:
-            known = sorted({part["url"] for _, part in asked})
+            known = sorted({url for _, url, _ in asked})
             problems.append(f"{own}: no unit asks it; {nearest(server.url, known)}")
         problems += [
             f"{where}: {name}: model {server.model!r}, but {unit.name} asks it for {model!r}"
-            for unit, part in askers
-            if (model := part.get("model")) != server.model
+            for unit, model in askers
+            if model not in (None, server.model)
         ]
     raise_any(problems)
     return servers
 
 
-def _asking(unit: Unit) -> list[dict]:
-    """List the parts of a unit's parameters that name a server's URL."""
+def _asking(unit: Unit) -> list[tuple[str, str | None]]:
+    """List the servers' URLs that a unit's parameters name, each with the model, if it is named."""
     found = [part for part in parts(unit.parameters) if isinstance(part, dict)]
-    return [part for part in found if isinstance(part.get("url"), str)]
+    asked = [(part["url"], part.get("model")) for part in found if isinstance(part.get("url"), str)]
+    bases = [part[ROLLOUTS] for part in found if isinstance(part.get(ROLLOUTS), str)]
+    return asked + [(f"{base.rstrip('/')}/v1", None) for base in bases]
 
 
 def _is_local(url: str) -> bool:
@@ -129,7 +135,7 @@ def _is_local(url: str) -> bool:
 
 def asked_by(unit: Unit, servers: dict[str, Server]) -> list[str]:
     """List the names of the servers that a unit asks."""
-    urls = {part["url"] for part in _asking(unit)}
+    urls = {url for url, _ in _asking(unit)}
     return [name for name, server in servers.items() if server.url in urls]
 
 

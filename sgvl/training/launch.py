@@ -15,13 +15,14 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common import files
+from sgvl.common import files, process_group
 from sgvl.common.errors import InputError, nearest
 from sgvl.data import arrow
 from sgvl.training import grpo, sft, trainer
 
 STAGES = {"sft": sft.train, "grpo": grpo.train}
 
+PROGRESS = re.compile(rb"\d+ of \d+, \d+ s, about ")  # as ``common.progress`` prints it
 # The last error of a log, without the one in which a launcher reports that a process failed.
 ERROR = re.compile(r"^(?:\[rank\d+\]: )?(?!torch|subprocess)([\w.]+Error: .+)$", re.MULTILINE)
 
@@ -56,9 +57,8 @@ def train(
     arguments = json.dumps({"stage": stage, **job, "folder": str(folder)})
     files.write(job_folder / "job.json", arguments)
     with files.writing(job_folder / "log.txt"):
-        with open(job_folder / "log.txt", "a", encoding="utf-8") as log:
-            run = [sys.executable, *launcher, "-m", "sgvl.training.launch", str(job_folder)]
-            code = subprocess.run(run, stdout=log, stderr=subprocess.STDOUT).returncode
+        run = [sys.executable, *launcher, "-m", "sgvl.training.launch", str(job_folder)]
+        code = _run(run, job_folder / "log.txt")
         if code:
             errors = ERROR.findall((job_folder / "log.txt").read_text(encoding="utf-8"))
             reason = errors[-1] if errors else "no error was logged"
@@ -66,6 +66,24 @@ def train(
                 f"{stage} ended with exit code {code}: {reason}; see {job_folder}/log.txt"
             )
     return trainer.read_log(folder)
+
+
+def _run(command: list[str], file: Path) -> int:
+    """Run a command to its end, and return its exit code; its group ends with this process.
+
+    What it prints goes to ``file``, and its lines of progress are printed here, too.
+    """
+    job = process_group.start(command, subprocess.PIPE)
+    try:
+        with file.open("ab") as log:
+            for line in job.stdout:
+                log.write(line)
+                log.flush()
+                if PROGRESS.match(line):
+                    print(line.decode(), end="", flush=True)
+        return job.wait()
+    finally:
+        process_group.end(job)
 
 
 def command(processes: int, layout: str) -> list[str]:

@@ -27,6 +27,7 @@ from sgvl.data import store
 from sgvl.models import loading
 from sgvl.policies.policy import FORMS, Policy
 from sgvl.text import prompts
+from sgvl.training import rollouts
 
 BESIDE = ".replacement"  # after a folder's name: a training that will replace a finished one
 
@@ -135,6 +136,7 @@ def check_fields(stage: str, settings: dict, lora: dict | None = None) -> None:
     Raises InputError with all problems.
     """
     problems = _field_problems("settings", _config_class(stage), settings)
+    problems += rollouts.setting_problems(settings)
     if lora:
         from peft import LoraConfig
 
@@ -222,7 +224,9 @@ def train_and_save(trl_trainer) -> None:
     """
     place = Path(trl_trainer.args.output_dir)
     folder = place.with_name(place.name.removesuffix(BESIDE))
+    weigh_tokens_equally(trl_trainer)
     stop_at_bad_loss(trl_trainer)
+    rollouts.guard(trl_trainer)
     report_steps(trl_trainer)
     with files.writing(place):
         trl_trainer.train(resume_from_checkpoint=newest_checkpoint(place))
@@ -238,6 +242,19 @@ def free_memory() -> None:
 
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def weigh_tokens_equally(trl_trainer) -> None:
+    """Make an SFT trainer divide by the tokens of a whole batch, over all its parts and processes.
+
+    Qwen2.5-VL declares that its own loss takes no such count, and the trainer would average the
+    means of the parts: a token of a short answer would weigh more than one of a long caption, and
+    more so the smaller the parts. The loss here is TRL's own, which takes the count.
+    """
+    from trl import SFTTrainer
+
+    if isinstance(trl_trainer, SFTTrainer):
+        trl_trainer.model_accepts_loss_kwargs = True
 
 
 def stop_at_bad_loss(trl_trainer) -> None:

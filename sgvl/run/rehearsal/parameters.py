@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from sgvl.common.paths import ROOT
 from sgvl.run.rehearsal import published
-from sgvl.run.servers import Server
+from sgvl.run.servers import ROLLOUTS, Server
 
 TWO_RANKS = ("03_sft.recap", "04_grpo.full")  # units that train in two processes, where any do
 SHORT = {"max_steps": 2, "logging_steps": 1}  # settings of a training
@@ -112,9 +112,10 @@ CHANGES: dict[str, Callable] = {
     "model": Rehearsed._model,
     # What stands in for hardware, servers and folders of data.
     "url": Rehearsed._url,
+    ROLLOUTS: lambda self, unit, value: self._url(unit, f"{value}/v1").removesuffix("/v1"),
     "device": _set("cpu"),
     "dtype": _set("float32"),
-    "bf16": _set(False),
+    **dict.fromkeys(("bf16", "use_vllm"), _set(False)),
     "processes": Rehearsed._processes,
     "layout": _set("ddp"),
     "path": Rehearsed._folder,
