@@ -20,6 +20,7 @@ from sgvl.report import reference
 from sgvl.report.audit import audit
 from sgvl.report.printed import TITLES
 from sgvl.report.tables import markdown, output_paths, page_markdown, span
+from sgvl.scores.blind_ceiling import NAMES as BLIND
 from sgvl.training import grpo, sft
 
 FIGURES = {
@@ -65,6 +66,11 @@ summary { cursor: pointer; }
 .first th, .first td { padding: .1em .4em; }
 @media (max-width: 60rem) { .first { display: block; } }
 """
+OWN = {  # tables that the paper does not have
+    "claims": "The paper's claims",
+    "blind_ceiling": "The blind ceiling",
+    "inversion": "The inverted policy",
+}
 JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark")
 
 
@@ -102,7 +108,7 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
         parts += [f"Data: {html.escape(run.data[name])}\n"] if name in run.data else []
     parts += ["## Training curves\n"]
     parts += [_picture(file.stem) for file in sorted(folder.glob("curves_*.png"))]
-    for title, name in (("The paper's claims", "claims"), ("The inverted policy", "inversion")):
+    for name, title in OWN.items():
         parts += [f"## {title}\n", *_ours(folder, name)]
     copied = _copy_seeds(folder, seeds)
     parts += ["## Trained with other seeds\n", *_seeds(seeds, copied)]
@@ -157,7 +163,7 @@ def _first_screen(folder, run):
 
 def _what_was_run(run):
     """Return the base model, the number of judges, and n and source of each set."""
-    line = f"Base model {html.escape(run.base_model)}, {len(run.names)} judges.\n"
+    line = f"Base model {html.escape(run.base_model)}, {len({*run.names} - {*BLIND})} judges.\n"
     if "table4" not in run.scores:
         return [line]
     sets = run.scores["table4"].dropna(subset="n").astype({"n": int})

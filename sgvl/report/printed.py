@@ -17,6 +17,7 @@ import pandas as pd
 from sgvl.report import reference, tables
 from sgvl.report.reasons import Reason, unavailable
 from sgvl.scores.accuracy import mean
+from sgvl.scores.blind_ceiling import NAMES as BLIND
 
 TITLES = {
     "table1": "Table 1: guards, and how they take a policy",
@@ -68,7 +69,8 @@ class Judges(NamedTuple):
 
     Parameters
     ----------
-    names, models : the display name and the model ("" for none) of each judge asked, by id
+    names, models : the display name and the model ("" for none) of each judge asked, by id; the
+        blind judges have a name
     missing : why a judge could not be asked, by id
     base_model : the model that was trained
     """
@@ -83,7 +85,7 @@ class Judges(NamedTuple):
         """Make them of what ``stored.judges`` returned."""
         judged, missing = about[about["reason"] == ""], about[about["reason"] != ""]
         return cls(
-            dict(zip(judged["judge"], judged["name"], strict=True)),
+            dict(zip(judged["judge"], judged["name"], strict=True)) | BLIND,
             dict(zip(judged["judge"], judged["model"], strict=True)),
             dict(zip(missing["judge"], missing["reason"], strict=True)),
             base_model,

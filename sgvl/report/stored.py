@@ -7,6 +7,7 @@ import pandas as pd
 
 from sgvl.common.errors import InputError
 from sgvl.common.paths import FIGURES, ROOT, figures_of, runs
+from sgvl.scores.blind_ceiling import NAMES as BLIND
 
 # The notebook that writes a folder of a run; a folder of training/ is named after its unit.
 WRITERS = {
@@ -45,16 +46,19 @@ def read(profile: str, path: str) -> pd.DataFrame:
 def read_panels(profile: str, name: str, panels: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV of several panels of 05, one below the other; of the only one without a name.
 
-    Rows of judges that were asked about one set alone are left out of ``scores``. Raises InputError
-    as ``read`` does.
+    Rows of judges that were asked about one set alone are left out of ``scores``, and the blind
+    judges, which every panel has, come once. Raises InputError as ``read`` does.
     """
     parts = []
     for folder in _folders(panels):
         about = read(profile, f"{folder}/judges.csv")
         if len(about):  # else no judge of the panel could be asked
             own = read(profile, f"{folder}/{name}.csv")
-            whole = about.loc[about["asked_about"] == "everything", "judge"]
-            parts.append(own[own["judge"].isin(whole)] if name == "scores" else own)
+            if name == "scores":
+                seen = [judge for part in parts for judge in part["judge"] if judge in BLIND]
+                levels = about.loc[about["asked_about"] == "levels", "judge"]
+                own = own[~own["judge"].isin([*levels, *seen])]
+            parts.append(own)
     # Without the empty tables, such as the questions of a panel that asks none: they hold no types.
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 

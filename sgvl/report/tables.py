@@ -92,6 +92,11 @@ def claim_table(claims: pd.DataFrame) -> pd.DataFrame:
     return table[["statement", "outcome", "points", "n", "note"]].set_index("statement")
 
 
+def blind_table(beyond: pd.DataFrame) -> pd.DataFrame:
+    """Arrange how far judges are above the blind ceiling, with the outcome of the claim."""
+    return cells(beyond, "judge", "average", lambda row: f"{cell(row)}: {row.beats}")
+
+
 def score_note(
     scores: pd.DataFrame, profile: str, seed: int, resamples: int, unparseable: str = "wrong"
 ) -> str:

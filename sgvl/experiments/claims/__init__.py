@@ -13,9 +13,12 @@ for the number of claims: of twenty effects that are 0, about one gets an interv
 import pandas as pd
 
 from sgvl.experiments.claims.evidence import Effect, Evidence, Term
-from sgvl.experiments.claims.paper import CLAIMS, JUDGES, Claim
+from sgvl.experiments.claims.paper import CLAIMS, JUDGES, Claim, decide
+from sgvl.policies.policy import AVERAGES
+from sgvl.scores.blind_ceiling import NAMES
+from sgvl.scores.metrics import difference
 
-__all__ = ["CLAIMS", "JUDGES", "Claim", "Effect", "Evidence", "Term", "claims"]
+__all__ = ["CLAIMS", "JUDGES", "Claim", "Effect", "Evidence", "Term", "above_blind", "claims"]
 
 
 def claims(
@@ -42,3 +45,28 @@ def claims(
     """
     evidence = Evidence(frames, seed, resamples)
     return pd.DataFrame([claim(evidence) for claim in CLAIMS]).assign(profile=profile)
+
+
+def above_blind(answers: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Measure how far each judge is above the blind ceiling, macro and pooled.
+
+    Parameters
+    ----------
+    answers : a judgement frame with the judges of ``sgvl.scores.blind_ceiling`` in it
+    resamples, seed : of the bootstrap, which takes the same pairs for a judge and for the ceiling
+
+    Returns
+    -------
+    pandas.DataFrame
+        judge, average, value, low, high (points), n (pairs), and ``beats``: the outcome of the
+        claim that the judge beats the blind ceiling.
+    """
+    rows = []
+    for judge, own in answers[~answers["judge"].isin(NAMES)].groupby("judge", sort=False):
+        for blind, average in zip(NAMES, AVERAGES, strict=True):
+            gap = difference(answers, judge, blind, average, resamples, seed)
+            effect = Effect(*gap, own["pair"].nunique(), "")
+            outcome = {"n": effect.n, "beats": decide(effect, above=0)}
+            rows.append({"judge": judge, "average": average, **gap._asdict(), **outcome})
+    columns = ["judge", "average", "value", "low", "high", "n", "beats"]
+    return pd.DataFrame(rows, columns=columns)
