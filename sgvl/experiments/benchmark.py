@@ -12,12 +12,13 @@ own                 judgements of rows that bring their own policy, such as Llav
 following_neutral   judgements of pictures under two random policies of opposite label,
 following_harmful   over harmless and over harmful things
 inversion           verdicts under each level and under its inversion
+squares             verdicts on pictures and policies, each in two versions
 general             answers to questions that have nothing to do with safety
 naming              the things of the pictures, and whether a caption names them
 ==================  ==============================================================================
 
-``general`` and ``naming`` hold only judges that reply to plain requests; ``naming`` and
-``inversion`` need drawn pictures, whose content is known.
+``general`` and ``naming`` hold only judges that reply to plain requests; ``naming``, ``inversion``
+and ``squares`` need drawn pictures, whose content is known.
 """
 
 import warnings
@@ -39,7 +40,7 @@ from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
 from sgvl.data.images import thumbnail
-from sgvl.experiments import ability, controls, inversion
+from sgvl.experiments import ability, controls, inversion, squares
 from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
 from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.judges.systems import expanded
@@ -65,6 +66,7 @@ FRAMES = {
         "inverted_verdict",
         "judge",
     ],
+    "squares": squares.COLUMNS,
     "general": [*ability.QUESTIONS, "judge"],
     "naming": [*ability.THINGS, "judge"],
 }
@@ -310,6 +312,7 @@ def ask_judge(
     single: int = 4,
     described: int = 0,
     blind_controls: bool = False,
+    drawn_squares: Sequence[squares.Square] = (),
 ) -> dict[str, pd.DataFrame]:
     """Ask one judge everything but ``levels``; returns frames without the column judge.
 
@@ -323,6 +326,7 @@ def ask_judge(
     described : pictures, evenly spread, that are described and judged on half of the input; 0: all
     blind_controls : asked about drawn pictures always, about others only if this is true, because
         each picture then takes one more request
+    drawn_squares : asked about as well
     """
     drawn = store.has_tags(sets.bench)
     frames = {}
@@ -338,6 +342,8 @@ def ask_judge(
     for name, rows in {"own": sets.own, **sets.following}.items():
         if rows:
             frames[name] = _under_own_policies(ask["own" if name == "own" else ""], rows)
+    if drawn_squares:
+        frames["squares"] = squares.ask_squares(ask[""], drawn_squares)
     if isinstance(judge, SpeakingJudge):
         answers = [ability.answering(ask[""], rows, convention) for rows in sets.questions]
         if answers:

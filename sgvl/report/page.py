@@ -70,6 +70,9 @@ OWN = {  # tables that the paper does not have
     "claims": "The paper's claims",
     "blind_ceiling": "The blind ceiling",
     "inversion": "The inverted policy",
+    "squares": "The policy, and only the policy",
+    "squares_by_edit": "The policy, and only the policy: by edit",
+    "level_order": "The order of the levels",
 }
 JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark")
 

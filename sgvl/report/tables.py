@@ -13,6 +13,13 @@ from sgvl.common import files
 from sgvl.common.errors import InputError, need_known
 
 OVERALL = {"macro": "Overall (macro)", "pooled": "Overall (pooled)"}
+# Tables about following the policy and only the policy: rows, columns and caption.
+FOLLOWING = {
+    "table1": ("judge", "measure", "How judges take a policy, measured"),
+    "squares": ("judge", "measure", "Squares: following the policy, and only the policy"),
+    "squares_by_edit": ("edit", "judge", "Squares right by the edit of the policy"),
+    "level_order": ("judge", "all levels", "Unsafe under a level and safe under a stricter one"),
+}
 WIDE = 5  # a LaTeX table of more columns spans the page and is shrunk to it
 # A cell with its interval and, in the report, the paper's value.
 STACKED = re.compile(

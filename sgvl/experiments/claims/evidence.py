@@ -187,11 +187,11 @@ def _unknown(note: str) -> Effect:
 
 def _judgements(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Turn frames into judgement frames with a seed; add "form"; leave out empty ones."""
-    # Controls and inversions are not judgements.
+    # Controls, inversions and squares are not judgements.
     judgements = {
         name: frame
         for name, frame in frames.items()
-        if name not in ("controls", "inversion") and len(frame)
+        if name not in ("controls", "inversion", "squares") and len(frame)
     }
     if "general" in judgements:
         general = judgements["general"]
