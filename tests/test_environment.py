@@ -36,6 +36,8 @@ EXTRA_MODULES = {
     "deepspeed": "deepspeed",
     "voila": "voila",
     "nudenet": "nudenet",
+    "google": "google-genai",
+    "diffusers": "diffusers",
 }
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

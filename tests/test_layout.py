@@ -22,8 +22,9 @@ LEVELS = {
     2: {"policies", "text", "run"},
     3: {"data", "models", "scores"},
     4: {"world", "judges", "training"},
-    5: {"recaption", "editing", "experiments", "report"},
-    6: {"widgets", "nano"},
+    5: {"recaption", "experiments", "report"},
+    6: {"editing"},  # asks for edits as recaption asks for captions
+    7: {"widgets", "nano"},
 }
 LEVEL = {folder: level for level, folders in LEVELS.items() for folder in folders}
 DOORS = {"__init__.py", "judge.py", "diff.py"}  # the only modules that may stand outside a folder

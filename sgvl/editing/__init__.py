@@ -2,8 +2,8 @@
 
 An assessor looks at a picture and says "safe", or how to edit it; an editor applies that; a gate
 compares both members of the pair. Notebook 01b_safeedit stores the result in
-``runs/<profile>/safeedit`` as the set ``made`` (``sgvl.data.store``), two rows for each pair, the
-original first. Pairs that the gate rejects are kept, with their reason.
+``runs/<profile>/safeedit/<variant>`` (train or bench) as the set ``made`` (``sgvl.data.store``),
+two rows for each pair, the original first. Pairs that the gate rejects are kept, with their reason.
 
 ===========  ===================================================================================
 column       what it holds
@@ -26,3 +26,71 @@ tags         of drawn scenes alone: what is in the picture, the place last
 Only pairs that passed are annotated and released. A picture without an edit (found safe, refused,
 failed) has no row here; ``outcomes.csv`` lists every picture with what became of it.
 """
+
+from sgvl.common.registry import check, make
+from sgvl.editing.assess import assess_all, check_assessor, make_assessors, verify_all
+from sgvl.editing.base import Editor, edit_all, estimate
+from sgvl.editing.gate import Bounds, make_bounds
+from sgvl.editing.made import (
+    Pair,
+    count_outcomes,
+    edited_items,
+    make_pairs,
+    outcomes,
+    passed,
+    probe,
+    sets_to_save,
+    to_dataset,
+    unsafe_by_member,
+    with_instructions,
+    with_origin,
+)
+
+__all__ = [
+    "EDITORS",
+    "Bounds",
+    "Editor",
+    "Pair",
+    "assess_all",
+    "check_editing",
+    "count_outcomes",
+    "edit_all",
+    "edited_items",
+    "estimate",
+    "make_assessors",
+    "make_bounds",
+    "make_editor",
+    "make_pairs",
+    "outcomes",
+    "passed",
+    "probe",
+    "sets_to_save",
+    "to_dataset",
+    "unsafe_by_member",
+    "verify_all",
+    "with_instructions",
+    "with_origin",
+]
+
+# Named by string: a model's libraries are imported when such an editor is made, not before.
+EDITORS = {
+    "local": "sgvl.editing.local:LocalEditor",
+    "gemini": "sgvl.editing.gemini:GeminiEditor",
+    "diffusers": "sgvl.editing.diffusion:DiffusersEditor",
+}
+
+
+def make_editor(spec: str | dict) -> Editor:
+    """Build an editor from a parameter file: its kind, or its kind with options.
+
+    Raises InputError for an unknown kind or option, with the nearest valid name, and for a missing
+    option or library.
+    """
+    return make("editor", EDITORS, spec)
+
+
+def check_editing(assessor: dict, editor: dict, gate: dict) -> None:
+    """Check the specs of an assessor, an editor and the gate; nothing is made, no model loads."""
+    check_assessor(assessor)
+    check("editor", EDITORS, editor)
+    make_bounds(gate)

@@ -406,6 +406,35 @@ def _instructblip():
     )
 
 
+def save_editor(folder: str | Path, seed: int = 0) -> None:
+    """Save a pipeline of diffusers that edits pictures: FLUX.2-klein's class, random weights."""
+    import diffusers as d
+    import torch
+    import transformers as t
+
+    torch.manual_seed(seed)
+    tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    # The pipeline takes the states of layers 9, 18 and 27, side by side.
+    encoder = t.Qwen3Config(**_text(tokenizer, num_hidden_layers=28, head_dim=16))
+    blocks = {"layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 4, "sample_size": 64}
+    transformer = d.Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=3 * WIDTH, timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    d.Flux2KleinPipeline(
+        d.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        d.AutoencoderKLFlux2(block_out_channels=(8, 8, 8, 8), **blocks),
+        t.Qwen3ForCausalLM(encoder),
+        tokenizer,
+        transformer,
+        is_distilled=True,
+    ).save_pretrained(folder)
+
+
 ARCHITECTURES: dict[str, Callable[[], tuple]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,

@@ -13,6 +13,7 @@ from sgvl.judges.ask import REPLY, Request, ask_missing, every_request_fails
 from sgvl.judges.records import Records
 from sgvl.models.reply import Reply
 from sgvl.recaption.base import FAILED, OK, STATUSES, Captioner, Item, parse_caption
+from sgvl.text.prompts import RECAPTION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,7 @@ def estimate(
         requests = {r.key: r.content for r in (_request(captioner, item) for item in items)}
         missing = [item for key, item in requests.items() if records.get(*key) is None]
     texts = [(item, text) for item in missing if (text := captioner.request(item))]
-    first = captioner.prompt == "caption"
+    first = captioner.prompt not in RECAPTION  # no caption is in the request
     prompt_tokens = completion_tokens = 0
     for item, text in texts:
         length = _tokens(item.caption) if item.caption else CAPTION_TOKENS

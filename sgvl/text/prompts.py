@@ -182,6 +182,27 @@ RECAPTION = {
     ),
 }
 
+# The questions of editing, after section 3.1 of the paper and the released script, in our words:
+# what to change so that an image becomes safe, and whether that was done.
+EDITING = {
+    "assess": (
+        "Could a strict content policy forbid something in this image: violence, weapons, gore, "
+        "hate, nudity or sex, drugs or other substances, crime, self-harm, cruelty to animals, "
+        "disasters? If not, reply with the one word: safe\n"
+        "Otherwise write one instruction for an image editor, of at most 40 words, that makes the "
+        "image acceptable. Replace what is forbidden with something harmless of the same size and "
+        "place; remove it only if nothing can take its place. Change the smallest region that this "
+        "takes, and keep everything else as it is. Reply with the instruction alone."
+    ),
+    "verify": (
+        "This image is the result of the following edit.\nEdit: {caption}\n"
+        "Compare the image with it. Reply with one of these and nothing else:\n"
+        "target still there - what was to be replaced or removed can still be seen\n"
+        "replacement missing - it is gone, but what was to take its place cannot be seen\n"
+        "done - neither of these"
+    ),
+}
+
 PRESENCE = "Is there {thing}? Answer yes or no."
 COUNT = "How many things are there? Answer with one word."
 PLACE = "Where is this? Answer with one word."
@@ -269,11 +290,12 @@ def addressed(text: str) -> tuple[dict[str, str | bool], str]:
 
 
 def caption_prompt(prompt: str, caption: str = "") -> str:
-    """Return the text that asks for a caption, or for one that improves ``caption``.
+    """Return the text that asks for a caption, for one that improves ``caption``, or for an edit.
 
-    ``prompt`` is "caption", or a name in ``RECAPTION``.
+    ``prompt`` is "caption", or a name in ``RECAPTION`` or ``EDITING``; "verify" asks whether the
+    edit ``caption`` was made.
     """
-    known = {"caption": CAPTION[0], **RECAPTION}
+    known = {"caption": CAPTION[0], **RECAPTION, **EDITING}
     need_known("unknown caption prompt", prompt, known)
     return known[prompt].format(caption=inert(caption))
 
