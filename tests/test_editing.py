@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import gemini_server
 import numpy as np
@@ -26,6 +27,8 @@ from sgvl.models import tiny
 from sgvl.policies.concepts import named
 from sgvl.policies.policy import load
 from sgvl.recaption import Item
+from sgvl.run.units import _named_units
+from sgvl.training import grpo
 from sgvl.world import sets
 from sgvl.world.scenes import Scene, Thing, render, sample_names, sample_scene
 
@@ -401,3 +404,29 @@ def test_a_pipeline_of_a_known_class_edits(tmp_path):
     other.write_text(other.read_text().replace("Flux2KleinPipeline", "StableDiffusionPipeline"))
     with pytest.raises(InputError, match="class StableDiffusionPipeline"):
         editing.make_editor(spec)
+
+
+# ---- the unit and those that build on it ---------------------------------------------------------
+
+
+def test_a_training_can_name_the_made_set(whole, tmp_path, monkeypatch):
+    """As ``pairs_train`` of 04_grpo.rl_safeedit: under all levels, with exact labels."""
+    *_, dataset, _ = whole
+    folder = tmp_path / "runs" / "x" / "safeedit" / "train"
+    store.save(editing.sets_to_save(dataset, "safeedit_train")[0], folder, 0)
+    monkeypatch.chdir(tmp_path)
+    name = "runs/x/safeedit/train/safeedit_train"
+    rows = grpo.rows_of("rl_safeedit", tmp_path / "runs" / "x", pairs_train=name)
+    assert len(rows) == 5 * len(editing.passed(dataset))
+    l5 = grpo.rows_of("L5", tmp_path / "runs" / "x", pairs_train=name)
+    assert sorted(l5["label"]) == ["safe"] * (len(l5) // 2) + ["unsafe"] * (len(l5) // 2)
+    with pytest.raises(InputError, match="written by 01b_safeedit: no data set 'safeedit_trian'"):
+        grpo.rows_of("L5", tmp_path, pairs_train="runs/x/safeedit/train/safeedit_trian")
+
+
+def test_the_unit_of_a_named_set_is_a_need():
+    gives = ("safeedit/train/manifest.json", "safeedit/train/made.parquet")
+    units = {"01b_safeedit.train": SimpleNamespace(gives=gives)}
+    made_set = {"pairs_train": "runs/nano/safeedit/train/safeedit_train"}
+    assert _named_units(made_set, "nano", units) == ["01b_safeedit.train"]
+    assert _named_units({"pairs_train": "safeedit_train"}, "nano", units) == []

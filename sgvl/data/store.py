@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from datasets import Dataset, Image, disable_progress_bars
@@ -11,6 +11,7 @@ from datasets import Dataset, Image, disable_progress_bars
 from sgvl import __version__
 from sgvl.common.errors import InputError, Unavailable, need_known
 from sgvl.common.files import replaced, sha256, write
+from sgvl.common.paths import user_path
 from sgvl.data import Sample, arrow
 from sgvl.data.images import load_image
 from sgvl.data.real_rows import OK
@@ -48,11 +49,16 @@ def save(
 def read(name: str, folder: Path) -> Dataset:
     """Load a saved data set after checking its digest against the manifest.
 
+    A name with a folder, as ``runs/nano/safeedit/train/safeedit_train``, is that of a set there.
+
     Raises Unavailable for a set that could not be had, and InputError if the file is missing, not
     in the manifest, or not the one that was written.
     """
+    if "/" in name:
+        folder, name = user_path(PurePosixPath(name).parent), PurePosixPath(name).name
     path = folder / f"{name}.parquet"
     writer = "02_recaption" if name in ("captions", "replay") else "01_data"
+    writer = "01b_safeedit" if "safeedit" in folder.parts else writer
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         digests = {saved: str(facts["sha256"]) for saved, facts in manifest["sets"].items()}

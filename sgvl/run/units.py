@@ -201,12 +201,20 @@ def _filled(path: str, name: str) -> str:
 
 
 def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list[str]:
-    """List the units whose files, or folders of files, the parameters name in the run folder."""
+    """List the units whose files, or folders of files, the parameters name in the run folder.
+
+    A set is named without its ending: it stands beside the manifest of its unit.
+    """
     run = PurePosixPath("runs", profile)
     texts = [text for text in parts(parameters) if isinstance(text, str)]
     paths = [path for path in map(PurePosixPath, texts) if run in path.parents]
     writers = {run / file: name for name, unit in units.items() for file in unit.gives}
-    return [name for file, name in writers.items() if any(map(file.is_relative_to, paths))]
+    beside = {path.parent / "manifest.json" for path in paths}
+    return [
+        name
+        for file, name in writers.items()
+        if file in beside or any(map(file.is_relative_to, paths))
+    ]
 
 
 def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:

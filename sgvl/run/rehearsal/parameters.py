@@ -109,7 +109,7 @@ CHANGES: dict[str, Callable] = {
     # Names of this profile's folders; names of models stay, and lead to the hub on this machine.
     **dict.fromkeys(("profile", "data_profile", "benchmark_profile"), Rehearsed._profile),
     **dict.fromkeys(("benchmark", "method"), Rehearsed._profile),
-    "model": Rehearsed._model,
+    **dict.fromkeys(("model", "pairs_train"), Rehearsed._model),  # or a set of 01b
     # What stands in for hardware, servers and folders of data.
     "url": Rehearsed._url,
     ROLLOUTS: lambda self, unit, value: self._url(unit, f"{value}/v1").removesuffix("/v1"),
