@@ -199,7 +199,7 @@ def draw(per_edit: int, seed: int = 0, edits: Sequence[str] = tuple(EDITS)) -> l
 
 def _square(rng: np.random.Generator, edit: str, k: int) -> Square:
     kind = EDITS[edit].kind
-    while True:  # some 3 draws a square
+    while True:
         square = _attempt(rng, edit, k)
         labels = square.labels()
         if kind == "xor":
