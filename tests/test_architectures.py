@@ -27,7 +27,8 @@ from sgvl.judges.systems import ABSENT, NONE, SYSTEMS, expanded
 from sgvl.models import chat_model, loading, tiny, tiny_heads
 from sgvl.policies import forms
 from sgvl.policies.policy import Policy, load, load_all
-from sgvl.run.rehearsal import SERVED, models
+from sgvl.run.rehearsal import models
+from sgvl.run.units import SERVED
 from sgvl.text import prompts
 
 CHAT = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "llava_next", "llava_onevision", "llama4",

@@ -10,6 +10,7 @@ from PIL import Image
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.data.images import image_digest
+from sgvl.judge import judge_folder
 from sgvl.judges import ask_all, make_judge, under
 from sgvl.judges.systems import SYSTEMS
 from sgvl.policies.policy import Policy
@@ -172,6 +173,21 @@ def test_hosted_systems_need_a_key_of_ones_own(name, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-mine")
     judge = make_judge(name)
     assert judge.endpoint.url == SYSTEMS[name].spec["url"] and judge.id == name
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_folder_of_pictures_can_be_judged_by_them(server, kind, tmp_path, capsys):
+    server.script = dict.fromkeys(["", "house"], [(200, GOOD[kind], 0)])
+    (tmp_path / "photos").mkdir()
+    SAMPLES[0].image.save(tmp_path / "photos" / "a.png")
+    (tmp_path / "house.md").write_text("No knives.")
+    spec = {"kind": kind, "model": "m", "url": server.url}
+    folder, policy = tmp_path / "photos", tmp_path / "house.md"
+    judged = judge_folder(folder, policy, spec, out=tmp_path / "out", yes=True)
+    assert (
+        list(judged.table["verdict"]) == ["safe"] and "1 requests to m" in capsys.readouterr().out
+    )
+    assert "image/jpeg" in json.dumps(server.asked)
 
 
 @pytest.mark.parametrize("kind", GOOD)

@@ -24,9 +24,10 @@ from sgvl.data.sources.pictures import load as load_pictures
 from sgvl.experiments.benchmark import why_unparseable
 from sgvl.judges import Judge, ask_all, check_judges, make_judge, under
 from sgvl.judges.ask import unanswered
-from sgvl.judges.base import default_prompt
+from sgvl.judges.base import SpeakingJudge, default_prompt
 from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load
+from sgvl.run.units import SERVED
 from sgvl.scores import metrics
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
@@ -122,7 +123,7 @@ def judge_spec(judge: str | dict, policies: Sequence[Policy]) -> dict:
     if spec["kind"] in ("chat", "served"):
         clauses = is_nano(spec) and all(policy.default for policy in policies)
         spec = {"policy_form": "brief" if clauses else "full"} | spec
-    if spec["kind"] == "served":
+    if spec["kind"] in SERVED:
         spec = {"image_format": "JPEG", "max_side": 1024} | spec
     name = str(spec.get("model", spec["kind"]))
     shown = f"{name} (drawings only)" if is_nano(spec) else name
@@ -233,7 +234,8 @@ def ask(
     which = f"two versions of {which}" if policies[1:] else which
     plan = f"{len(sizes)} pictures under {which}: {len(wanted)} requests to {judge.name}, "
     plan += f"{len(sizes) * len(policies) - len(wanted)} answers need none"
-    plan += cost(judge, wanted, sizes, policies, prices) if hasattr(judge, "endpoint") else ""
+    if hasattr(judge, "endpoint") and isinstance(judge, SpeakingJudge):
+        plan += cost(judge, wanted, sizes, policies, prices)
     print(plan, flush=True)
     if wanted and hasattr(judge, "endpoint") and not allow(plan):
         raise InputError("no request was sent; say yes, or add --yes (in Python: yes=True)")

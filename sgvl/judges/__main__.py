@@ -23,9 +23,10 @@ from sgvl.common import commands
 from sgvl.common.errors import ExitCode
 from sgvl.judges import JUDGES, make_judge, under
 from sgvl.judges.systems import ABSENT, SYSTEMS, System, spec_of
-from sgvl.run.rehearsal import NO_PROXY, SERVED
+from sgvl.run.rehearsal import NO_PROXY
 from sgvl.run.rehearsal.hub import local_hub
 from sgvl.run.rehearsal.server import RehearsalHandler
+from sgvl.run.units import SERVED
 
 PAGE = """\
 # Released models as judges

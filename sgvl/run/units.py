@@ -36,6 +36,8 @@ from sgvl.common.paths import (
 )
 from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
 
+# Kinds of judges and captioners whose model is that of a server.
+SERVED = ("served", "moderations", "decisions")
 SERVERS = "servers.yaml"  # declares servers, no unit: see ``sgvl.run.servers``
 
 # Parameters that name another profile, and the files of its run whose change matters: a manifest

@@ -19,7 +19,7 @@ from sgvl.run.planning import costs
 from sgvl.run.planning.costs import GPU, Size, Training
 from sgvl.run.planning.models import size_of
 from sgvl.run.servers import Server, asked_by
-from sgvl.run.units import Unit
+from sgvl.run.units import SERVED, Unit
 
 # Lengths in tokens where no data set is at hand to count; ours.
 POLICY, LONG_POLICY = 300, 1300  # of one level, and of LlavaGuard's text
@@ -276,7 +276,7 @@ class Plan:
         """Return the GPU-seconds of one request, and keep the memory of the model it asks."""
         own = [server for server in servers if server.url == spec.get("url")]
         model = self.base_of(spec.get("model", ""))
-        if not model or model == "nano" or (spec["kind"] == "served" and not own):
+        if not model or model == "nano" or (spec["kind"] in SERVED and not own):
             return 0.0
         if (size := size_of(model)) is None:
             line.notes.append(f"the shape of {model} is not known")
@@ -336,7 +336,7 @@ class Plan:
         reply = min(spec.get("max_new_tokens", 120), reply)
         hours = n * self._seconds(line, spec, prompt, reply) / 3600
         line.hours += hours
-        line.calls += n if spec["kind"] == "served" else 0
+        line.calls += n if spec["kind"] in SERVED else 0
         key = spec.get("id", spec["kind"]), role
         line.judged[key] = line.judged.get(key, 0) + hours
 

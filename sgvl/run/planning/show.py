@@ -9,7 +9,7 @@ from sgvl.run.planning import Line, Plan, gates
 from sgvl.run.planning.machine import Machine, machine
 from sgvl.run.planning.models import size_of
 from sgvl.run.servers import Server, asked_by
-from sgvl.run.units import Unit, parts
+from sgvl.run.units import SERVED, Unit, parts
 
 PARTS = ("weights", "gradients", "optimiser", "activations", "rollout", "cache")
 # Roles of 05 whose sets are in the tables; tests/test_plan.py compares with the printed columns.
@@ -167,7 +167,7 @@ def downloads(plan: Plan, units: list[Unit]) -> list[str]:
         local = {plan.servers[name].url for name in asked_by(unit, plan.servers)}
         for part in parts(unit.parameters):
             if isinstance(part, dict) and isinstance(model := part.get("model"), str):
-                hosted = part.get("kind") == "served" and part.get("url") not in local
+                hosted = part.get("kind") in SERVED and part.get("url") not in local
                 if model.count("/") == 1 and not hosted and not (ROOT / model).is_dir():
                     models[model] = None
     rows, total = [], 0.0

@@ -25,10 +25,9 @@ from sgvl.run.rehearsal.parameters import Rehearsed
 from sgvl.run.rehearsal.published import publish
 from sgvl.run.rehearsal.server import RehearsalHandler
 from sgvl.run.servers import declared
-from sgvl.run.units import SERVERS, Unit, parts
+from sgvl.run.units import SERVED, SERVERS, Unit, parts
 
 TOKEN = "rehearsal"  # has accepted the terms of every gated set on the local hub
-SERVED = ("served", "moderations", "decisions")  # kinds whose model is that of a server
 NO_PROXY = "127.0.0.1"  # of the hub and of servers; all others are asked through the proxy
 
 
