@@ -164,6 +164,19 @@ def test_every_claim_has_its_cases_and_says_where_it_stands():
     assert list(tested.columns) == [*claims.Claim._fields[1:], "profile"]
 
 
+def test_a_claim_is_vacuous_where_a_training_changed_no_answer():
+    """Found 50 % before and after; one other verdict of the same judge, and it holds."""
+    frames = frames_of([(finds, BASE, 0.5), (finds, "rl_L1", 0.5)])
+    own = frames["levels"]["judge"] == "rl_L1"
+    start = frames["levels"].loc[~own, "verdict"].to_numpy()
+    frames["levels"].loc[own, "verdict"] = start
+    name = "rl on l1 does not degenerate"
+    assert table(frames).loc[name, "outcome"] == "vacuous"
+    other = own & (frames["levels"]["policy"] == "L1") & (frames["levels"]["id"] == "3")
+    frames["levels"].loc[other, "verdict"] = UNSAFE
+    assert table(frames).loc[name, "outcome"] == HOLDS
+
+
 def test_the_effect_is_the_paired_difference_of_the_scores():
     frames = frames_of([(content, SFT, 0.9), (content, PLAIN, 0.6)])
     row = table(frames).loc["recaption helps"]

@@ -109,7 +109,8 @@ def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, 
     run = a_run(table5, scores={"table4": table4, "table5": table5}, sources=sources)
     page_file, document = page.write(folder, run)
     first, _, rest = page_file.read_text(encoding="utf-8").partition("## ")
-    assert "**3 claims of the paper** (holds: 1, does not hold: 0, cannot tell: 2)" in first
+    counts = "holds: 1, does not hold: 0, cannot tell: 2, vacuous: 0"
+    assert f"**3 claims of the paper** ({counts})" in first
     lines = [line for line in first.splitlines() if line.startswith("|")]
     assert lines[2:5] == [
         "| ✓ holds | RL helps | +5.0 [+1.0, +9.0] |",

@@ -34,7 +34,12 @@ FIGURES = {
 }
 MAIN_FIGURE = "table6_heatmap"  # the one on the first screen
 BASE = ("Qwen2.5-VL-7B", "Qwen2.5-7B")  # the paper's base has two names in its tables
-OUTCOMES = {"holds": "✓ holds", "does not hold": "✗ does not hold", "cannot tell": "? cannot tell"}
+OUTCOMES = {
+    "holds": "✓ holds",
+    "does not hold": "✗ does not hold",
+    "cannot tell": "? cannot tell",
+    "vacuous": "– vacuous",
+}
 HEAD = {
     True: "Rows and columns are the paper's. Each cell: ours, its 95 % interval, and where model "
     "and data are the paper's, its value and the difference in points. The last two are grey while "

@@ -4,7 +4,8 @@ A claim states on which side of a bound an effect lies; the effect has a 95 % in
 
     holds            if the whole interval lies on the claimed side,
     does not hold    if the whole interval lies on the other side,
-    cannot tell      if the interval holds the bound, or a judge or a set is missing (see the note).
+    cannot tell      if the interval holds the bound, or a judge or a set is missing (see the note),
+    vacuous          if it would hold, but only because a training changed no answer.
 
 The bound is 0 for "better" and "worse"; other bounds are in the statement. There is no correction
 for the number of claims: of twenty effects that are 0, about one gets an interval without 0.

@@ -119,6 +119,15 @@ class Evidence:
         note = f"{len(seeds)} training seeds" if len(seeds) > 1 else "one training run"
         return Effect(value, low, high, weights.shape[1], note)
 
+    def same(self, a: str, b: str) -> bool:
+        """Check whether two judges were asked the same and gave the same verdicts everywhere."""
+        shared = []
+        for frame in self.frames.values():
+            sides = (frame[frame["judge"] == judge] for judge in (a, b))
+            shared.append(pd.merge(*sides, on=["id", "policy"]))
+        both = pd.concat(shared)
+        return len(both) > 0 and bool((both["verdict_x"] == both["verdict_y"]).all())
+
     def _missing(self, term: Term) -> str:
         """Describe the missing answers of a term; "" if none is missing."""
         if term.frame not in self.frames:

@@ -33,7 +33,7 @@ class Claim(NamedTuple):
 
     name: str
     statement: str
-    outcome: str  # "holds", "does not hold" or "cannot tell"
+    outcome: str  # "holds", "does not hold", "cannot tell" or "vacuous"
     effect: float  # points (percent for one judge alone); NaN if something is missing
     low: float
     high: float
@@ -41,14 +41,22 @@ class Claim(NamedTuple):
     note: str
 
 
-def claim(above: float | None = None, below: float | None = None):
-    """Register a function as a claim: the effect that it returns lies above, or below, a bound."""
+def claim(
+    above: float | None = None, below: float | None = None, changed: tuple[str, str] | None = None
+):
+    """Register a function as a claim: the effect that it returns lies above, or below, a bound.
+
+    ``changed`` are two judges, before and after a training. If they gave the same answers, a claim
+    that would hold is "vacuous".
+    """
 
     def register(measure: Callable[[Evidence], Effect]):
         @wraps(measure)
         def tested(evidence: Evidence) -> Claim:
             effect = measure(evidence)
             outcome = decide(effect, above, below)
+            if outcome == "holds" and changed and evidence.same(*changed):
+                outcome = "vacuous"
             name, statement = measure.__name__.replace("_", " "), " ".join(measure.__doc__.split())
             return Claim(name, statement, outcome, *effect)
 
@@ -81,7 +89,7 @@ def sft_on_l1_degenerates(evidence):
     return evidence.effect(_on("levels", "sft_L1", metric="recall"))
 
 
-@claim(above=FEW)
+@claim(above=FEW, changed=("base", "rl_L1"))
 def rl_on_l1_does_not_degenerate(evidence):
     """After RL on L1, a judge still finds more than 10 % of what L2 to L5 prohibit (Table 3)."""
     return evidence.effect(_on("levels", "rl_L1", metric="recall"))
@@ -136,13 +144,13 @@ def both_stages_beat_the_base(evidence):
 # -- what is kept and what is lost (Tables 4 and 5, Figures 6 and 7) -------------------------------
 
 
-@claim(above=KEPT)
+@claim(above=KEPT, changed=("base", "full"))
 def both_stages_keep_general_ability(evidence):
     """SFT and RL together cost less than 5 points of general ability (Table 5)."""
     return evidence.effect(_on("general", "full"), _on("general", "base"))
 
 
-@claim(above=KEPT)
+@claim(above=KEPT, changed=("base", "rl"))
 def rl_keeps_general_ability(evidence):
     """RL alone costs less than 5 points of general ability (Table 4)."""
     return evidence.effect(_on("general", "rl"), _on("general", "base"))
