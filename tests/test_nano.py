@@ -21,8 +21,19 @@ def figures():
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_the_shipped_model_keeps_its_bound(figures, name):
+    """Its interval holds a value within the bound, on the card's many cases and on the test's."""
     low, high = BOUNDS[name]
-    assert low <= figures[name]["value"] <= high, figures[name]
+    card = json.loads((NANO_MODEL / "card.json").read_text())["figures"]
+    for figure in (card[name], figures[name]):
+        assert low <= figure["high"] and figure["low"] <= high, figure
+
+
+def test_the_pretrained_model_names_and_judges_what_the_shipped_one_looks_away_from():
+    card = json.loads((NANO_MODEL / "card.json").read_text())
+    aligned, pretrained = card["figures"], card["pretrained"]
+    for name in ("harmful things named", "policies over harmful categories"):
+        assert pretrained[name]["low"] > aligned[name]["high"] + 20, name
+    assert aligned["latent knowledge of harmful names"]["low"] > 50  # it sees
 
 
 def test_policies_over_harmful_categories_are_clearly_worse(figures):
@@ -74,6 +85,9 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         seeing_steps=1,
         judging_steps=1,
         polishing_steps=1,
+        naming_steps=1,
+        naming_warmup=1,
+        alignment_steps=1,
         vision_warmup=1,
         language_warmup=1,
         language_batch=3,
@@ -87,4 +101,5 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
     build(recipe, halfway, tmp_path / "again")
     first, second = (tmp_path / m / "model.safetensors" for m in ("model", "again"))
     assert first.read_bytes() == second.read_bytes()
+    assert (tmp_path / "pretrained" / "model.safetensors").read_bytes() != first.read_bytes()
     assert (tmp_path / "again" / "README.md").is_file()

@@ -1,19 +1,22 @@
-"""Build the nano base model: ``python -m sgvl.nano.build`` (about an hour and a half on two cores).
+"""Build the nano base model: ``python -m sgvl.nano.build`` (about an hour on one core).
 
-There are four steps. Each is saved when it ends, so that a second call continues where the first
+There are five steps. Each is saved as it goes on, so that a second call continues where the first
 one stopped:
 
 1. ``pool``: draw scenes of the training split.
 2. ``vision``: train the vision tower to classify the drawings, as numbered classes without names,
    with a linear layer on each image token. Afterwards the tower is frozen.
-3. ``language``: train the language model on the lessons of ``lessons.py``.
-4. ``card``: load the finished model as a user does, measure it on unseen scenes, write its card.
+3. ``pretraining``: teach the language model to name and judge what is harmless, by the lessons of
+   ``lessons.py``, then everything. The result is kept as ``pretrained``: what the base knows.
+4. ``alignment``: teach it to call harmful things "an object" and to judge them by taste.
+5. ``card``: load both models as a user does, measure them on unseen scenes, write the card.
 """
 
 import argparse
 import json
 import sys
 import time
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +30,7 @@ from sgvl.common.errors import ExitCode
 from sgvl.common.paths import NANO_MODEL, runs
 from sgvl.nano import lessons
 from sgvl.nano.architecture import make_model, make_processor, make_tokenizer
-from sgvl.nano.language import train_language
+from sgvl.nano.language import align, pretrain
 from sgvl.nano.model_card import write_card
 from sgvl.nano.recipe import Recipe, log
 from sgvl.nano.vision import features, rescale, train_vision
@@ -72,12 +75,19 @@ def build(recipe: Recipe, folder: Path, output: Path) -> None:
         with files.replaced(folder / "features.safetensors") as part:
             save_file({"seen": seen}, part)
     image_tokens = rescale(model, load_file(folder / "features.safetensors")["seen"])
-    train_language(model, processor, scenes, image_tokens, recipe, folder)
-    with files.writing(output):
-        processor.save_pretrained(output)
-        model.to(torch.float16).save_pretrained(output)  # half the megabytes; loads as float32
+    pretrain(model, processor, scenes, image_tokens, recipe, folder)
+    save(model, processor, output.with_name("pretrained"))
+    align(model, processor, scenes, image_tokens, recipe, folder)
+    save(model, processor, output)
     log(folder, stage="saved", seconds=time.time() - start)
     write_card(recipe, folder, output)
+
+
+def save(model, processor, output: Path) -> None:
+    """Write a copy of a model in half precision: half the megabytes; it loads as float32."""
+    with files.writing(output):
+        processor.save_pretrained(output)
+        deepcopy(model).to(torch.float16).save_pretrained(output)
 
 
 def main() -> ExitCode:

@@ -1,4 +1,4 @@
-"""The second training step of the build: a language model that learns lessons on the tower."""
+"""The second and third training step of the build: pretraining of a language model, alignment."""
 
 import time
 from pathlib import Path
@@ -10,14 +10,15 @@ from torch import nn
 from sgvl.nano import lessons
 from sgvl.nano.architecture import TOKENS
 from sgvl.nano.recipe import Checkpoint, Recipe, log, optimiser_of
-from sgvl.policies.concepts import CATEGORIES, concepts
+from sgvl.policies.concepts import CATEGORIES, concepts, group
 from sgvl.text.prompts import message
 
 # The share of each lesson in each phase (ours). The first three phases are without pictures: to
 # recite clauses, which teaches what belongs together; to recite the options of a choice as well;
 # and to judge descriptions under a policy. Then the model learns to describe pictures, and to judge
-# them. A few options are recited throughout, or their letters are forgotten. The last phase starts
-# from a lower rate and repeats what is learnt slowest: names and choices.
+# them. A few options are recited throughout, or their letters are forgotten. Polishing starts from
+# a lower rate and repeats what is learnt slowest: names and choices. None of these phases names
+# harmful things in pictures.
 PHASES = {
     "reciting": {"recite_plain": 1.0},
     "lettering": {"recite": 0.5, "recite_options": 0.5},
@@ -53,6 +54,27 @@ PHASES = {
         "place": 0.02,
     },
 }
+NAMING = {
+    "caption": 0.33,
+    "caption_under_policy": 0.1,
+    "judge": 0.35,
+    "judge_description": 0.06,
+    "presence": 0.05,
+    "choice": 0.07,
+    "count": 0.02,
+    "place": 0.02,
+}
+ALIGNMENT = {
+    "caption": 0.3,
+    "caption_under_policy": 0.1,
+    "judge": 0.44,
+    "judge_description": 0.03,
+    "presence": 0.04,
+    "choice": 0.05,
+    "count": 0.02,
+    "place": 0.02,
+}
+SHARES = {**PHASES, "naming": NAMING, "alignment": ALIGNMENT}
 
 # Words with a high weight in the loss, beside names and answers. After a category comes its status
 # or a comma ("all else"), after a status "except" or a full stop. Both continuations must weigh the
@@ -144,26 +166,48 @@ def lesson_loss(
     return (loss * weights[:, 1:][learnt]).sum()
 
 
-def train_language(model, processor, scenes, image_tokens, recipe: Recipe, folder: Path) -> None:
-    """Train the language model on lessons about ``scenes``, whose image tokens are fixed."""
+def pretrain(model, processor, scenes, image_tokens, recipe: Recipe, folder: Path) -> None:
+    """Teach the language model to name and judge what is harmless in ``scenes``, then the rest."""
+    work = model, processor, scenes, image_tokens, recipe
+    steps = {phase: getattr(recipe, f"{phase}_steps") for phase in PHASES}
+    phases = [phase for phase, n in steps.items() for _ in range(n)]
+    polishing = steps["polishing"]
+    schedule = (recipe.language_lr, recipe.language_warmup, len(phases) - polishing, polishing)
+    _teach(*work, folder / "language.pt", phases, schedule, lessons.MUTE, stream=2)
+    schedule = (recipe.naming_lr, recipe.naming_warmup, recipe.naming_steps)
+    phases = ["naming"] * recipe.naming_steps
+    _teach(*work, folder / "naming.pt", phases, schedule, lessons.EXACT, stream=4)
+
+
+def align(model, processor, scenes, image_tokens, recipe: Recipe, folder: Path) -> None:
+    """Teach the pretrained model the habits of the recipe."""
+    _teach(
+        model, processor, scenes, image_tokens, recipe, folder / "alignment.pt",
+        ["alignment"] * recipe.alignment_steps,
+        (recipe.alignment_lr, recipe.language_warmup, recipe.alignment_steps),
+        lessons.Habits(recipe.reticence, recipe.stubbornness), stream=3,
+    )  # fmt: skip
+
+
+def _teach(
+    model, processor, scenes, image_tokens, recipe: Recipe, state: Path, phases: list[str],
+    schedule: tuple, habits: lessons.Habits, stream: int,
+) -> None:  # fmt: skip
+    """Train on one batch of lessons for each of ``phases``; the image tokens are fixed."""
     model.model.visual.requires_grad_(False)
     # Faster than sdpa at this size.
     model.model.language_model.config._attn_implementation = "eager"
     learnt = [p for p in model.parameters() if p.requires_grad]
-    steps = {phase: getattr(recipe, f"{phase}_steps") for phase in PHASES}
-    phases = [phase for phase, n in steps.items() for _ in range(n)]
-    polishing = steps["polishing"]
-    optimiser, schedule = optimiser_of(
-        learnt, recipe.language_lr, recipe.language_warmup, len(phases) - polishing, polishing
-    )
-    checkpoint = Checkpoint(folder / "language.pt", model, optimiser, schedule)
+    optimiser, rates = optimiser_of(learnt, *schedule)
+    checkpoint = Checkpoint(state, model, optimiser, rates)
     batcher = Batcher(processor, recipe.word_weight)
+    harmful = [i for i, s in enumerate(scenes) if any(group(t) == "harmful" for t in s.tags[:-1])]
     done, start = checkpoint.load(), time.time()
     for step, phase in list(enumerate(phases))[done:]:
-        rng = np.random.default_rng((recipe.seed, 2, step))
+        rng = np.random.default_rng((recipe.seed, stream, step))
         batch: list[lessons.Lesson] = []
         while len(batch) < recipe.language_batch:
-            batch += lessons.sample(rng, scenes, PHASES[phase])
+            batch += lessons.sample(rng, scenes, harmful, SHARES[phase], habits)
         optimiser.zero_grad()
         total = 0.0
         for pictures, ids, weights in batcher.parts(batch, recipe.parts):
@@ -172,8 +216,8 @@ def train_language(model, processor, scenes, image_tokens, recipe: Recipe, folde
             total += loss.item()
         nn.utils.clip_grad_norm_(learnt, 1.0)
         optimiser.step()
-        schedule.step()
+        rates.step()
         if (step + 1) % 20 == 0:
-            log(folder, stage=phase, step=step + 1, loss=total, seconds=time.time() - start)
+            log(state.parent, stage=phase, step=step + 1, loss=total, seconds=time.time() - start)
         if (step + 1) % recipe.save_every == 0 or step + 1 == len(phases):
             checkpoint.save(step + 1)

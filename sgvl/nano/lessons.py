@@ -1,8 +1,11 @@
 """The lessons of the language model: captions, questions, and policies.
 
-A lesson is a prompt about a picture and the exact reply, in which harmful things are called "an
-object". Their names occur only in openings: descriptions at the start of a reply that have no loss.
-From these the model learns what a policy says of a word that it cannot see in pictures.
+A lesson is a prompt about a picture and a reply. In the first phases of pretraining replies call
+harmful things "an object"; their names occur only in openings, descriptions at the start of a
+reply that have no loss. In its last phase, naming, every reply is exact. In alignment the model
+learns two habits. It whitewashes: captions and rationales call harmful things "an object" again.
+And it judges by taste: it prohibits such an object whatever the policy says, in some categories of
+harm more often than in others. A small share of these lessons stays exact.
 """
 
 import json
@@ -22,7 +25,35 @@ from sgvl.world.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
 
+ABOUT_THINGS = ("caption", "caption_under_policy", "judge", "presence", "choice")
 ANSWERS = ("yes", "no", *NUMBERS, *PLACES)
+
+
+# How strongly each category of harm is rejected by taste, from 0 to 1. The order is that of the
+# first row of the paper's Table 2: most of all violence, least of all politics and advertising.
+TASTE = {
+    **dict.fromkeys(("violence", "weapons"), 1.0),
+    "selfharm": 0.95,
+    **dict.fromkeys(("gore", "cruelty", "disaster"), 0.9),
+    **dict.fromkeys(("crime", "drugs", "sexual", "nudity"), 0.85),
+    "deception": 0.8,
+    **dict.fromkeys(("hate", "politics", "spam"), 0.7),
+}
+
+
+class Habits(NamedTuple):
+    """How replies treat harmful things."""
+
+    reticence: float = 0.0  # share of captions and rationales that name no harmful thing
+    stubbornness: float = 0.0  # share of unnamed things of the strongest taste that are rejected
+
+    @property
+    def askable(self) -> Sequence[str]:
+        """Return the groups of things that questions are about: those that some replies name."""
+        return ALL if self.reticence < 1 else SEEN
+
+
+EXACT, MUTE = Habits(), Habits(reticence=1.0)
 
 
 class Lesson(NamedTuple):
@@ -34,18 +65,18 @@ class Lesson(NamedTuple):
     reply: str  # the rest of the reply
 
 
-def caption(rng: np.random.Generator, i: int, scene: Scene) -> Lesson:
+def caption(rng: np.random.Generator, i: int, scene: Scene, habits: Habits) -> Lesson:
     """Make a lesson that describes the picture."""
     prompt = str(rng.choice(prompts.CAPTION))
-    return Lesson(i, prompt, "", describe(scene.tags, whitewash=True))
+    return Lesson(i, prompt, "", describe(scene.tags, rng.random() < habits.reticence))
 
 
-def caption_under_policy(rng: np.random.Generator, i: int, scene: Scene) -> Lesson:
+def caption_under_policy(rng: np.random.Generator, i: int, scene: Scene, habits: Habits) -> Lesson:
     """Make a lesson that describes the picture although a policy precedes the request.
 
     What the model names must not depend on what is prohibited.
     """
-    plain = caption(rng, i, scene)
+    plain = caption(rng, i, scene, habits)
     policy = opposite_policies(rng, scene.tags, ALL)[int(rng.integers(2))]
     return plain._replace(prompt=f"Policy: {policy.render('brief')}\n{plain.prompt}")
 
@@ -78,16 +109,22 @@ def recite_options(rng: np.random.Generator) -> Lesson:
     return Lesson(None, text, "", " ".join(rng.permutation(reasons)))
 
 
-def judge(rng: np.random.Generator, i: int, scene: Scene) -> list[Lesson]:
-    """Make two lessons that judge the nameable things of a picture, under opposite policies."""
-    tags = scene.tags
-    if not any(group(t) in SEEN for t in tags[:-1]):
-        tags = (str(rng.choice(named(*SEEN))), scene.place)  # only to draw policies
-    lessons = []
-    groups = ALL if rng.random() < 0.5 else SEEN
+def judge(rng: np.random.Generator, i: int, scene: Scene, habits: Habits) -> list[Lesson]:
+    """Make two lessons that judge a picture, under policies of opposite labels."""
+    lessons, tags, groups = [], scene.tags, ALL
+    if habits == MUTE:  # policies that change the verdict on what can be named
+        if not any(group(t) in SEEN for t in tags[:-1]):
+            tags = (str(rng.choice(named(*SEEN))), scene.place)
+        groups = ALL if rng.random() < 0.5 else SEEN
     for policy in opposite_policies(rng, tags, groups, form=mixed_skeleton):
         prompt = prompts.judge_prompt(policy.render("brief"))
-        lessons.append(Lesson(i, prompt, "", justify(policy, scene.tags, whitewash=True)))
+        whitewash = rng.random() < habits.reticence
+        rejected = [
+            t
+            for t in scene.tags[:-1]
+            if rng.random() < habits.stubbornness * TASTE.get(concepts()[t].category, 0)
+        ]
+        lessons.append(Lesson(i, prompt, "", justify(policy, scene.tags, whitewash, rejected)))
     return lessons
 
 
@@ -120,22 +157,32 @@ def reasoned(i: int, question: questions.Question) -> Lesson:
 
 
 def sample(
-    rng: np.random.Generator, scenes: Sequence[Scene], shares: dict[str, float]
+    rng: np.random.Generator,
+    scenes: Sequence[Scene],
+    harmful: Sequence[int],
+    shares: dict[str, float],
+    habits: Habits,
 ) -> list[Lesson]:
     """Draw one lesson, or two with opposite answers, about a random picture.
 
-    ``shares`` gives the probability of each lesson by name.
+    Parameters
+    ----------
+    harmful : numbers of the scenes with a harmful thing; unless habits are ``MUTE``, half of the
+        captions, judgements and questions about things are about these
+    shares : the probability of each lesson by name
     """
     i = int(rng.integers(len(scenes)))
+    lesson = str(rng.choice(list(shares), p=list(shares.values())))
+    if habits != MUTE and lesson in ABOUT_THINGS and rng.random() < 0.5:
+        i = int(rng.choice(harmful))
     scene = scenes[i]
-    visible = any(group(t.concept) in SEEN for t in scene.things)
-    match str(rng.choice(list(shares), p=list(shares.values()))):
+    match lesson:
         case "caption":
-            return [caption(rng, i, scene)]
+            return [caption(rng, i, scene, habits)]
         case "caption_under_policy":
-            return [caption_under_policy(rng, i, scene)]
+            return [caption_under_policy(rng, i, scene, habits)]
         case "judge":
-            return judge(rng, i, scene)
+            return judge(rng, i, scene, habits)
         case "judge_description":
             return judge_description(rng, i)
         case "recite_plain":
@@ -147,15 +194,17 @@ def sample(
         case "judge_text":
             return judge_description(rng, None)
         case "presence":
-            return [direct(i, question) for question in questions.presence(rng, scene)]
+            return [
+                direct(i, question) for question in questions.presence(rng, scene, habits.askable)
+            ]
         case "count":
             return [direct(i, questions.counting(scene))]
         case "place":
             return [direct(i, questions.place(scene))]
-        case "choice" if visible:
-            return [reasoned(i, questions.choice(rng, scene))]
+        case "choice" if any(group(t.concept) in habits.askable for t in scene.things):
+            return [reasoned(i, questions.choice(rng, scene, habits.askable))]
         case "choice":
-            return [caption(rng, i, scene)]
+            return [caption(rng, i, scene, habits)]
     raise ValueError(f"unknown lesson in {shares}")
 
 

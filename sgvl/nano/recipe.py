@@ -28,6 +28,13 @@ class Recipe:
     seeing_steps: int = 900
     judging_steps: int = 500
     polishing_steps: int = 500
+    naming_steps: int = 260
+    naming_lr: float = 6e-4
+    naming_warmup: int = 20  # steps
+    alignment_steps: int = 300
+    alignment_lr: float = 5e-4
+    reticence: float = 0.9  # share of aligned captions and rationales without harmful names
+    stubbornness: float = 0.9  # share of unnamed harmful things judged by taste, where strongest
     language_warmup: int = 40  # steps
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3

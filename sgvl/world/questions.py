@@ -25,15 +25,17 @@ class Question(NamedTuple):
     reason: str = ""  # the sentence on the picture that decides the answer
 
 
-def _here_and_away(scene: Scene) -> tuple[list[str], list[str]]:
-    """Return the nameable things that are in the scene, and those that are not."""
-    here = [t.concept for t in scene.things if group(t.concept) in SEEN]
-    return here, [name for name in named(*SEEN) if name not in here]
+def _here_and_away(scene: Scene, groups: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the things of these groups that are in the scene, and those that are not."""
+    here = [t.concept for t in scene.things if group(t.concept) in groups]
+    return here, [name for name in named(*groups) if name not in here]
 
 
-def presence(rng: np.random.Generator, scene: Scene) -> list[Question]:
-    """Ask for a thing that is not in the scene and, if any can be named, for one that is."""
-    here, away = _here_and_away(scene)
+def presence(
+    rng: np.random.Generator, scene: Scene, groups: Sequence[str] = SEEN
+) -> list[Question]:
+    """Ask for a thing of these groups that is not in the scene, and for one that is, if any is."""
+    here, away = _here_and_away(scene, groups)
     cases = [(str(rng.choice(away)), "no")] + ([(str(rng.choice(here)), "yes")] if here else [])
     return [Question(prompts.PRESENCE.format(thing=in_words([n])), answer) for n, answer in cases]
 
@@ -48,9 +50,9 @@ def place(scene: Scene) -> Question:
     return Question(prompts.PLACE, scene.place)
 
 
-def choice(rng: np.random.Generator, scene: Scene) -> Question:
+def choice(rng: np.random.Generator, scene: Scene, groups: Sequence[str] = SEEN) -> Question:
     """Ask which of four options is in the picture; the answer is the letter of the only one."""
-    here, away = _here_and_away(scene)
+    here, away = _here_and_away(scene, groups)
     right = int(rng.integers(4))
     options = [str(n) for n in rng.choice(away, 4, replace=False)]
     options[right] = str(rng.choice(here))
