@@ -74,9 +74,11 @@ def test_a_torn_line_is_passed_over_and_cut_off_by_the_next_vote(tmp_path, pictu
     assert [row[2] for row in said(annotation.read(tmp_path, pictures, LEVELS))] == [
         *("safe", "unsafe")
     ]
-    file.write_text('{"id": 3}\n')
-    with pytest.raises(InputError, match="line 1 is not a vote"):
-        annotation.read(tmp_path, pictures, LEVELS)
+    whole = json.loads(file.read_text().splitlines()[0])
+    for wrong in ({"id": 3}, whole | {"verdict": "maybe"}, whole | {"id": ["a"]}):
+        file.write_text(json.dumps(wrong) + "\n")
+        with pytest.raises(InputError, match="line 1 is not a vote"):
+            annotation.read(tmp_path, pictures, LEVELS)
 
 
 KILLED = """
@@ -209,6 +211,24 @@ def test_an_export_of_its_own_is_read_and_what_does_not_fit_is_named(bench, tmp_
     assert "verdict 'harmful'; allowed: safe, unsafe, unsure" in lines[0]
     assert "'L9'; allowed: L1, L3" in lines[1] and "zz.png" in lines[2]
     assert "task 3: not a task" in lines[3]
+    two = annotated(1, "safe")
+    two["result"][0]["value"]["choices"].append("unsafe")
+    task = {"data": {"image": "a.png"}, "annotations": [two]}
+    task2 = {"data": {"id": ["a/a.png"]}, "annotations": []}
+    none = annotated(1, "safe")
+    none["result"][0]["value"]["choices"] = []
+    task3 = {"data": {"id": "c.png"}, "annotations": [two, none]}
+    file.write_text(json.dumps([task, task2, task3]))
+    with pytest.raises(InputError) as caught:
+        annotation.import_label_studio(file, ["a/a.png", "b/a.png", "c.png"], LEVELS)
+    lines = str(caught.value).splitlines()
+    assert "task 1: 'a.png' may be a/a.png or b/a.png; give the task an id" in lines[0]
+    assert "no picture" in lines[1] and "verdict 'safe and unsafe'" in lines[2]
+    assert "verdict ''" in lines[3]
+    nobody = [annotated(None, "safe"), annotated(None, "unsafe")]
+    file.write_text(json.dumps([{"data": {"id": "c.png"}, "annotations": nobody}]))
+    back = annotation.import_label_studio(file, ["c.png"], LEVELS)
+    assert list(back["verdict"]) == ["safe", "unsafe"], "two people, though neither is named"
     for text in ("[", "[" * 100_000):
         file.write_text(text)
         with pytest.raises(InputError, match="not JSON"):

@@ -105,6 +105,8 @@ def read(
                 row = json.loads(line)
                 case = file.stem, row["id"], row["policy"]
                 vote, about = (row["verdict"], row["note"]), (row["picture"], row["text"])
+                "".join((*case, *vote, *about))  # all are text
+                need_known("verdict", row["verdict"], VERDICTS)
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise InputError(
                     f"{file}, line {number} is not a vote; remove it, and its case is asked again"
@@ -302,7 +304,9 @@ def import_label_studio(file: Path, ids: Iterable[str], policies: Sequence[Polic
         That names the file and the tasks: for a picture, a policy or a verdict that is not known.
     """
     known, names = set(ids), [policy.name for policy in policies]
-    stems = {Path(id_).stem: id_ for id_ in known}
+    stems: dict[str, list[str]] = {}
+    for id_ in sorted(known):
+        stems.setdefault(Path(id_).stem, []).append(id_)
     try:
         tasks = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -314,13 +318,15 @@ def import_label_studio(file: Path, ids: Iterable[str], policies: Sequence[Polic
         where = f"{file}, task {number}"
         try:
             data = task["data"]
-            id_ = data.get("id") or stems.get(Path(str(data["image"])).stem)
+            alike = stems.get(Path(str(data["image"])).stem, []) if not data.get("id") else []
+            id_ = str(data.get("id") or " or ".join(alike) or data["image"])
             found = list(_votes(task))
         except (KeyError, TypeError, AttributeError):
             problems.append(f"{where}: not a task of Label Studio with data and annotations")
             continue
-        if id_ not in known:
-            problems.append(f"{where}: no picture {id_ or data['image']!r} in this set")
+        if id_ not in known or len(alike) > 1:
+            which = f"{data['image']!r} may be {id_}; give the task an id" if alike else ""
+            problems.append(f"{where}: {which or f'no picture {id_!r} in this set'}")
             continue
         for annotator, policy, verdict, note in found:
             if policy not in names:
@@ -335,15 +341,15 @@ def import_label_studio(file: Path, ids: Iterable[str], policies: Sequence[Polic
 
 
 def _votes(task: dict) -> Iterator[tuple[str, str, str, str]]:
-    for annotation in task["annotations"]:
+    for number, annotation in enumerate(task["annotations"], start=1):
         if annotation.get("was_cancelled") or annotation.get("ground_truth"):
             continue
-        by = annotation.get("completed_by", "unknown")
+        by = annotation.get("completed_by") or f"unknown {number}"
         annotator = str(by.get("email") or by["id"]) if isinstance(by, dict) else str(by)
         parts = {"choices": [], "textarea": []}
         for part in annotation["result"]:
             parts.get(part["type"], []).append(part)
         note = " ".join(text for part in parts["textarea"] for text in part["value"]["text"])
         for part in parts["choices"]:
-            verdict = str(part["value"]["choices"][0]).strip().lower()
+            verdict = " and ".join(part["value"]["choices"]).strip().lower()
             yield annotator, part["from_name"], verdict, note
