@@ -246,6 +246,10 @@ def test_a_changed_file_is_not_sent_and_the_sums_are_those_of_coreutils(run_fold
     (folder / "extra.csv").write_text("x")
     code, said = sent(capsys, "--release", "bench")
     assert code == 2 and "README.md is not the file" in said and "extra.csv is not" in said
+    for path in folder.rglob("*.*"):
+        path.unlink()
+    (folder / "SHA256SUMS").write_text("")
+    assert "README.md is not the file" in sent(capsys, "--release", "bench")[1]
     (folder / "SHA256SUMS").unlink()
     assert "no finished release" in sent(capsys, "--release", "bench")[1]
     assert "no finished release" in sent(capsys, "--release", "none")[1]

@@ -197,6 +197,8 @@ def test_all_that_is_wrong_with_declarations_is_named_before_anything_runs(proje
         "key": (good | {"gpu": [0]}, "gpu: no such parameter; did you mean gpus?"),
         "type": (good | {"gpus": "0"}, "gpus: got the text '0', expected list[int]"),
         "short": ({"url": project.url}, "model: is missing"),
+        "nothing": (good | {"command": []}, "command: got"),
+        "../name": (good, "use letters"),
         "text": ("vllm", "expected `key: value` lines, got 'vllm'"),
     }
     text = yaml.safe_dump({name: dict(v) if v != "vllm" else v for name, (v, _) in wrong.items()})
@@ -204,7 +206,7 @@ def test_all_that_is_wrong_with_declarations_is_named_before_anything_runs(proje
     code, out, err = project.run("nano", "--dry-run")
     assert code == 2 and not out and "Traceback" not in err
     for name, (_, said) in wrong.items():
-        lines = [ln for ln in err.splitlines() if f"params/nano/servers.yaml: {name}: " in ln]
+        lines = [ln for ln in err.splitlines() if "params/nano/servers.yaml: " in ln and name in ln]
         assert any(said in line for line in lines), (name, err)
 
 

@@ -81,11 +81,11 @@ def plan_release(folder: Path) -> tuple[dict[str, bytes | Path], list[str]]:
     there = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     raise_any(
         f"{folder / name} is not the file of {CHECKSUMS}; write the release again"
-        for name in sorted({*there, *digests} - {CHECKSUMS})
+        for name in sorted({*there, *digests, "README.md"} - {CHECKSUMS})
         if name not in there or name not in digests or sha256(there[name]) != digests[name]
     )
     tags = DatasetCard.load(folder / "README.md").data.tags
-    return there, [] if "synthetic" in tags else [folder.name]
+    return there, [] if "synthetic" in (tags or []) else [folder.name]
 
 
 def _without_metadata(dataset: Dataset) -> Dataset | None:

@@ -24,16 +24,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from sgvl.common import process_group
 from sgvl.common.errors import InputError, nearest, raise_any
-from sgvl.common.paths import ROOT, runs
+from sgvl.common.paths import ROOT, plain_name, runs
 from sgvl.run.parameters import checked, load_yaml
 from sgvl.run.units import SERVERS, Unit, parameters_of, parts
 
+VLLM = ["vllm", "serve", "{model}", "--host", "127.0.0.1", "--port", "{port}"]
 HERE = ("localhost", "127.0.0.1")  # hosts on which a server can be started
 ROLLOUTS = "vllm_server_base_url"  # TRL's setting: a server without its /v1
 POLL = 0.2  # seconds between two looks at a server that is starting
@@ -50,7 +52,7 @@ class Server(BaseModel):
     gpus: list[int] = []  # which it sees; empty leaves the choice to it
     arguments: list[str] = []  # added to the command
     variables: dict[str, str] = {}  # of its environment, beside those of the runner
-    command: list[str] = ["vllm", "serve", "{model}", "--host", "127.0.0.1", "--port", "{port}"]
+    command: Annotated[list[str], Field(min_length=1)] = VLLM
     patience: PositiveInt = 1800  # seconds until it must answer: weights are loaded, or downloaded
 
     def line(self) -> list[str]:
@@ -91,6 +93,7 @@ def declared(profile: str, units: dict[str, Unit]) -> dict[str, Server]:
     where, servers, problems = os.path.relpath(file, ROOT), {}, []
     for name, values in load_yaml(file).items():
         try:
+            plain_name(f"{where}: server", name)  # its log has it
             if not isinstance(values, dict):
                 raise InputError(f"{where}: {name}: expected `key: value` lines, got {values!r}")
             servers[name] = Server(**checked(Server, values, f"{where}: {name}"))
