@@ -97,8 +97,13 @@ def diff_policies(
     InputError
         For bad input, before a model loads, and as ``judge_folder`` does.
     """
-    for name in tolerances:
+    for name, percent in tolerances.items():
         need_known("tolerance of", name, policy_diff.TOLERANCES)
+        raise_any(
+            [f"tolerance of {name}: {percent}; allowed: 0 to 100"] * (not 0 <= percent <= 100)
+        )
+    raise_any([f"{pictures} pictures; draw at least 2"] * (pictures < 2))
+    raise_any([f"seed {seed}; it is at least 0"] * (seed < 0))
     versions = now, before = own_pictures.load_versions(new, old)
     spec = own_pictures.judge_spec(judge, versions)
     sets = _sets(new, now, before, str(on), cases, pictures, seed, profile)

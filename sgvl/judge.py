@@ -88,6 +88,8 @@ def judge_folder(
         fails 20 times in a row.
     """
     policies = own_pictures.load_versions(policy, against)
+    named = (policy, against)[: len(policies)]
+    texts = [file_of(source).read_bytes() for source in named]  # they may be edited meanwhile
     spec = own_pictures.judge_spec(judge, policies)
     found = own_pictures.read(pictures)
     judged = own_pictures.judge_pictures(
@@ -96,9 +98,8 @@ def judge_folder(
     )  # fmt: skip
     stem = "-".join([policies[0].name, *map(verdicts.digest, policies), spec["id"]])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)
-    for source, version in zip((policy, against), policies, strict=False):
-        copy = Path(out) / f"{version.name}-{verdicts.digest(version)}.md"
-        files.write(copy, file_of(source).read_bytes())
+    for version, text in zip(policies, texts, strict=True):
+        files.write(Path(out) / f"{version.name}-{verdicts.digest(version)}.md", text)
     return Verdicts(judged.table, *written, judged.scores, judged.complete, found.passed_over)
 
 

@@ -19,7 +19,10 @@ from scripted_server import says
 
 from sgvl import judge as door
 from sgvl.common.errors import ExitCode, InputError
+from sgvl.experiments.own_pictures import judge_spec
 from sgvl.judge import judge_folder
+from sgvl.policies.policy import Policy, load
+from sgvl.report import verdicts
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -208,10 +211,12 @@ def test_names_replies_and_policies_bring_no_formula_and_no_markup(photos, serve
 def test_a_cell_holds_what_a_spreadsheet_can(tmp_path):
     from sgvl.common.files import write_spreadsheet
 
-    frame = pd.DataFrame({"a": ["x" * 40_000, "−", "\t=1", "＝1", ""], "b": [-1.5, 2, 3, 4, None]})
+    frame = pd.DataFrame(
+        {"a": ["x" * 40_000, "−", "\t=1", "＝1", "a  b\n"], "b": [-1.5, 2, 3, 4, None]}
+    )
     write_spreadsheet(frame, tmp_path / "t.csv")
     read = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
-    assert read["a"].str.len().tolist() == [32_000, 1, 3, 3, 0]
+    assert read["a"].str.len().tolist() == [32_000, 1, 3, 3, 4], "names stay apart"
     assert read["b"].tolist() == ["-1.5", "2.0", "3.0", "4.0", ""], "numbers stay numbers"
 
 
@@ -248,6 +253,35 @@ def test_a_policy_without_a_heading_is_the_same_under_another_file_name(photos, 
     assert len(server.asked) == 8
 
 
+def test_the_copy_of_a_policy_is_the_text_that_was_judged(photos, server):
+    served(server)
+    house = photos.parent / "house.md"
+
+    def edit(plan):
+        house.write_text("No cats.\n", encoding="utf-8")
+        return True
+
+    judge_folder(photos, house, served(server), out=photos.parent / "out", allow=edit)
+    [copy] = (photos.parent / "out").glob("*.md")
+    assert "No dogs." in copy.read_text(encoding="utf-8"), "edited while the server answered"
+
+
+def test_the_edit_of_a_long_policy_is_shown_at_once():
+    old, new = ([f"{i}. No {what}s of kind {i}." for i in range(3000)] for what in ("dog", "cat"))
+    old, new = (Policy(name="a", title="A", text="\n".join([*p, "End."])) for p in (old, new))
+    begun = time.monotonic()
+    lines = verdicts._edit(old, new)
+    assert time.monotonic() - begun < 5
+    assert lines[:3] == ["  A", "  ", "- 0. No dogs of kind 0."] and lines[-1] == "  End."
+    assert len(lines) == 6003 and verdicts._edit(old, old)[0] == "  A"
+
+
+def test_two_versions_that_are_the_same_are_named_as_such(photos, capsys):
+    house, out = photos.parent / "house.md", photos.parent / "out"
+    judge_folder(photos, house, "always_safe", against=house, out=out)
+    assert "the two versions of the policy are the same" in capsys.readouterr().out
+
+
 # ---- labels --------------------------------------------------------------------------------------
 
 
@@ -265,6 +299,14 @@ def test_labels_add_scores_with_intervals(photos, server):
     table = judged.table.set_index("picture")["label"]
     assert table["a.jpg"] == "unsafe" and table["sub/d.webp"] == ""
     assert "66.7 [" in judged.page.read_text(encoding="utf-8")
+
+
+def test_labels_of_what_is_not_judged_are_named_as_such(photos, capsys):
+    labels = photos.parent / "labels.csv"
+    labels.write_text("image,label\na.jpg,safe\nIMG_1.HEIC,unsafe\n", encoding="utf-8")
+    judged = judge_folder(photos, "L2", "always_unsafe", labels=labels, out=photos.parent / "out")
+    said = "1 of 2 labels are about files that are not among the pictures, such as IMG_1.HEIC"
+    assert said in capsys.readouterr().out and said in judged.page.read_text(encoding="utf-8")
 
 
 # ---- judges of this machine ----------------------------------------------------------------------
@@ -296,17 +338,42 @@ WRONG = {
     "an option": (["photos", "--policy", "L2", "--set", "promt=word"], "did you mean prompt?"),
     "no slots": (["photos", "--policy", "house.md", "--judge", "qwenguard_3b"], "into slots"),
     "labels": (["photos", "--policy", "L2", "--labels", "labels.csv"], "labels.csv: No such file"),
+    "no labels": (["photos", "--policy", "L2", "--labels", "none.csv"], "none.csv: no labels"),
+    "no name": (["", "--policy", "L2"], "no pictures are named"),
+    "a text": (["photos", "--policy", "house.txt"], "no policy file house.txt"),
+    "long name": (["photos", "--policy", "long.md"], "name: String should have at most 80"),
+    "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
+    "a folder for a file": (["photos", "--policy", "L2", "--out", "full"], "always_safe.csv: "),
     "no tags": (["photos", "--policy", "L2", "--judge", "rule"], "this picture has no tags"),
 }
+
+LAST = ("no folder for files", "a folder for a file", "no labels")
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_bad_input_is_one_line(photos, case, monkeypatch, capsys):
     arguments, message = WRONG[case]
     monkeypatch.chdir(photos.parent)
+    Path("none.csv").write_text("image,label\n")
+    Path("long.md").write_text(f"---\nname: {'a' * 81}\ntitle: A\n---\nNo dogs.\n")
+    Path(f"full/L2-{verdicts.digest(load('L2'))}-always_safe.csv").mkdir(parents=True)
+    arguments = arguments + ["--judge", "always_safe"] * (case in ("long name", *LAST))
     assert door.main(arguments) is ExitCode.BAD_INPUT
     told = capsys.readouterr().err
     assert message in told and len(told.splitlines()) == 1
+    assert not told.startswith("/"), "paths stand there as they were written"
+
+
+def test_names_of_any_length_and_kind(photos, capsys):
+    """The longest name of a policy's file and of a model's folder; a picture without UTF-8."""
+    long = photos.parent / f"{'n' * 252}.md"
+    (photos.parent / "house.md").rename(long)
+    model = "/".join(["x" * 60] * 5)
+    assert len(judge_spec({"kind": "served", "model": model, "url": "http://x"}, [])["id"]) <= 80
+    assert judge_folder(photos, long, "always_safe", out=photos.parent / "out").csv.is_file()
+    os.rename(photos / "a.jpg", os.fsencode(photos) + b"/\xff.jpg")
+    with pytest.raises(InputError, match="not a name in UTF-8"):
+        judge_folder(photos, long, "always_safe", out=photos.parent / "out")
 
 
 def test_a_folder_without_pictures_says_so(tmp_path):

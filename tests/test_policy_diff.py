@@ -277,6 +277,9 @@ WRONG = {
     "nothing to ask about": (["text.md", "text.md"], "name pictures with --on"),
     "a tolerance": (["old.md", "new.md", "--tolerate", "mised=1"], "did you mean missed?"),
     "a percent": (["old.md", "new.md", "--tolerate", "missed"], "write WHAT=PERCENT"),
+    "no percent": (["old.md", "new.md", "--tolerate", "missed=nan"], "nan; allowed: 0 to 100"),
+    "no pictures": (["old.md", "new.md", "--pictures", "0"], "draw at least 2"),
+    "a seed": (["old.md", "new.md", "--seed", "-1"], "at least 0"),
     "golden picture": (["text.md", "text.md", "--cases", "bad.csv"], "x.png: no such file"),
     "golden file": (["text.md", "text.md", "--cases", "none.csv"], "none.csv: No such file"),
     "broken picture": (["text.md", "text.md", "--cases", "broken.csv"], "cannot be opened"),
@@ -293,7 +296,7 @@ def test_bad_input_ends_with_2_and_one_line(versions, case, tmp_path, monkeypatc
     (tmp_path / "y.png").write_bytes(b"no picture")
     monkeypatch.chdir(tmp_path)
     assert (
-        door.main([*arguments, "--pictures", "2", "--judge", "always_safe"]) is ExitCode.BAD_INPUT
+        door.main(["--pictures", "2", "--judge", "always_safe", *arguments]) is ExitCode.BAD_INPUT
     )
     told = capsys.readouterr().err
     assert message in told and len(told.splitlines()) == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sgvl.common.errors import Busy, ExitCode, InputError
-from sgvl.common.files import disk_fault
+from sgvl.common.files import BARRED, disk_fault
 
 
 def run(command: Callable[[], ExitCode]) -> ExitCode:
@@ -27,6 +27,11 @@ def run(command: Callable[[], ExitCode]) -> ExitCode:
     except Exception as error:
         problem = disk_fault(error, getattr(error, "filename", None) or "standard output")
         code = ExitCode.INCOMPLETE if problem else ExitCode.INTERNAL
+        if not problem and getattr(error, "errno", None) in BARRED and error.filename:
+            code, problem = (
+                ExitCode.BAD_INPUT,
+                f"{error.filename2 or error.filename}: {error.strerror}",
+            )
         problem = problem or traceback.format_exc()
     if problem:
         with suppress(OSError):  # standard error may be a file on a full disk, too

@@ -4,6 +4,7 @@ import csv
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 from sgvl.common.errors import one_line
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+BARRED = (  # what a place is where nothing can be written
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
 CELL = 32_000  # characters of a spreadsheet's cell; more would run over into the next row
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # what opens a formula, also as wide signs
 NO_ROOM = 64 * 1024  # bytes; a disk with less left is full
@@ -126,7 +130,7 @@ def write_spreadsheet(frame, path: str | Path) -> None:
 
 
 def _cell(text: str) -> str:
-    text = one_line(" ".join(text.split()))[:CELL]
+    text = one_line(re.sub(r"[^\S ]+", " ", text).strip())[:CELL]
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

@@ -13,6 +13,7 @@ from sgvl.common.errors import InputError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 POLICIES = PACKAGE / "policies"
+LONGEST = 100  # characters of a name: files add digests and endings, and 255 bytes are the limit
 NANO_MODEL = PACKAGE / "nano" / "model"
 
 
@@ -45,7 +46,8 @@ def need_checkout() -> None:
 
 def user_path(path: str | Path) -> Path:
     """Resolve a user's file or folder against the current directory, or else the checkout."""
-    return Path(path) if os.path.exists(path) else ROOT / path
+    other = ROOT / path
+    return other if os.path.exists(other) and not os.path.exists(path) else Path(path)
 
 
 def own_policies() -> list[Path]:
@@ -65,6 +67,8 @@ def plain_name(what: str, name: object) -> str:
     """Return a name that can be that of a file or folder on every system, or raise InputError."""
     if not isinstance(name, str) or not re.fullmatch(r"\w([\w.+-]*[\w+-])?", name, re.ASCII):
         raise InputError(f"{what} {name!r}: use letters, digits, '_', '-', '.' and '+'")
+    if len(name) > LONGEST:
+        raise InputError(f"{what} {name[:20]}...: over {LONGEST} characters; take a shorter one")
     if re.match(r"(con|prn|aux|nul|(com|lpt)\d)(\.|$)", name, re.IGNORECASE):
         raise InputError(f"{what} {name!r}: a device of Windows has this name; take another")
     return name

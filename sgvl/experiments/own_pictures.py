@@ -84,6 +84,8 @@ class Judged(NamedTuple):
 
 def read(pictures: str | Path) -> Pictures:
     """Read a folder of pictures, or one picture. Raises InputError as ``pictures.load`` does."""
+    if not str(pictures):  # it would be the checkout
+        raise InputError("no pictures are named: expected a folder, or one picture")
     place = user_path(pictures)
     root, files = (place.parent, escape(place.name)) if place.is_file() else (place, "*")
     rows = load_pictures(path=str(root), files=files)
@@ -127,7 +129,8 @@ def judge_spec(judge: str | dict, policies: Sequence[Policy]) -> dict:
         spec = {"image_format": "JPEG", "max_side": 1024} | spec
     name = str(spec.get("model", spec["kind"]))
     shown = f"{name} (drawings only)" if is_nano(spec) else name
-    spec = {"id": re.sub(r"[^A-Za-z0-9.+-]+", "_", name).strip("_."), "name": shown} | spec
+    id = re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-80:].strip("_.+-")
+    spec = {"id": id, "name": shown} | spec
     check_judges([spec])
     if "policy_form" in spec:
         for policy in policies:
@@ -147,6 +150,8 @@ def notes_on(
     notes = [DRAWINGS_ONLY] if is_nano(spec) and not drawn else []
     if is_nano(spec) and not all(policy.default for policy in policies):
         notes.append("it reads policies as clauses, and this one is text alone, without rules")
+    if len({policy.digest for policy in policies}) < len(policies):
+        notes.append("the two versions of the policy are the same")
     return notes + ([] if judge.reads_policy else [f"{judge.name} does not read the policy"])
 
 
@@ -184,6 +189,12 @@ def judge_pictures(
     )
     judge = make_judge(spec)
     notes = notes_on(spec, judge, policies)
+    by_path = {row["path"]: row for row in truth[0]} if truth else {}
+    if truth and not by_path:
+        raise InputError(f"{labels}: no labels")
+    if others := sorted(by_path.keys() - set(pictures.rows["id"])):
+        are = f"{len(others)} of {len(by_path)} labels are"
+        notes.append(f"{are} about files that are not among the pictures, such as {others[0]}")
     for note in notes:
         print(f"Note: {note}.")
     samples, small = store.samples(store.usable(pictures.rows)), {}
@@ -200,7 +211,6 @@ def judge_pictures(
     table = _table(pictures.rows, given, len(policies))
     scores = None
     if truth:
-        by_path = {row["path"]: row for row in truth[0]}
         table["label"] = [by_path.get(name, {}).get("label", "") for name in table["picture"]]
         scores = _scores(table, by_path, judge.id, policies[0].name)
     return Judged(table, policies[0], (*policies, None)[1], judge.name, small, notes, scores)

@@ -123,7 +123,7 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9_.+-]+$")]
     title: Annotated[str, Field(min_length=1)]
     use: Literal["levels", "reference"] = "levels"  # levels: part of the benchmark
     origin: str = "own"  # who wrote the text, or what it paraphrases
@@ -291,7 +291,7 @@ def file_of(source: str | Path) -> Path:
     path = by_name.get(str(source), POLICIES / f"{source}.md") if named else user_path(source)
     if not os.path.isfile(path):
         known = ", ".join(sorted(by_name))
-        raise InputError(f"no policy file {path}: give a path to a .md file, or one of {known}")
+        raise InputError(f"no policy file {source}: give a path to a .md file, or one of {known}")
     return path
 
 
@@ -330,7 +330,7 @@ def _without_header(path: Path, content: str) -> tuple[str, str]:
     """Return the header and the text of a file that is text alone."""
     first, _, rest = content.strip().partition("\n")
     heading = re.match(r"#{1,6}[ \t]+(.*?)[ \t#]*$", first)
-    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", path.stem).strip("_") or "policy"
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", path.stem)[:80].strip("_") or "policy"
     title = heading[1] if heading and heading[1] else path.stem
     header = yaml.safe_dump({"name": name, "title": title}, allow_unicode=True, width=1_000)
     return header, rest if heading and rest.strip() else content

@@ -95,7 +95,9 @@ def _data(webp: bytes) -> str:
 def _edit(before: Policy, now: Policy) -> list[str]:
     """Return the lines of both versions, each after "+", "-" or a space."""
     old, new = (_document(policy).splitlines() for policy in (before, now))
-    return [line for line in difflib.ndiff(old, new) if not line.startswith("?")]
+    lines = difflib.unified_diff(old, new, n=len(old) + len(new), lineterm="")
+    lines = list(lines)[3:] or [f" {line}" for line in new]  # after its head
+    return [f"{line[0]} {line[1:]}" for line in lines]
 
 
 def _document(policy: Policy) -> str:

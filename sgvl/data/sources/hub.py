@@ -14,7 +14,7 @@ from datasets import Dataset, concatenate_datasets, config
 from huggingface_hub import HfApi, constants, errors
 from huggingface_hub.utils import tqdm
 
-from sgvl.common.errors import InputError, Unavailable
+from sgvl.common.errors import InputError, Unavailable, raise_any
 from sgvl.common.files import disk_fault
 from sgvl.common.paths import user_path
 from sgvl.data.images import ImageError, file_inside
@@ -53,6 +53,11 @@ def files_of(repo: str, revision: str, pattern: str, path: str = "") -> tuple[st
         raise Unavailable(f"{path}: no such folder")
     names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
     wanted = [name for name in names if fnmatch(name, pattern)]
+    raise_any(
+        f"{root}: {name}: not a name in UTF-8; rename the file"
+        for name in wanted
+        if re.search("[\ud800-\udfff]", name)
+    )
     if not wanted:
         there = ", ".join(names[:10]) or "none"
         raise InputError(f"{root}: no file matches {pattern}; files: {there}")
