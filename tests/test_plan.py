@@ -151,7 +151,32 @@ def test_a_folder_is_counted_from_its_own_configuration():
     assert 2.9e6 < size.parameters < 3.3e6
     head = int.from_bytes(file.read_bytes()[:8], "little")
     assert file.stat().st_size - head - 8 == 2 * size.parameters, "in float16, and nothing else"
-    assert models.size_of("nobody/has-this") is None
+    assert models.size_of("nobody/has-this") is None and models.size_of("a\0b/..") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"model_type": "nope"}', '{"model_type": "llama"}'])
+def test_a_configuration_that_makes_no_model_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config.json: its parameters cannot be counted"):
+        models.size_of(str(tmp_path))
+
+
+def test_values_of_which_no_plan_can_be_made_are_named():
+    units = load_units("single")
+    plan, values = Plan(units, {}, GPUS["H100"], 8), units["03_sft.recap"].parameters
+    batch = {"per_device_train_batch_size": 0, "gradient_accumulation_steps": "8"}
+    for wrong, said in [
+        ({"processes": 0}, "processes: got 0, expected 1 or more"),
+        ({"settings": values["settings"] | batch}, "batch_size: got 0.*\n.*steps: got '8'"),
+        ({"dtype": "float128"}, "dtype 'float128'; did you mean float32"),
+    ]:
+        with pytest.raises(InputError, match=f"03_sft.recap: .*{said}"):
+            plan._training(Line("03_sft.recap"), values | wrong)
+
+
+def test_a_training_on_from_one_of_nano_needs_no_gpu_either(capsys):
+    code, out, _ = printed(capsys, "nano", "--only", "04_grpo.full")
+    assert code == ExitCode.DONE and out.startswith("no GPU is needed")
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
 
+from sgvl.common.errors import need_known, raise_any
 from sgvl.common.paths import runs
 from sgvl.run import receipts
 from sgvl.run.planning import costs
@@ -29,6 +30,7 @@ LARGEST = 15301  # of a photograph of 12 megapixels, which memory has to hold
 AREA = 28 * 28  # pixels of a token of Qwen's models
 SHARE = 0.9  # of a GPU's memory, which vLLM takes by default
 LONG_FORMS = ("text", "full", "slots", "numbered")
+BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 ROLES = ("bench", "content", "own", "questions", "following")
 
 
@@ -143,17 +145,11 @@ class Plan:
             values["train" if variant in ("full", "rl", "taxonomy") else "pairs_train"]
         )
 
-    def base_of(self, model: str) -> str:
-        """Return the model that a training starts from, through earlier trainings."""
-        while model.startswith("runs/") and (unit := self.units.get(model.split("/")[3])):
-            model = unit.parameters["model"]
-        return model
-
     # -- trainings ---------------------------------------------------------------------------------
 
     def training(self, values: dict) -> Training | None:
         """Return what decides the memory of a training; None for a model of unknown shape."""
-        size = size_of(self.base_of(values["model"]))
+        size = size_of(base_of(self.units, values["model"]))
         if size is None:
             return None
         sharded = any(name in values["layout"] for name in ("zero3", "fsdp"))
@@ -184,12 +180,22 @@ class Plan:
         return size + (kept if kept < math.inf else 1) * one, one * (0 < kept < saves)
 
     def _training(self, line: Line, values: dict) -> None:
-        settings, work = values["settings"], self.training(values)
+        settings = values["settings"]
+        counts = {name: settings.get(name, 1) for name in BATCH} | {
+            "processes": values["processes"]
+        }
+        raise_any(
+            f"{line.unit}: {name}: got {n!r}, expected 1 or more"
+            for name, n in counts.items()
+            if not isinstance(n, int) or n < 1
+        )
+        need_known(f"{line.unit}: dtype", values["dtype"], costs.BYTES)
+        work = self.training(values)
         if work is None:
-            line.notes.append(f"the shape of {self.base_of(values['model'])} is not known")
+            line.notes.append(f"the shape of {base_of(self.units, values['model'])} is not known")
             return
         line.disk, line.extra = self.disk(values)
-        if values["model"] == "nano":
+        if base_of(self.units, values["model"]) == "nano":
             return  # on CPUs
         line.gpus = values["processes"]
         size, groups = work.size, "reward" in values
@@ -275,7 +281,7 @@ class Plan:
     ) -> float:
         """Return the GPU-seconds of one request, and keep the memory of the model it asks."""
         own = [server for server in servers if server.url == spec.get("url")]
-        model = self.base_of(spec.get("model", ""))
+        model = base_of(self.units, spec.get("model", ""))
         if not model or model == "nano" or (spec["kind"] in SERVED and not own):
             return 0.0
         if (size := size_of(model)) is None:
@@ -355,6 +361,19 @@ class Plan:
             f"{line.total / 1e9:.1f} GB beside {costs.RESERVE / 1e9:.0f} of CUDA's on a GPU of "
             f"{self.gpu.memory / 1e9:.0f}, much of it {part}; {advice(part, values)}"
         )
+
+
+def maker(units: dict[str, Unit], model: str) -> Unit | None:
+    """Return the unit that trains a model; None for one that no unit of the profile trains."""
+    parts = model.split("/")
+    return units.get(parts[3]) if parts[0] == "runs" and len(parts) > 3 else None
+
+
+def base_of(units: dict[str, Unit], model: str) -> str:
+    """Return the model that a training starts from, through earlier trainings."""
+    while unit := maker(units, model):
+        model = unit.parameters["model"]
+    return model
 
 
 def advice(part: str, values: dict) -> str:

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from sgvl.common.errors import InputError
 from sgvl.common.paths import NANO_MODEL, ROOT
 from sgvl.run.planning.costs import Size
 
@@ -24,18 +25,37 @@ def size_of(model: str) -> Size | None:
         return measure(folder)
     if model in published():
         return published()[model]
-    from huggingface_hub import try_to_load_from_cache
+    file = cached(model) if model.count("/") == 1 else None
+    return measure(file.parent) if file else None
 
-    cached = try_to_load_from_cache(model, "config.json") if model.count("/") == 1 else None
-    return measure(Path(cached).parent) if isinstance(cached, str) else None
+
+def cached(model: str) -> Path | None:
+    """Return a hub model's configuration in the cache; None if there is none, or no such id."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        file = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:
+        return None
+    return Path(file) if isinstance(file, str) else None
 
 
 @cache
 def measure(folder: Path) -> Size:
-    """Count the parameters that transformers makes of a folder's configuration."""
+    """Count the parameters that transformers makes of a folder's configuration.
+
+    Raises InputError for one of which it makes no model that reads pictures.
+    """
     from transformers import AutoConfig
 
-    return count(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    try:
+        return count(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    except Exception as error:  # of as many kinds as there are mistakes in such a file
+        why = str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"{folder / 'config.json'}: its parameters cannot be counted: {why}"
+        ) from None
 
 
 def count(config) -> Size:

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pkgutil import resolve_name
 
 from sgvl.common.paths import ROOT
-from sgvl.run.planning import Line, Plan, gates
+from sgvl.run.planning import Line, Plan, base_of, gates, maker
 from sgvl.run.planning.machine import Machine, machine
-from sgvl.run.planning.models import size_of
+from sgvl.run.planning.models import cached, size_of
 from sgvl.run.servers import Server, asked_by
 from sgvl.run.units import SERVED, Unit, parts
 
@@ -58,7 +58,11 @@ def needed(units: dict[str, Unit], servers: dict[str, Server]) -> int:
     dicts = [d for unit in units.values() for d in parts(unit.parameters) if isinstance(d, dict)]
     counts = [max(server.gpus, default=-1) + 1 for server in servers.values()]
     counts += [1 for d in dicts if d.get("device") == "cuda"]
-    counts += [d["processes"] for d in dicts if "processes" in d and d.get("model") != "nano"]
+    counts += [
+        d["processes"]
+        for d in dicts
+        if "processes" in d and base_of(units, d.get("model", "")) != "nano"
+    ]
     return max(counts, default=0)
 
 
@@ -151,7 +155,7 @@ def hours_of_tables(plan: Plan, lines: list[Line]) -> dict[str, tuple[float, flo
 
 def before(plan: Plan, model: str) -> Iterable[str]:
     """Yield the units that make a model, and what these are made from."""
-    while model.startswith("runs/") and (unit := plan.units.get(model.split("/")[3])):
+    while unit := maker(plan.units, model):
         yield unit.name
         if unit.parameters.get("variant") in ("recap", "no_recap"):
             yield "02_recaption"
@@ -160,8 +164,6 @@ def before(plan: Plan, model: str) -> Iterable[str]:
 
 def downloads(plan: Plan, units: list[Unit]) -> list[str]:
     """Return a line for each model and data set that is not at hand."""
-    from huggingface_hub import try_to_load_from_cache
-
     models: dict[str, None] = {}
     for unit in units:
         local = {plan.servers[name].url for name in asked_by(unit, plan.servers)}
@@ -172,7 +174,7 @@ def downloads(plan: Plan, units: list[Unit]) -> list[str]:
                     models[model] = None
     rows, total = [], 0.0
     for model in models:
-        if isinstance(try_to_load_from_cache(model, "config.json"), str):
+        if cached(model):
             rows.append(f"{model}: in the cache m")
             continue
         size = size_of(model)
