@@ -479,3 +479,19 @@ def test_the_detector_sees_a_picture_as_in_a_file(tmp_path):
     assert [answer.verdict for answer in found] == [SAFE, UNSAFE, SAFE]
     assert found[1].p_unsafe == pytest.approx(0.4, abs=1e-3)
     assert found[1].rationale == "policy not read; FEMALE_BREAST_EXPOSED"
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_byte_of_a_file_of_tensors_ends_in_one_line(zipped, tmp_path):
+    file, wrong = tmp_path / "a.pth", 0
+    torch.save({"a": torch.ones(3)}, file, _use_new_zipfile_serialization=zipped)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 5):
+        file.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
+        try:
+            heads.Files(str(tmp_path)).weights("a.pth")
+        except InputError as error:
+            assert len(str(error).splitlines()) == 1
+            wrong += 1
+    assert wrong > 20
