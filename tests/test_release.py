@@ -242,6 +242,12 @@ def test_a_changed_file_is_not_sent_and_the_sums_are_those_of_coreutils(run_fold
     line = (folder / "SHA256SUMS").read_text().splitlines()[0]
     name = line.partition("  ")[2]
     assert line.split()[0] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    [file] = (folder / "data").glob("*.parquet")
+    load_source({"kind": "safeeditbench", "path": str(folder)})
+    rows = pd.read_parquet(file)
+    rows.assign(safety_label=1 - rows["safety_label"]).to_parquet(file)
+    with pytest.raises(InputError, match=r"parquet is not the file of SHA256SUMS"):
+        load_source({"kind": "safeeditbench", "path": str(folder)})
     (folder / "README.md").write_text("synthetic")
     (folder / "extra.csv").write_text("x")
     code, said = sent(capsys, "--release", "bench")

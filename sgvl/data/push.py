@@ -31,8 +31,8 @@ from sgvl.common.paths import plain_name, runs
 from sgvl.data import arrow, dataset_card, store
 from sgvl.data.images import ImageError, has_metadata, without_metadata
 from sgvl.data.sources import hub
+from sgvl.data.sources.safeeditbench import CHECKSUMS
 
-CHECKSUMS = "SHA256SUMS"  # of a release, last; `sha256sum -c` reads it
 ACCESS = ("private", "gated", "public")
 
 

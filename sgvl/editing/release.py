@@ -25,8 +25,7 @@ from sgvl.common.errors import InputError, nearest, raise_any
 from sgvl.data import arrow, store
 from sgvl.data.dataset_card import LICENCES, NOT_FOR_ALL, SIZES
 from sgvl.data.images import has_metadata, without_metadata
-from sgvl.data.push import CHECKSUMS
-from sgvl.data.sources.safeeditbench import EDITED, LEVELS
+from sgvl.data.sources.safeeditbench import CHECKSUMS, EDITED, LEVELS
 from sgvl.policies.policy import Policy
 from sgvl.text.verdict import SAFE, UNSAFE
 

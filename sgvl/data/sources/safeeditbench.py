@@ -6,11 +6,14 @@ never released: one of your own in the same form is read from a folder or from t
 """
 
 from collections import Counter, defaultdict
-from pathlib import PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from datasets import Dataset
 
 from sgvl.common.errors import raise_any
+from sgvl.common.files import sha256
+from sgvl.common.paths import user_path
 from sgvl.data import real_rows
 from sgvl.data.sources import hub
 from sgvl.policies.policy import Policy
@@ -22,6 +25,7 @@ LEVELS = {f"Policy L{k}": f"L{k}" for k in range(1, 6)}
 # Solved from the printed scores, and 601 rows on the hub's card: see sgvl.report.audit.
 ROWS = {"L1": 118, "L2": 118, "L3": 122, "L4": 119, "L5": 124}
 ALONE = "pictures without a counterpart"
+CHECKSUMS = "SHA256SUMS"  # of a release, written last; `sha256sum -c` reads it
 EDITED = "_edited"  # x.jpg is the unsafe original, x_edited.jpg its safe counterpart
 
 
@@ -41,8 +45,11 @@ def load(revision: str = "main", repo: str = REPO, path: str = "", split: str = 
     Raises
     ------
     InputError
-        As ``hub.parquet`` does, and for labels or levels that are not as published, row by row.
+        As ``hub.parquet`` does, for a Parquet file of a release that is not that of its checksums,
+        and for labels or levels that are not as published, row by row.
     """
+    if path:
+        raise_any(_changed(user_path(path)))
     source, rows = hub.parquet(repo, revision, f"*{split}-*.parquet", COLUMNS, path)
     levels = real_rows.translate(rows, "policy_name", LEVELS, source)
     policies = _policies(levels, rows["policy"], source)
@@ -63,6 +70,16 @@ def load(revision: str = "main", repo: str = REPO, path: str = "", split: str = 
         labels=real_rows.translate(rows, "safety_label", {w: w for w in (SAFE, UNSAFE)}, source),
         pairs=pairs,
     )
+
+
+def _changed(folder: Path) -> Iterator[str]:
+    """Yield the Parquet files of a folder that are not those of its checksums, if it has any."""
+    sums = folder / CHECKSUMS
+    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else ():
+        digest, _, name = line.partition("  ")
+        file = folder / name
+        if name.endswith(".parquet") and file.is_file() and sha256(file) != digest:
+            yield f"{file} is not the file of {CHECKSUMS}; get the release again"
 
 
 def _policies(levels, texts, source: str) -> dict[str, Policy]:
