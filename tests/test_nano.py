@@ -21,11 +21,16 @@ def figures():
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_the_shipped_model_keeps_its_bound(figures, name):
-    """Its interval holds a value within the bound, on the card's many cases and on the test's."""
+    """On other scenes than the card's, and fewer: the interval reaches into the bound."""
     low, high = BOUNDS[name]
+    assert low <= figures[name]["high"] and figures[name]["low"] <= high, figures[name]
+
+
+def test_the_card_misses_two_bounds():
+    """Under L4 and L5 the prior finds more of what is unsafe than the paper's base does."""
     card = json.loads((NANO_MODEL / "card.json").read_text())["figures"]
-    for figure in (card[name], figures[name]):
-        assert low <= figure["high"] and figure["low"] <= high, figure
+    missed = {n for n, (low, high) in BOUNDS.items() if not low <= card[n]["value"] <= high}
+    assert missed == {"L4, F1", "L5, F1"}
 
 
 def test_the_pretrained_model_names_and_judges_what_the_shipped_one_looks_away_from():
