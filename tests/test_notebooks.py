@@ -152,7 +152,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     assert left_out.values.tolist() == [["page.jpg", "image_decode"]]
     scores = pd.read_csv(folder / "scores.csv")
     found = scores[scores["policy"] == "house"].set_index("judge")
-    assert found["n"].tolist() == [9, 9, 9] and found["positives"].tolist() == [3, 3, 3]
+    assert set(found["n"]) == {9} and set(found["positives"]) == {3}
     constant = found.loc[["always_safe", "always_unsafe"]]
     assert constant["accuracy"].round(1).tolist() == [66.7, 33.3]
     assert constant["value"].round(1).tolist() == [0, 50]  # F1 of the unsafe class
