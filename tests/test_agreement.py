@@ -1,12 +1,14 @@
 """Agreement against published and hand-worked examples; causes against a panel of known ones."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import krippendorff
 import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, Unavailable
 from sgvl.data.cases import label_cases
 from sgvl.editing import agreement, annotation, blame, panel
 from sgvl.policies.concepts import in_category, named
@@ -98,7 +100,7 @@ def test_perfect_agreement_on_both_classes_has_an_interval(four):
 
 def test_votes_on_other_cases_are_no_agreement(four):
     votes = votes_of(four, a="safe safe safe safe").assign(policy="Q")
-    with pytest.raises(InputError, match="annotate some first"):
+    with pytest.raises(Unavailable, match="annotate some with 01c"):
         agreement.agreement(votes, four)
 
 
@@ -213,3 +215,15 @@ def test_a_clause_that_does_not_exist_is_named(cases):
     one = panel_of(cases).query("annotator == 'a'")
     with pytest.raises(InputError, match="two annotators"):
         blame.blame(one, cases)
+
+
+def test_visitors_of_a_page_who_open_it_at_a_time_store_the_panel_whole(cases, tmp_path):
+    votes = panel.simulate(cases[cases["policy"] == "L1"].head(40), LEVELS, SLIPS)
+    pictures = {id_: id_ for id_ in cases["id"]}
+    with ThreadPoolExecutor() as visitors:
+        openings = [
+            visitors.submit(panel.store_votes, votes, tmp_path / "simulated", pictures, LEVELS)
+            for _ in range(4)
+        ]
+    assert [opening.exception() for opening in openings] == [None] * 4
+    assert len(annotation.read(tmp_path / "simulated", pictures, LEVELS)) == len(votes)

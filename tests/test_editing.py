@@ -400,6 +400,10 @@ def test_a_pipeline_of_a_known_class_edits(tmp_path):
     assert [row["status"] for row in rows] == ["ok", "ok"]
     image = load_image(rows[0]["file"].read_bytes())
     assert image.size == (64, 64) and np.asarray(image).std() > 0
+    editor.settings = {"num_inference_steps": 1}
+    odd = photo().crop((0, 0, 90, 70))  # the pipeline alone makes it 80 x 64, another shape
+    (row,) = editing.edit_all(editor, [item(odd, "a")], tmp_path / "odd")
+    assert load_image(row["file"].read_bytes()).size == odd.size
     other = tmp_path / "flux" / "model_index.json"
     other.write_text(other.read_text().replace("Flux2KleinPipeline", "StableDiffusionPipeline"))
     with pytest.raises(InputError, match="class StableDiffusionPipeline"):

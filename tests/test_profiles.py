@@ -107,7 +107,17 @@ def test_a_gpu_profile_says_what_it_reads_and_where_each_value_is_from(file):
     lines = file.read_text().splitlines()
     assert lines[0].startswith("# Reads "), file
     structure = ("profile", "data_profile", "variant", "train", "pairs_train", "settings", "kind")
-    structure += ("sources", "captioner", "recaptioner", "harmful_terms", "url", "device", "model")
+    structure += (
+        "sources",
+        "captioner",
+        "recaptioner",
+        "assessor",
+        "editor",
+        "harmful_terms",
+        "url",
+        "device",
+        "model",
+    )
     bare = [
         line
         for line in lines

@@ -14,7 +14,7 @@ its share is given beside the coefficients.
 import numpy as np
 import pandas as pd
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import Unavailable
 from sgvl.editing.annotation import UNSURE
 from sgvl.scores import intervals
 from sgvl.text.verdict import SAFE, UNSAFE
@@ -42,12 +42,15 @@ def agreement(
 
     Raises
     ------
-    InputError
+    Unavailable
         If there is no vote on any case.
     """
     table = votes.merge(cases[["id", "pair", "policy"]], on=["id", "policy"])
     if table.empty:
-        raise InputError("no votes on these pictures and policies; annotate some first")
+        raise Unavailable(
+            "no votes on these pictures and policies; annotate some with 01c, and run this unit "
+            "again with --force"
+        )
     rows = []
     policies = [name for name in cases["policy"].unique() if (table["policy"] == name).any()]
     for name in [*policies, "pooled"]:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import InputError, need_known, raise_any
+from sgvl.common.errors import InputError, Unavailable, need_known, raise_any
 from sgvl.common.files import write
 from sgvl.common.paths import plain_name, user_path
 from sgvl.data import store
@@ -131,14 +131,14 @@ def pairs_to_annotate(made: str, data: Path) -> Dataset:
     Raises
     ------
     InputError
-        As ``store.read`` does, and if no pair passed.
+        As ``store.read`` does; Unavailable if no pair passed.
     """
     if not made:
         return store.read("safeeditbench", data)
     dataset = store.read("made", user_path(made))
     kept = [k for k, gate in enumerate(dataset["gate"]) if gate == "passed"]
     if not kept:
-        raise InputError(f"{made}: no pair passed the gate; nothing to annotate")
+        raise Unavailable(f"{made}: no pair passed the gate; nothing to annotate")
     return dataset.select(kept)
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from huggingface_hub import hf_hub_download
+from PIL import Image
 
 from sgvl.common.errors import InputError, nearest, one_line
 from sgvl.common.types import Device, Dtype
@@ -22,8 +24,16 @@ PIPELINES = {
 }
 
 
+SIDE = 16  # what a side has to be a multiple of: all these pipelines crop a picture to that
+PIXELS = 1000**2  # a larger picture is made smaller: FLUX.2 would do it without keeping its shape
+
+
 class DiffusersEditor(Editor):
     """Runs a pipeline on one picture after the other, each from the same seed.
+
+    A picture is continued at its right and lower border until its sides are multiples of ``SIDE``,
+    and the edit is cut back. An edit has the shape of its picture, unless ``settings`` have
+    ``height`` and ``width``.
 
     Parameters
     ----------
@@ -81,14 +91,34 @@ class DiffusersEditor(Editor):
     def identity(self) -> dict:
         names = ("model", "revision", "dtype", "settings", "seed")
         own = {name: getattr(self, name) for name in names}
-        return {"kind": "diffusers", "class": type(self.pipeline).__name__, **own}
+        frame = {"side": SIDE, "pixels": PIXELS}
+        return {"kind": "diffusers", "class": type(self.pipeline).__name__, **own, **frame}
 
     def results(self, items: Sequence[Item]) -> Edits:
         import torch
 
         for i, item in enumerate(items):
             seeded = torch.Generator("cpu").manual_seed(self.seed)
+            framed, (width, height) = frame(item.open())
+            sizes = {"width": framed.width, "height": framed.height}
             out = self.pipeline(
-                image=item.open(), prompt=item.caption, generator=seeded, **self.settings
-            )
-            yield [(i, encoded(out.images[0])["bytes"], "")]
+                image=framed, prompt=item.caption, generator=seeded, **sizes | self.settings
+            ).images[0]
+            edit = out.crop((0, 0, width, height)) if out.size == framed.size else out
+            yield [(i, encoded(edit)["bytes"], "")]
+
+
+def frame(image: Image.Image) -> tuple[Image.Image, tuple[int, int]]:
+    """Continue a picture to the sizes that pipelines take; return it with the size to cut back to.
+
+    >>> frame(Image.new("RGB", (500, 333)))[0].size
+    (512, 336)
+    """
+    image = image.convert("RGB")
+    scale = min(1.0, (PIXELS / (image.width * image.height)) ** 0.5)
+    if scale < 1:
+        sizes = [max(1, round(side * scale)) for side in image.size]
+        image = image.resize(sizes, Image.Resampling.LANCZOS)
+    right, below = (-side % SIDE for side in image.size)
+    pixels = np.pad(np.asarray(image), ((0, below), (0, right), (0, 0)), mode="edge")
+    return Image.fromarray(pixels), image.size

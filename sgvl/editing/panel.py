@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from sgvl.common.errors import need_known
 from sgvl.editing import annotation
@@ -95,17 +96,21 @@ def store_votes(
 ) -> None:
     """Write the votes of a panel as those of people are written, in place of an earlier panel's.
 
+    Kernels that do so at a time, as those of a page with several visitors, wait for each other.
+
     Parameters
     ----------
     votes : from ``simulate``
     folder, pictures, policies : as ``annotation.read`` takes them
     """
-    shutil.rmtree(folder, ignore_errors=True)
     by_name = {policy.name: policy for policy in policies}
-    for annotator, own in votes.groupby("annotator"):
-        rows = own[["id", "policy", "verdict", "note"]].itertuples(index=False)
-        said = (Vote(id_, pictures[id_], by_name[name], v, note) for id_, name, v, note in rows)
-        annotation.append(folder, annotator, said)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        shutil.rmtree(folder, ignore_errors=True)
+        for annotator, own in votes.groupby("annotator"):
+            rows = own[["id", "policy", "verdict", "note"]].itertuples(index=False)
+            said = (Vote(id_, pictures[id_], by_name[name], v, note) for id_, name, v, note in rows)
+            annotation.append(folder, annotator, said)
 
 
 def _rule(clause: str, policies: Sequence[Policy]) -> tuple[str, str]:

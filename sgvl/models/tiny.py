@@ -128,10 +128,12 @@ def save(architecture: str, folder: str | Path, seed: int = 0) -> None:
 
     Parameters
     ----------
-    architecture : as for ``build``, or a name in ``tiny_heads.CLASSIFIERS``
+    architecture : as for ``build``, a name in ``tiny_heads.CLASSIFIERS``, or "editor"
     """
     from sgvl.models import tiny_heads
 
+    if architecture == "editor":
+        return save_editor(folder, seed)
     if architecture in tiny_heads.CLASSIFIERS:
         return tiny_heads.save(architecture, folder, seed)
     for part in build(architecture, seed):

@@ -130,6 +130,32 @@ def recaptioning() -> Work:
     return Work(forked(work), lambda folder: digests(folder, "*.jsonl", "*.parquet", "*.json"))
 
 
+# -- assessing and editing -------------------------------------------------------------------------
+
+
+def editing() -> Work:
+    from sgvl import editing, recaption
+    from sgvl.data import store
+    from sgvl.world import sets
+
+    rows = {"llavaguard": sets.llavaguard(seed=0, images=24)}
+    pictures, items, _ = recaption.distinct(rows)
+    pictures = editing.with_origin(pictures, rows)
+
+    def work(folder: Path) -> None:
+        assess, _ = editing.make_assessors({"kind": "rationale", "batch_size": 4})
+        editor = editing.make_editor("local")
+        assessed = editing.assess_all(assess, items, folder / "assess.jsonl")
+        todo = editing.with_instructions(items, assessed)
+        edits = editing.edit_all(editor, todo, folder)
+        pairs = editing.make_pairs(todo, edits, editing.make_bounds({}))
+        made = editing.to_dataset(pictures, pairs, editor.name, assess.name)
+        store.save({"made": made}, folder, seed=0)
+
+    patterns = "*.jsonl", "edits/*", "*.parquet", "*.json"
+    return Work(forked(work), lambda folder: digests(folder, *patterns))
+
+
 # -- pictures from the web -------------------------------------------------------------------------
 
 HOSTS, EACH = 4, 12
@@ -261,7 +287,7 @@ def series(jobs: int = 2) -> Work:
 
 WORKS = {
     "sft": lambda: training("sft"), "grpo": lambda: training("grpo"), "fetch": fetching,
-    "recaption": recaptioning, "series": series,
+    "recaption": recaptioning, "edit": editing, "series": series,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL at random instants of trainings, fetching, recaptioning and the whole series.
+"""SIGKILL at random instants of trainings, fetching, recaptioning, editing and the whole series.
 
 ``killing.py`` does it. pytest's ``--kills`` and ``--kill-seed`` choose how often and when.
 """
@@ -10,7 +10,8 @@ import sys
 import killing
 import pytest
 
-KILLS = {"sft": 4, "grpo": 4, "fetch": 20, "recaption": 6, "series": 2}  # a few minutes each
+# A few minutes each.
+KILLS = {"sft": 4, "grpo": 4, "fetch": 20, "recaption": 6, "edit": 6, "series": 2}
 
 
 def test_every_work_is_killed():

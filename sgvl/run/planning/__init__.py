@@ -93,6 +93,8 @@ class Plan:
             self._training(line, values)
         if "captioner" in values:
             self._captioning(line, unit)
+        if "editor" in values:
+            self._editing(line, values)
         for judge, role, n in self._questions(values):
             self._judging(line, values, judge, role, n)
         self._check_memory(line, values)
@@ -129,8 +131,10 @@ class Plan:
         spec = data.parameters.get("sources", {}).get(name)
         return published_rows(spec) if isinstance(spec, dict) else None
 
-    def _images(self) -> int | None:
-        values = self.units["02_recaption"].parameters if "02_recaption" in self.units else {}
+    def _images(self, values: dict | None = None) -> int | None:
+        """Return the pictures that a unit takes at most; 02 captions those of a training."""
+        if values is None:
+            values = self.units["02_recaption"].parameters if "02_recaption" in self.units else {}
         counts = [self.rows(name) for name in values.get("pictures", [])]
         if not counts or None in counts:
             return values.get("images") or None
@@ -275,6 +279,28 @@ class Plan:
             line.hours += n * self._seconds(line, spec, prompt, reply, asked) / 3600
         if images is None and (line.gpus or asked):
             line.notes.append("the number of pictures is not known")
+
+    # -- edits -------------------------------------------------------------------------------------
+
+    def _editing(self, line: Line, values: dict) -> None:
+        """Plan two questions to the assessor and an edit for each picture, as if none were safe."""
+        n, assessor, editor = self._images(values) or 0, values["assessor"], values["editor"]
+        reply = min(assessor.get("max_tokens", CAPTION), CAPTION)
+        asked = sum(self._seconds(line, assessor, CAPTION, words) for words in (reply, WORD))
+        line.calls += n * (2 * (assessor["kind"] in SERVED) + (editor["kind"] == "gemini"))
+        line.cost += n * values["price_picture"]
+        if editor["kind"] == "diffusers":
+            line.gpus = max(line.gpus, 1)
+            known = costs.EDITORS.get(editor["model"])
+            if known:  # beside the assessor, which stays where it is
+                asked += known.seconds(self.gpu, editor.get("settings", {}))
+                weights = line.memory.get("weights", 0) + known.weights(editor.get("offload"))
+                line.holds({"weights": weights, "activations": known.activations})
+            else:
+                line.notes.append(f"the shape of {editor['model']} is not known")
+        line.hours += n * asked / 3600
+        if n and assessor["kind"] != "rationale":
+            line.notes.append("each picture counts as one to edit")
 
     def _seconds(
         self, line: Line, spec: dict, prompt: int, reply: int, servers: list[Server] = ()

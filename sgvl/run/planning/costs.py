@@ -50,6 +50,32 @@ class GPU(NamedTuple):
     bandwidth: float
 
 
+class EditorSize(NamedTuple):
+    """An editing pipeline: bytes of its parts, and what it needs beside them."""
+
+    transformer: float
+    encoder: float
+    activations: float
+    tokens: int  # of a picture of a megapixel, with the one it is made from and the instruction
+    steps: int  # by default
+
+    def weights(self, offload: bool) -> float:
+        """Return the bytes of weights that are on the GPU together."""
+        return (max if offload else lambda *parts: sum(parts))(self.transformer, self.encoder)
+
+    def seconds(self, gpu: GPU, settings: dict) -> float:
+        """Return the seconds of an edit: two operations a parameter, token and step."""
+        steps = settings.get("num_inference_steps", self.steps)
+        return self.transformer * self.tokens * steps / gpu.flops / UPDATE
+
+
+# Bytes in bfloat16, as the hub lists its files. Its card says 13 GB with offload: the larger part,
+# and 5 GB more. A token is 16 x 16 pixels.
+EDITORS = {
+    "black-forest-labs/FLUX.2-klein-4B": EditorSize(7.75e9, 8.05e9, 5e9, 2 * 64**2 + 512, 50),
+}
+
+
 def adapters(size: Size, r: int) -> int:
     """Count the parameters of adapters of rank r on all linear layers of the language model."""
     wide, narrow = size.heads * size.head, size.groups * size.head

@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 
 from sgvl.common.paths import ROOT
 from sgvl.run.planning import Line, Plan, base_of, gates, maker
+from sgvl.run.planning.costs import EDITORS
 from sgvl.run.planning.machine import Machine, machine
 from sgvl.run.planning.models import cached, size_of
 from sgvl.run.servers import Server, asked_by
@@ -177,10 +178,11 @@ def downloads(plan: Plan, units: list[Unit]) -> list[str]:
         if cached(model):
             rows.append(f"{model}: in the cache m")
             continue
-        size = size_of(model)
-        total += size.parameters * size.file_bytes if size else 0
-        amount = f"{_giga(size.parameters * size.file_bytes)} GB c" if size else "size not known"
-        rows.append(f"{model}: {amount}")
+        size, editor = size_of(model), EDITORS.get(model)
+        known = size.parameters * size.file_bytes if size else 0
+        known = editor.weights(offload=False) if editor else known
+        total += known
+        rows.append(f"{model}: {f'{_giga(known)} GB c' if known else 'size not known'}")
     sources = [unit.parameters["sources"] for unit in units if "sources" in unit.parameters]
     for name, spec in (pair for each in sources for pair in each.items()):
         known = DATA.get(spec.get("benchmark") or spec.get("kind"))

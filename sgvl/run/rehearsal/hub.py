@@ -15,9 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 COMMIT = "1a2b3c4d" * 5
-INFO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
+INFO = re.compile(r"/api/(?:dataset|model)s/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/?]+)")
 AUTH = re.compile(r"/api/(?:dataset|model)s/(?P<repo>[^/]+/[^/]+)/auth-check")
-LATEST = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/?]+)")
+LATEST = re.compile(r"/api/(?:dataset|model)s/(?P<repo>[^/]+/[^/?]+)")
+TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/?]+)(?:\?.*)?")
 FILE = re.compile(
     r"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>[^?]+)"
 )
@@ -52,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if match := INFO.match(self.path):
             self.info(**match.groupdict())
+        elif match := TREE.fullmatch(self.path):
+            self.tree(**match.groupdict())
         elif match := FILE.match(self.path):
             self.file(**match.groupdict())
         elif match := AUTH.fullmatch(self.path):
@@ -80,6 +83,15 @@ class Handler(BaseHTTPRequestHandler):
         gated = repo in self.hub.gated and "manual"
         answer |= {"private": repo not in self.hub.public, "gated": gated}
         self.send(json.dumps(answer).encode())
+
+    def tree(self, repo, revision):
+        if repo not in self.hub.repos or revision not in self.known:
+            return self.refuse(404, "RepoNotFound")
+        rows = [
+            {"type": "file", "path": path, "size": len(content), "oid": f"{len(content):040x}"}
+            for path, content in self.hub.repos[repo].items()
+        ]
+        self.send(json.dumps(rows).encode())
 
     def auth(self, repo):
         if self.may_read(repo):

@@ -50,6 +50,7 @@ ARCHITECTURES = {
     "inclusionAI/SingGuard-": "singguard",
     "nvidia/Nemotron-3.5-Content-Safety": "nemotron",
     "mistralai/Shieldstral-": "mistral3",
+    "black-forest-labs/FLUX.2-klein-": "editor",
 }
 
 

@@ -70,6 +70,9 @@ class Rehearsed:
     def _folder(self, unit: str, value: str) -> str:
         return os.path.relpath(published.write_folder(self.folder / "sets"), ROOT) if value else ""
 
+    def _votes(self, unit: str, value: str) -> str:
+        return os.path.relpath(published.write_votes(self.folder / "votes.json"), ROOT)
+
     def _url(self, unit: str, value: str) -> str:
         return self._moved.get(value) or value.replace("https://", "http://")
 
@@ -115,10 +118,12 @@ CHANGES: dict[str, Callable] = {
     ROLLOUTS: lambda self, unit, value: self._url(unit, f"{value}/v1").removesuffix("/v1"),
     "device": _set("cpu"),
     "dtype": _set("float32"),
-    **dict.fromkeys(("bf16", "use_vllm"), _set(False)),
+    **dict.fromkeys(("bf16", "use_vllm", "offload"), _set(False)),
     "processes": Rehearsed._processes,
     "layout": _set("ddp"),
     "path": Rehearsed._folder,
+    # No edit of random weights passes the gate, so the published pairs are annotated, by rule.
+    **{"made": _set(""), "votes": Rehearsed._votes},
     # Sizes: the sets are small, so all of each is taken.
     **dict.fromkeys(("images", "rows", "pairs", "pictures"), _all),
     **dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_length"), _at_most(TOKENS)),

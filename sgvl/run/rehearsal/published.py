@@ -6,12 +6,14 @@ one is dead are as published; pictures and texts are made here.
 
 import base64
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, disable_progress_bars
 
+from sgvl.common.files import write
 from sgvl.run.rehearsal.hub import Hub
 
 disable_progress_bars()  # one for each file would be all that a rehearsal prints
@@ -109,6 +111,30 @@ def write_folder(folder: Path) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(parquet(SAFEEDIT, safeedit(f"own {split}", 6)))
     return folder
+
+
+def write_votes(file: Path) -> Path:
+    """Write votes on the stand-in of SafeEditBench, as Label Studio exports them; return the file.
+
+    One annotator says what the labels are; the other calls every original unsafe.
+    """
+    tasks: dict[str, dict[str, list]] = {}
+    for row in safeedit("test", 6):
+        path, level = row["image_path"], f"L{row['policy_name'] + 1}"
+        said = {"one": row["safety_label"], "two": "edited" not in path}
+        for annotator, unsafe in said.items():
+            choices = {"choices": ["unsafe" if unsafe else "safe"]}
+            results = tasks.setdefault(path, {}).setdefault(annotator, [])
+            results.append({"from_name": level, "type": "choices", "value": choices})
+    export = [
+        {
+            "data": {"image": path},
+            "annotations": [{"completed_by": who, "result": all_} for who, all_ in own.items()],
+        }
+        for path, own in tasks.items()
+    ]
+    write(file, json.dumps(export))
+    return file
 
 
 def parquet(features: dict, rows: list[dict]) -> bytes:

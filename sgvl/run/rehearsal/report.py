@@ -23,6 +23,8 @@ CANNOT_SHOW = """\
 - real weights: the stand-ins are the nano model with noise, in the architecture, chat template and
   picture sizes of the full-size one. Their answers mean nothing, and neither do the numbers in the
   tables
+- people: 01c and 01d have the pairs of SafeEditBench's stand-in, and votes by rule, for no edit by
+  random weights passes the gate
 - vLLM and hosted servers: small processes answer for them, by rule
 - gates of the real hub, whether your token has accepted each, dead links of the real sets, and
   data that is not as published
