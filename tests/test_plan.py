@@ -308,6 +308,18 @@ def test_rows_are_those_of_the_loaders():
     assert published_rows({"kind": "folder", "path": "photos"}) is None
 
 
+def test_an_editor_is_beside_its_assessor_and_each_picture_counts():
+    unit = "01b_safeedit.train"
+    units = load_units("single")
+    line = Plan(units, {}, GPUS["A100-40"], 1, measured=False).line(units[unit])
+    assert line.memory["weights"] == 2 * Q3.parameters + 8.05e9 and not line.problems
+    units[unit].parameters["editor"] |= {"offload": False, "settings": {"num_inference_steps": 8}}
+    other = Plan(units, {}, GPUS["A100-40"], 1, measured=False).line(units[unit])
+    assert other.memory["weights"] - line.memory["weights"] == 7.75e9
+    slower = 600 * 4 * 7.75e9 * (2 * 4096 + 512) / 312e12 / 0.2 / 3600  # by hand: 4 more steps
+    assert other.hours - line.hours == pytest.approx(slower)
+
+
 def test_a_gpu_that_was_found_has_the_speed_of_its_kind():
     gpu = like("NVIDIA A100-SXM4-40GB", 42e9)
     assert (gpu.name, gpu.memory, gpu.bandwidth) == ("NVIDIA A100-SXM4-40GB", 42e9, 1.555e12)

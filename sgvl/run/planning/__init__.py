@@ -287,19 +287,19 @@ class Plan:
         n, assessor, editor = self._images(values) or 0, values["assessor"], values["editor"]
         reply = min(assessor.get("max_tokens", CAPTION), CAPTION)
         asked = sum(self._seconds(line, assessor, CAPTION, words) for words in (reply, WORD))
-        line.calls += n * (2 * (assessor["kind"] in SERVED) + (editor["kind"] == "gemini"))
+        line.calls += n * (2 * (assessor.get("kind") in SERVED) + (editor.get("kind") == "gemini"))
         line.cost += n * values["price_picture"]
-        if editor["kind"] == "diffusers":
+        if editor.get("kind") == "diffusers":
             line.gpus = max(line.gpus, 1)
-            known = costs.EDITORS.get(editor["model"])
+            known = costs.EDITORS.get(editor.get("model"))
             if known:  # beside the assessor, which stays where it is
                 asked += known.seconds(self.gpu, editor.get("settings", {}))
                 weights = line.memory.get("weights", 0) + known.weights(editor.get("offload"))
                 line.holds({"weights": weights, "activations": known.activations})
             else:
-                line.notes.append(f"the shape of {editor['model']} is not known")
+                line.notes.append(f"the shape of {editor.get('model')} is not known")
         line.hours += n * asked / 3600
-        if n and assessor["kind"] != "rationale":
+        if n and assessor.get("kind") != "rationale":
             line.notes.append("each picture counts as one to edit")
 
     def _seconds(
