@@ -78,6 +78,7 @@ def test_the_first_layer_sees_three_words_whichever_way_attention_is_computed():
     assert torch.allclose(first[0, 3:], changed[0, 3:], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_build_goes_on_where_it_stopped(tmp_path):
     """Toy sizes, the real steps: killed after its vision step, and run through, alike."""
     recipe = Recipe(
@@ -92,7 +93,7 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         polishing_steps=1,
         naming_steps=1,
         naming_warmup=1,
-        alignment_steps=1,
+        alignment_steps=2,  # the rate of the first step is 0
         vision_warmup=1,
         language_warmup=1,
         language_batch=3,
