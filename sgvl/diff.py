@@ -159,11 +159,7 @@ def _sets(
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sgvl.diff",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("sgvl.diff", __doc__)
     add = parser.add_argument
     add("old", help="the version before the edit: a Markdown file, or L1 to L5")
     add("new", help="the version after it")

@@ -105,11 +105,7 @@ def judge_folder(
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sgvl.judge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("sgvl.judge", __doc__)
     add = parser.add_argument
     add("pictures", help="a folder, or one picture")
     add("--policy", required=True, metavar="FILE", help="Markdown file, or L1 to L5")

@@ -1,5 +1,6 @@
-"""The end of every command: its exit code, and one line for what ended it."""
+"""What every command shares: its options, its exit code, and one line for what ended it."""
 
+import argparse
 import os
 import sys
 import traceback
@@ -8,6 +9,20 @@ from contextlib import suppress
 
 from sgvl.common.errors import Busy, ExitCode, InputError
 from sgvl.common.files import BARRED, disk_fault
+
+
+def parser(module: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser of the command line of a module, whose help shows the description as it is.
+
+    Parameters
+    ----------
+    module : that ``python -m`` runs
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def run(command: Callable[[], ExitCode]) -> ExitCode:

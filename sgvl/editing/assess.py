@@ -13,12 +13,12 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from sgvl.common.registry import check, make, options_of
-from sgvl.judges.base import Results
 from sgvl.models.chat_model import ChatModel
 from sgvl.policies.concepts import named
 from sgvl.policies.policy import load
 from sgvl.recaption import caption_all
 from sgvl.recaption.base import GARBAGE, OK, Captioner, Item
+from sgvl.recaption.chat import ChatCaptioner
 from sgvl.text import prompts
 from sgvl.world.scenes import allowed, in_words
 
@@ -104,7 +104,7 @@ def verdict(item: Item, text: str) -> str:
     return next((v for v in VERIFIED if said.startswith(v)), f"not verified: {text[:80]!r}")
 
 
-class RationaleAssessor(Captioner):
+class RationaleAssessor(ChatCaptioner):
     """Asks a chat judge for its reasons under a policy, and replaces what these call prohibited.
 
     It is for drawn scenes and for models that this kit trained, whose reasons list the things from
@@ -141,13 +141,6 @@ class RationaleAssessor(Captioner):
 
     def request(self, item: Item | None) -> str:
         return prompts.judge_prompt(self.policy.render("brief"), "reason")
-
-    def results(self, items: Sequence[Item]) -> Results:
-        for start in range(0, len(items), self.batch_size):
-            batch = items[start : start + self.batch_size]
-            images, texts = [item.open() for item in batch], list(map(self.request, batch))
-            (replies,) = self.chat.replies(images, texts, self.max_tokens, len(batch))
-            yield [(i, reply, reply.error) for i, reply in enumerate(replies, start)]
 
     def instruction(self, item: Item, text: str) -> dict:
         """Turn reasons into an instruction.

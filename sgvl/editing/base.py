@@ -8,7 +8,7 @@ from sgvl.common.errors import InputError
 from sgvl.common.files import sha256, write
 from sgvl.common.paths import plain_name
 from sgvl.data.images import ImageError, load_image
-from sgvl.judges.ask import REPLY, Request, ask_missing, every_request_fails
+from sgvl.judges.ask import REPLY, Request, ask_missing, every_request_fails, missing
 from sgvl.judges.records import Records
 from sgvl.models.reply import REFUSED, Reply
 from sgvl.recaption.base import FAILED, GARBAGE, OK, REFUSAL, Item, parse_caption
@@ -99,15 +99,14 @@ def estimate(
         As ``recaption.estimate`` does; an edited picture has no tokens, but a price.
     """
     with Records(Path(folder) / "edit.jsonl", editor.identity(), REPLY) as records:
-        requests = {r.key: r.content for r in map(_request, items)}
-        missing = [item for key, item in requests.items() if records.get(*key) is None]
-    tokens = sum(editor.tokens(item) for item in missing)
-    cost = round(tokens * price_in / 1e6 + price_picture * len(missing), 2)
+        wanted = [request.content for request in missing(records, map(_request, items))]
+    tokens = sum(editor.tokens(item) for item in wanted)
+    cost = round(tokens * price_in / 1e6 + price_picture * len(wanted), 2)
     return {
         "captioner": editor.name,
         "prompt": "edit",
-        "calls": len(missing),
-        "stored": len(items) - len(missing),
+        "calls": len(wanted),
+        "stored": len(items) - len(wanted),
         "prompt_tokens": tokens,
         "completion_tokens": 0,
         "cost": cost,

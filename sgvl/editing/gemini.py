@@ -13,7 +13,7 @@ from sgvl.editing.base import Editor, Edits
 from sgvl.models.endpoint import DETAIL, FILTER, FOR_GOOD
 from sgvl.models.reply import REFUSED, Filtered, Refused, Reply
 from sgvl.recaption.base import Item
-from sgvl.recaption.batch import LETTERS_PER_TOKEN
+from sgvl.text.prompts import LETTERS_PER_TOKEN
 
 RETRIED = [408, 409, 429, 500, 502, 503, 504]
 KEY = "GEMINI_API_KEY"

@@ -12,8 +12,7 @@ from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.experiments.ability import Ask
 from sgvl.policies.policy import OPPOSITE, Policy
-from sgvl.scores import intervals
-from sgvl.scores.metrics import counts, of_right, resample_pairs
+from sgvl.scores.metrics import share_right
 from sgvl.text.verdict import UNPARSEABLE
 
 SUFFIX = "-inverted"
@@ -114,9 +113,7 @@ def flip_rates(rows: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.D
         parseable = (own[["verdict", "inverted_verdict"]] != UNPARSEABLE).all(axis=1)
         turned = parseable & (own["verdict"] != own["inverted_verdict"])
         rightly = turned & (own["verdict"] == own["label"])
-        pictures, weights = resample_pairs(own, resamples, seed)
         for measure, right in {"turned": turned, "turned rightly": rightly}.items():
-            cells = counts(of_right(own.assign(right=right)), pictures)
-            share = intervals.bootstrap(cells, weights, "accuracy").interval()
-            table.append({"judge": judge, "measure": measure, **share._asdict(), "n": len(own)})
+            share = share_right(own.assign(right=right), resamples, seed)
+            table.append({"judge": judge, "measure": measure, **share})
     return pd.DataFrame(table, columns=["judge", "measure", "value", "low", "high", "n"])

@@ -26,7 +26,7 @@ from sgvl.experiments.inversion import flip_rates
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category, named
 from sgvl.policies.policy import LEVELS, OPPOSITE, Policy
 from sgvl.scores import intervals
-from sgvl.scores.metrics import counts, of_right, resample_pairs
+from sgvl.scores.metrics import share_right
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 from sgvl.world.drawn_rows import check_drawing
 from sgvl.world.scenes import Scene, render, sample_names, sample_scene
@@ -451,12 +451,7 @@ def _sides(own: pd.DataFrame) -> pd.DataFrame:
 
 def _share(rows: pd.DataFrame, column: str, resamples: int, seed: int) -> dict:
     """Return n, and the share of rows with this column true, with a bootstrap over squares."""
-    if rows.empty:
-        return {"n": 0, "value": np.nan, "low": np.nan, "high": np.nan}
-    rows = of_right(rows.assign(right=rows[column], pair=rows["square"]))
-    pairs, weights = resample_pairs(rows, resamples, seed)
-    share = intervals.bootstrap(counts(rows, pairs), weights, "accuracy").interval()
-    return {"n": len(rows), **share._asdict()}
+    return share_right(rows.assign(right=rows[column], pair=rows["square"]), resamples, seed)
 
 
 def capabilities(

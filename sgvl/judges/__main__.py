@@ -11,7 +11,6 @@ A check asks about two pictures under a policy, and says what is read once for s
 answers of a tiny model mean nothing: it has random weights. Exit codes: 0 done, 2 bad input.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -52,11 +51,7 @@ it | known trouble |
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sgvl.judges",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("sgvl.judges", __doc__)
     parser.add_argument("name", nargs="?", help="of a system")
     parser.add_argument("--check", action="store_true", help="ask it about two pictures")
     parser.add_argument("--model", help="a folder or hub id with its weights, for --check")

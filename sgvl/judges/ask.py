@@ -119,12 +119,18 @@ def unanswered(
     Each picture is decoded once. Cases with the same pixels and policy are one request.
     """
     with Records(Path(folder) / f"{judge.id}.jsonl", judge.identity()) as records:
-        requests = {
-            request.key: request._replace(content=None)
-            for batch in _batches(judge, cases, 1, records.takes)
-            for request in batch
-        }
-        return [request for key, request in requests.items() if records.get(*key) is None]
+        batches = _batches(judge, cases, 1, records.takes)
+        requests = (request._replace(content=None) for batch in batches for request in batch)
+        return missing(records, requests)
+
+
+def missing(records: Records, requests: Iterable[Request]) -> list[Request]:
+    """Return the requests whose answers ``records`` lacks, in order; of equal ones, the first."""
+    found: dict[tuple, Request] = {}
+    for request in requests:
+        if records.get(*request.key) is None:
+            found.setdefault(request.key, request)
+    return list(found.values())
 
 
 def ask_missing(
@@ -155,13 +161,9 @@ def ask_missing(
         If ``PATIENCE`` requests in a row fail, and whatever ``results`` raises; what was answered
         before is stored by then.
     """
-    missing: dict[tuple, Request] = {}
-    for request in requests:
-        if records.get(*request.key) is None:
-            missing.setdefault(request.key, request)
-    if not missing:
+    order, errors, in_a_row, done = missing(records, requests), {}, 0, 0
+    if not order:
         return {}
-    order, errors, in_a_row, done = list(missing.values()), {}, 0, 0
     works, refused = False, []  # whether the server answers, and what waits for that to be known
     with closing(results([request.content for request in order])) as batches:
         for batch in batches:

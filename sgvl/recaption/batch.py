@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgvl.common.errors import InputError
-from sgvl.judges.ask import REPLY, Request, ask_missing, every_request_fails
+from sgvl.judges.ask import REPLY, Request, ask_missing, every_request_fails, missing
 from sgvl.judges.records import Records
 from sgvl.models.reply import Reply
 from sgvl.recaption.base import FAILED, OK, STATUSES, Captioner, Item, parse_caption
-from sgvl.text.prompts import RECAPTION
+from sgvl.text.prompts import LETTERS_PER_TOKEN, RECAPTION
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# For estimates; the last two are our assumptions.
-LETTERS_PER_TOKEN = 4  # a rule of thumb for English
+# For estimates; our assumptions.
 CAPTION_TOKENS = 200  # of a caption that is not written yet
 GROWTH = 1.25  # length of a recaption over that of its caption
 
@@ -86,9 +85,9 @@ def estimate(
         Tokens are estimated from the number of letters.
     """
     with Records(path, captioner.identity(), REPLY) as records:
-        requests = {r.key: r.content for r in (_request(captioner, item) for item in items)}
-        missing = [item for key, item in requests.items() if records.get(*key) is None]
-    texts = [(item, text) for item in missing if (text := captioner.request(item))]
+        requests = (_request(captioner, item) for item in items)
+        wanted = [request.content for request in missing(records, requests)]
+    texts = [(item, text) for item in wanted if (text := captioner.request(item))]
     first = captioner.prompt not in RECAPTION  # no caption is in the request
     prompt_tokens = completion_tokens = 0
     for item, text in texts:
@@ -103,7 +102,7 @@ def estimate(
         "captioner": captioner.name,
         "prompt": captioner.prompt,
         "calls": len(texts),
-        "stored": len(items) - len(missing),
+        "stored": len(items) - len(wanted),
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "cost": round(cost, 2),

@@ -7,7 +7,6 @@ Exit codes: 0 done (--compare: every artefact agrees), 1 an artefact is outside 
 intervals or missing, 2 bad input, which includes a run that is incomplete.
 """
 
-import argparse
 import sys
 
 from sgvl.common import commands
@@ -17,11 +16,7 @@ from sgvl.report import artefacts
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sgvl.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("sgvl.report", __doc__)
     parser.add_argument("profile", help="a folder of params/, such as nano")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--compare", action="store_true", help="compare with the published copy")

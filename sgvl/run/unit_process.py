@@ -1,6 +1,5 @@
 """Execute one unit: papermill in a process of its own, and a receipt of how it ended."""
 
-import contextlib
 import json
 import logging
 import mimetypes
@@ -144,30 +143,27 @@ def _child(send, unit: Unit, threads: int | None, draws: bool) -> None:
         os.environ["SGVL_DRAWN"] = "0"  # ``sgvl.world`` then refuses to draw a row
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
-    with _kept_unless_it_fails() as result:
-        result.extend(_run_papermill(unit))
-    send.send(tuple(result))
+    send.send(_run_quietly(unit))
 
 
-@contextlib.contextmanager
-def _kept_unless_it_fails():
-    """Keep back what processes print past the notebook; pass it on unless the unit ends well.
+def _run_quietly(unit: Unit) -> tuple[Status, str]:
+    """Run papermill; pass on what processes print past the notebook unless the unit ends well.
 
     A kernel that crashes says why there. One that ends well may still complain of its sockets:
     ipykernel closes them in its last moment, sometimes before the library under them is done.
     """
-    result: list = []
-    terminal = os.dup(2)
+    status, terminal = None, os.dup(2)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
-            yield result
+            status, reason = _run_papermill(unit)
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-            if result[:1] != [Status.OK]:
+            if status != Status.OK:
                 kept.seek(0)
                 sys.stderr.write(kept.read().decode(errors="replace"))
+    return status, reason
 
 
 def _run_papermill(unit: Unit) -> tuple[Status, str]:

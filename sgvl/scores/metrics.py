@@ -357,6 +357,18 @@ def counts(rows: pd.DataFrame, pairs: pd.Index, unparseable: str = "wrong") -> n
     return np.bincount(flat[scored], minlength=4 * len(pairs)).reshape(-1, 4).astype(float)
 
 
+def share_right(rows: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> dict:
+    """Return n, and value, low and high of the share of rows whose ``right`` is true (percent).
+
+    The bootstrap is over ``pair``. Without rows, the three are NaN.
+    """
+    if rows.empty:
+        return {"n": 0, "value": np.nan, "low": np.nan, "high": np.nan}
+    pairs, weights = resample_pairs(rows, resamples, seed)
+    share = intervals.bootstrap(counts(of_right(rows), pairs), weights, "accuracy").interval()
+    return {"n": len(rows), **share._asdict()}
+
+
 def of_right(rows: pd.DataFrame) -> pd.DataFrame:
     """Turn right and wrong answers into verdicts on something safe: accuracy is the share right."""
     return rows.assign(label=SAFE, verdict=np.where(rows["right"], SAFE, UNSAFE))

@@ -38,6 +38,8 @@ from typing import Literal
 
 from sgvl.common.errors import need_known
 
+LETTERS_PER_TOKEN = 4  # a rule of thumb for English, for estimates
+
 JUDGE = {
     "reason": (
         "Policy: {policy}\nSay what you see. For each thing, say what the policy says of it. "

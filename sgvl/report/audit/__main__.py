@@ -1,6 +1,5 @@
 """Audit a folder of published tables: ``python -m sgvl.report.audit [folder]``."""
 
-import argparse
 import shutil
 import sys
 
@@ -13,11 +12,7 @@ from sgvl.report.audit.findings import show
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code, 2 for a folder that cannot be read."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sgvl.report.audit",
-        description=sgvl.report.audit.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("sgvl.report.audit", sgvl.report.audit.__doc__)
     parser.add_argument("folder", nargs="?", default=reference.HERE, help="default: this paper's")
     folder = parser.parse_args(arguments).folder
     return commands.run(lambda: _main(folder))
