@@ -15,6 +15,7 @@ Exit codes: 0 done, 2 bad input, 3 another run is active, 4 some pictures have n
 
 import argparse
 import html
+import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -75,7 +76,7 @@ def judge_folder(
     against : an earlier version of the policy; the table then says what the edit changed
     labels : file of labels under ``policy``, as docs/YOUR_DATA.md describes; adds scores
     out : folder for the answers, the CSV, the page and a copy of the policy. File names hold the
-        policy's digest, so that no version overwrites another
+        folder's name and the policy's digest, so that no version overwrites another
     yes : whether requests may be sent to a server
     prices : for a million tokens of requests and of replies, to print what a server may cost
     blur : whether the pictures of the page are blurred
@@ -96,7 +97,8 @@ def judge_folder(
         found, policies, spec, Path(out) / "answers", labels,
         allow or (lambda plan: yes), tuple(prices), blur, printer(),
     )  # fmt: skip
-    stem = "-".join([policies[0].name, *map(verdicts.digest, policies), spec["id"]])
+    names = own_pictures.part_of_name(found.root.resolve().name, 30), policies[0].name
+    stem = "-".join([*filter(None, names), *map(verdicts.digest, policies), spec["id"]])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)
     for version, text in zip(policies, texts, strict=True):
         files.write(Path(out) / f"{version.name}-{verdicts.digest(version)}.md", text)
@@ -148,10 +150,17 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="ID", help="a folder or hub id; with --server, the model's name there")
     add("--server", metavar="URL", help="of an OpenAI-compatible server, up to /v1")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another option of it")
-    add("--prices", nargs=2, type=float, default=(0, 0), metavar=("IN", "OUT"),
+    add("--prices", nargs=2, type=price, default=(0, 0), metavar=("IN", "OUT"),
         help="of a million tokens of requests and of replies")  # fmt: skip
     add("--out", default=OUT, metavar="FOLDER", help=f"for answers and tables (default: {OUT})")
     add("--yes", action="store_true", help="send requests to a server without asking")
+
+
+def price(text: str) -> float:
+    """Return a price; argparse tells of a ValueError, here for one below 0 or without end."""
+    if not 0 <= (value := float(text)) < math.inf:
+        raise ValueError
+    return value
 
 
 def judge_of(options: argparse.Namespace) -> str | dict:

@@ -344,6 +344,7 @@ WRONG = {
     "long name": (["photos", "--policy", "long.md"], "name: String should have at most 80"),
     "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
     "a folder for a file": (["photos", "--policy", "L2", "--out", "full"], "always_safe.csv: "),
+    "a price": (["photos", "--policy", "L2", "--prices", "nan", "1"], "invalid price value: 'nan'"),
     "no tags": (["photos", "--policy", "L2", "--judge", "rule"], "this picture has no tags"),
 }
 
@@ -356,12 +357,20 @@ def test_bad_input_is_one_line(photos, case, monkeypatch, capsys):
     monkeypatch.chdir(photos.parent)
     Path("none.csv").write_text("image,label\n")
     Path("long.md").write_text(f"---\nname: {'a' * 81}\ntitle: A\n---\nNo dogs.\n")
-    Path(f"full/L2-{verdicts.digest(load('L2'))}-always_safe.csv").mkdir(parents=True)
+    Path(f"full/photos-L2-{verdicts.digest(load('L2'))}-always_safe.csv").mkdir(parents=True)
     arguments = arguments + ["--judge", "always_safe"] * (case in ("long name", *LAST))
     assert door.main(arguments) is ExitCode.BAD_INPUT
     told = capsys.readouterr().err
     assert message in told and len(told.splitlines()) == 1
     assert not told.startswith("/"), "paths stand there as they were written"
+
+
+def test_two_folders_have_files_of_their_own(photos):
+    out = photos.parent / "out"
+    first = judge_folder(photos, "L2", "always_safe", out=out)
+    before = first.csv.read_bytes()
+    second = judge_folder(photos / "sub", "L2", "always_safe", out=out)
+    assert first.csv != second.csv and first.csv.read_bytes() == before
 
 
 def test_names_of_any_length_and_kind(photos, capsys):

@@ -129,13 +129,17 @@ def judge_spec(judge: str | dict, policies: Sequence[Policy]) -> dict:
         spec = {"image_format": "JPEG", "max_side": 1024} | spec
     name = str(spec.get("model", spec["kind"]))
     shown = f"{name} (drawings only)" if is_nano(spec) else name
-    id = re.sub(r"[^A-Za-z0-9.+-]+", "_", name)[-80:].strip("_.+-")
-    spec = {"id": id, "name": shown} | spec
+    spec = {"id": part_of_name(name), "name": shown} | spec
     check_judges([spec])
     if "policy_form" in spec:
         for policy in policies:
             policy.render(spec["policy_form"])
     return spec
+
+
+def part_of_name(text: str, most: int = 80) -> str:
+    """Return a text as part of a file's name: its end, in the letters that every system allows."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", text)[-most:].strip("_.+-")
 
 
 def is_nano(spec: dict) -> bool:
