@@ -92,9 +92,9 @@ def recite(rng: np.random.Generator, plain: bool = False) -> Lesson:
     about_concept = tuple(bool(x) for x in rng.random(n) < 0.5)
     skeleton = Skeleton("permitted", statuses, exceptions, about_concept)
     policy = fill(rng, skeleton, list(CATEGORIES))
-    clauses = [rule.clause(tag) for rule in policy.rules for tag in rule.tags]
+    clauses = rng.permutation(policy.clauses[:-1])
     prompt = f"Policy: {policy.render('brief')}\n{prompts.RECITE}"
-    return Lesson(None, prompt, "", " ".join(f"{clause}." for clause in rng.permutation(clauses)))
+    return Lesson(None, prompt, "", " ".join(f"{clause}." for clause in clauses))
 
 
 def recite_options(rng: np.random.Generator) -> Lesson:

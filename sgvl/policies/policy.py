@@ -186,8 +186,13 @@ class Policy(BaseModel):
         if form != "brief":
             raise InputError(f"policy form {form!r}: use {', '.join(map(repr, get_args(Form)))}")
         self._need_rules("judge it with policy_form: full")
+        return "; ".join(self.clauses) + "."
+
+    @cached_property
+    def clauses(self) -> list[str]:
+        """The rules one tag at a time, as ``Rule.clause`` writes them; the default comes last."""
         clauses = [rule.clause(tag) for rule in self.rules for tag in rule.tags]
-        return "; ".join([*clauses, f"all else {self.default}"]) + "."
+        return [*clauses, f"all else {self.default}"]
 
     @cached_property
     def digest(self) -> str:
