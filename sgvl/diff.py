@@ -3,14 +3,20 @@
     python -m sgvl.diff OLD.md NEW.md                     pictures drawn for this edit, nano model
     python -m sgvl.diff OLD.md NEW.md --on photos --server URL --model NAME
     python -m sgvl.diff OLD.md NEW.md --judge rule        the exact labels: nothing missed
+    python -m sgvl.diff --history house.md                each version: its edits and their flips
+    python -m sgvl.diff --lint house.md --strict          where the rules and the text do not agree
 
 Two versions with rules label drawn pictures exactly, so *missed* flips and *collateral* ones are
 counted. A file of labels beside the new version, NEW.cases.csv (columns image and label, paths from
 there), holds golden cases: pictures and the verdicts that they must have. Writes every picture with
 one line of explanation (.csv), a table for a pull request (.md) and a JUnit file (.xml).
 
-Exit codes: 0 no regression, 1 more missed, collateral or failed golden cases than tolerated,
-2 bad input, 3 another run is active, 4 some pictures have no answer yet.
+--history reads the commits of a file, or takes its versions, the oldest first; it asks nothing.
+--lint prints what it finds with file and line.
+
+Exit codes: 0 no regression, 1 more missed, collateral or failed golden cases than tolerated (with
+--strict: a finding of --lint), 2 bad input, 3 another run is active, 4 some pictures have no answer
+yet.
 """
 
 import argparse
@@ -24,17 +30,21 @@ import pandas as pd
 from datasets import Dataset
 
 from sgvl.common import commands
-from sgvl.common.errors import ExitCode, InputError, need_known, raise_any
+from sgvl.common.errors import ExitCode, InputError, need_known, one_line, raise_any
+from sgvl.common.files import write_spreadsheet
 from sgvl.common.paths import runs, user_path
 from sgvl.common.progress import printer
 from sgvl.data import store
 from sgvl.data.sources.folder import load as load_labelled
 from sgvl.experiments import own_pictures, policy_diff
+from sgvl.experiments.policy_history import table as history_table
 from sgvl.judge import OUT, add_judge, allow_of, judge_of
 from sgvl.judges import make_judge
-from sgvl.policies.policy import Policy, file_of
+from sgvl.policies import versions as of_policy
+from sgvl.policies.lint import Finding, lint
+from sgvl.policies.policy import Policy, file_of, load
 from sgvl.report import policy_diff as written
-from sgvl.report.tables import markdown
+from sgvl.report.tables import markdown, page_markdown
 from sgvl.report.verdicts import digest
 from sgvl.world import edits
 
@@ -102,8 +112,7 @@ def diff_policies(
         raise_any(
             [f"tolerance of {name}: {percent}; allowed: 0 to 100"] * (not 0 <= percent <= 100)
         )
-    raise_any([f"{pictures} pictures; draw at least 2"] * (pictures < 2))
-    raise_any([f"seed {seed}; it is at least 0"] * (seed < 0))
+    _check_drawing(pictures, seed)
     versions = now, before = own_pictures.load_versions(new, old)
     spec = own_pictures.judge_spec(judge, versions)
     sets = _sets(new, now, before, str(on), cases, pictures, seed, profile)
@@ -126,6 +135,11 @@ def diff_policies(
     return Diff(table, summary, *files)
 
 
+def _check_drawing(pictures: int, seed: int) -> None:
+    raise_any([f"{pictures} pictures; draw at least 2"] * (pictures < 2))
+    raise_any([f"seed {seed}; it is at least 0"] * (seed < 0))
+
+
 def _sets(
     new: str | Path, now: Policy, before: Policy, on: str, cases, pictures: int, seed: int, profile
 ) -> list[Dataset]:
@@ -139,12 +153,8 @@ def _sets(
         if not ruled:
             raise InputError(f"{file}: drawn pictures need rules in both versions; name a folder")
         sets.append(edits.pictures(before, now, pictures, seed))
-    elif on and user_path(on).exists():
-        sets.append(own_pictures.read(on).rows)
     elif on:
-        saved = store.read(on, runs(profile) / "data")
-        other = [name for name in ("label", "policy") if name in saved.column_names]
-        sets.append(saved.remove_columns(other))  # labels under other policies
+        sets.append(_named_set(on, profile))
     if cases or beside.is_file():
         golden = load_labelled(str(beside.parent), str(beside), [str(file)])
         closed = store.left_out(golden).itertuples(index=False)
@@ -157,12 +167,112 @@ def _sets(
     return sets
 
 
+def _named_set(on: str, profile: str) -> Dataset:
+    """Return the pictures of a folder, or of a set that notebook 01 saved."""
+    if user_path(on).exists():
+        return own_pictures.read(on).rows
+    saved = store.read(on, runs(profile) / "data")
+    other = [name for name in ("label", "policy") if name in saved.column_names]
+    return saved.remove_columns(other)  # labels under other policies
+
+
+def policy_history(
+    *policies: str | Path,
+    judge: str | dict = "nano",
+    on: str | Path = "",
+    pictures: int = 200,
+    seed: int = 0,
+    profile: str = "nano",
+    out: str | Path = OUT,
+) -> pd.DataFrame:
+    """Describe the versions of a policy and their edits, as ``policy_history.table`` does.
+
+    What is counted are stored answers of ``diff_policies`` with the same ``judge``, ``on``,
+    ``pictures``, ``seed`` and ``out``; nothing is asked.
+
+    Parameters
+    ----------
+    policies : one file, whose commits are read, or its copies in ``out`` by ``parent``; or the
+        files of all versions, the oldest first
+
+    Raises
+    ------
+    InputError
+        For bad input.
+    """
+    _check_drawing(pictures, seed)
+    if len(policies) == 1:
+        found = of_policy.history(file_of(policies[0]), Path(out))
+    else:
+        found = [of_policy.Version(load(file), b"") for file in policies]
+    named = _named_set(str(on), profile) if str(on) not in ("", DRAWN) else None
+
+    def to_count_on(before: Policy, now: Policy) -> Dataset | None:
+        ruled = now.default is not None and before.default is not None
+        if named is None:
+            return edits.pictures(before, now, pictures, seed) if ruled else None
+        return named if ruled or not store.has_tags(named) else None
+
+    answers = Path(out) / "answers"
+    spec = own_pictures.judge_spec(judge, [version.policy for version in found])
+    stored = (answers / f"{spec['id']}.jsonl").is_file()
+    asked = make_judge(spec) if stored else None
+    return history_table(found, to_count_on, asked, answers)
+
+
+def lint_policies(
+    *policies: str | Path, on: str = "", divided: str | Path = "", profile: str = "nano"
+) -> list[Finding]:
+    """Check policies with the linter of ``sgvl.policies.lint``.
+
+    Parameters
+    ----------
+    on : a set with tags that notebook 01 saved; by default any thing at any place
+    divided : the file ``agreement/clauses.csv`` of notebook 01d
+
+    Raises
+    ------
+    InputError
+        For bad input.
+    """
+    scenes, rows = None, []
+    if on and on != DRAWN:
+        named = _named_set(on, profile)
+        if not store.has_tags(named):
+            raise InputError(
+                f"--on {on}: its pictures have no tags, so no rule can be tried on them"
+            )
+        scenes = list(named["tags"])
+    if divided:
+        rows = _clauses(user_path(divided))
+    return [finding for policy in policies for finding in lint(policy, scenes, rows)]
+
+
+def _clauses(file: Path) -> list[dict]:
+    """Read the table of clauses that notebook 01d saves."""
+    causes = {f"{cause}{end}" for cause in ("unclear", "values") for end in ("", "_low", "_high")}
+    try:
+        table = pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: {error}") from None
+    found = {"policy", "clause"} & {*table.columns} | {*table.select_dtypes("number").columns}
+    if missing := sorted({"policy", "clause", *causes} - found):
+        none = f"no column {', '.join(missing)}"
+        raise InputError(f"{file}: {none}; name agreement/clauses.csv of 01d_release")
+    return table.to_dict("records")
+
+
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
     parser = commands.parser("sgvl.diff", __doc__)
     add = parser.add_argument
-    add("old", help="the version before the edit: a Markdown file, or L1 to L5")
-    add("new", help="the version after it")
+    add("policies", nargs="+", metavar="POLICY",
+        help="two versions, before the edit and after it: Markdown files, or L1 to L5")  # fmt: skip
+    other = parser.add_mutually_exclusive_group().add_argument
+    other("--history", action="store_true", help="list the versions of one file, or of several")
+    other("--lint", action="store_true", help="check files, each alone; reads --on and --divided")
+    add("--strict", action="store_true", help="end --lint with 1 if it finds something")
+    add("--divided", default="", metavar="FILE", help="agreement/clauses.csv of notebook 01d")
     add("--on", default="", metavar="SET", help="a folder, a set that notebook 01 saved, or drawn")
     add("--cases", default="", metavar="FILE", help="golden cases (default: NEW.cases.csv)")
     add("--pictures", type=int, default=200, metavar="N", help="pictures to draw (default: 200)")
@@ -177,8 +287,16 @@ def main(arguments: list[str] | None = None) -> ExitCode:
 
 def _main(options: argparse.Namespace) -> ExitCode:
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
+    if options.lint:
+        return _lint(options)
+    if options.history:
+        return _history(options)
+    if len(options.policies) != 2:
+        raise InputError(
+            f"{len(options.policies)} versions; name two, before the edit and after it"
+        )
     diff = diff_policies(
-        options.old, options.new, judge_of(options), options.on, options.cases, options.pictures,
+        *options.policies, judge_of(options), options.on, options.cases, options.pictures,
         options.seed, options.profile, dict(map(_tolerance, options.tolerate)), options.out,
         prices=options.prices, allow=allow_of(options),
     )  # fmt: skip
@@ -187,6 +305,27 @@ def _main(options: argparse.Namespace) -> ExitCode:
     if not diff.complete:
         return ExitCode.INCOMPLETE
     return ExitCode.DIFFERS if diff.summary["regression"].any() else ExitCode.DONE
+
+
+def _history(options: argparse.Namespace) -> ExitCode:
+    table = policy_history(
+        *options.policies, judge=judge_of(options), on=options.on, pictures=options.pictures,
+        seed=options.seed, profile=options.profile, out=options.out,
+    )  # fmt: skip
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    file = Path(options.out) / f"{load(options.policies[-1]).name}-history.csv"
+    write_spreadsheet(table, file)
+    print(page_markdown(table.loc[:, (table != "").any()]), file, sep="\n")
+    return ExitCode.DONE
+
+
+def _lint(options: argparse.Namespace) -> ExitCode:
+    found = lint_policies(
+        *options.policies, on=options.on, divided=options.divided, profile=options.profile
+    )
+    print(*map(one_line, map(str, found)), sep="\n", end="\n" * bool(found))
+    print(f"findings: {len(found)}, policies: {len(options.policies)}")
+    return ExitCode.DIFFERS if found and options.strict else ExitCode.DONE
 
 
 def _tolerance(text: str) -> tuple[str, float]:

@@ -4,6 +4,7 @@
     python -m sgvl.judge photos --policy house.md --server https://host/v1 --model NAME \\
         --set key_variable=API_KEY
     python -m sgvl.judge photos --policy house.md --against house_before.md
+    python -m sgvl.judge photo.jpg --policy house.md --at 2026-03-01    the policy of that day
 
 No labels, no profile: a policy is a Markdown file, and its text alone will do. The judge is a
 released model by name (`python -m sgvl.judges` lists them), a model folder or hub id, or a server
@@ -30,6 +31,7 @@ from sgvl.common.errors import MOST, ExitCode, InputError, raise_any
 from sgvl.common.progress import printer
 from sgvl.common.strict_yaml import Loader
 from sgvl.experiments import own_pictures
+from sgvl.policies import versions
 from sgvl.policies.policy import file_of
 from sgvl.report import verdicts
 from sgvl.report.tables import cell
@@ -65,6 +67,7 @@ def judge_folder(
     prices: Sequence[float] = (0.0, 0.0),
     blur: bool = True,
     allow: Callable[[str], bool] | None = None,
+    at: str = "",
 ) -> Verdicts:
     """Judge every picture of a folder, and write a CSV and an HTML page.
 
@@ -81,6 +84,7 @@ def judge_folder(
     prices : for a million tokens of requests and of replies, to print what a server may cost
     blur : whether the pictures of the page are blurred
     allow : asked instead of ``yes``; it gets the number of requests and their cost
+    at : a date, or the digest of a version of the policy, as ``policies.versions.at`` takes it
 
     Raises
     ------
@@ -91,6 +95,9 @@ def judge_folder(
     policies = own_pictures.load_versions(policy, against)
     named = (policy, against)[: len(policies)]
     texts = [file_of(source).read_bytes() for source in named]  # they may be edited meanwhile
+    if at:
+        version = versions.at(file_of(policy), at, Path(out))
+        policies[0], texts[0] = version.policy, version.content
     spec = own_pictures.judge_spec(judge, policies)
     found = own_pictures.read(pictures)
     judged = own_pictures.judge_pictures(
@@ -111,6 +118,7 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     add = parser.add_argument
     add("pictures", help="a folder, or one picture")
     add("--policy", required=True, metavar="FILE", help="Markdown file, or L1 to L5")
+    add("--at", default="", metavar="DATE|DIGEST", help="under its version of that day, or digest")
     add("--against", metavar="FILE", help="an earlier version: show what changed")
     add("--labels", metavar="FILE", help="labels under the policy: add scores")
     add_judge(parser)
@@ -124,6 +132,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
     judged = judge_folder(
         options.pictures, options.policy, judge_of(options), options.against, options.labels,
         options.out, options.yes, options.prices, not options.no_blur, allow_of(options),
+        options.at,
     )  # fmt: skip
     table = judged.table
     closed = table[table["verdict"] == own_pictures.NOT_JUDGED]

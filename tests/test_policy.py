@@ -464,7 +464,7 @@ def test_a_file_that_may_not_be_read_is_named(write, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = write()
-    monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr(Path, "read_bytes", closed)
     with pytest.raises(InputError, match="house.md: Permission denied"):
         load(path)
 

@@ -280,6 +280,9 @@ WRONG = {
     "no percent": (["old.md", "new.md", "--tolerate", "missed=nan"], "nan; allowed: 0 to 100"),
     "no pictures": (["old.md", "new.md", "--pictures", "0"], "draw at least 2"),
     "a seed": (["old.md", "new.md", "--seed", "-1"], "at least 0"),
+    "one version": (["old.md"], "1 versions; name two"),
+    "history of nothing": (["--history", "nowhere.md"], "no policy file"),
+    "history of no pictures": (["--history", "old.md", "--pictures", "1"], "draw at least 2"),
     "golden picture": (["text.md", "text.md", "--cases", "bad.csv"], "x.png: no such file"),
     "golden file": (["text.md", "text.md", "--cases", "none.csv"], "none.csv: No such file"),
     "broken picture": (["text.md", "text.md", "--cases", "broken.csv"], "cannot be opened"),
@@ -309,4 +312,4 @@ def test_the_workflow_runs_what_there_is(monkeypatch):
     asked = []
     monkeypatch.setattr(door, "_main", lambda options: asked.append(options) or ExitCode.DONE)
     assert door.main(shlex.split(command)[3:]) is ExitCode.DONE
-    assert (asked[0].old, asked[0].new) == ("house_before.md", "policies/house.md")
+    assert asked[0].policies == ["house_before.md", "policies/house.md"]

@@ -24,7 +24,7 @@ PASSED, FAILED, CHANGED = "golden passed", "golden failed", "changed"
 NO_ANSWER, CLOSED = "no answer", "cannot be opened"
 COLUMNS = [
     *("id", "pair", "label_before", "label", "rule_before", "rule"),
-    *("verdict_before", "verdict", "p_before", "p", "outcome", "message"),
+    *("severity", "verdict_before", "verdict", "p_before", "p", "outcome", "message"),
 ]
 TOLERANCES = {"missed": 10.0, "collateral": 2.0, "golden": 0.0}  # percent that is no regression
 
@@ -40,8 +40,9 @@ def rows(dataset: Dataset, answers: Sequence[dict], now: Policy, before: Policy)
     Returns
     -------
     pandas.DataFrame
-        One row for each picture: id, pair, label_before, label, rule_before, rule (empty where
-        they are not known), verdict_before, verdict, p_before, p, outcome, message.
+        One row for each picture: id, pair, label_before, label, rule_before, rule, severity of
+        what is prohibited (empty where they are not known), verdict_before, verdict, p_before, p,
+        outcome, message.
     """
     given: dict[str, list[dict]] = {}
     for answer in answers:
@@ -67,14 +68,19 @@ def rows(dataset: Dataset, answers: Sequence[dict], now: Policy, before: Policy)
 
 def _known(dataset: Dataset, now: Policy, before: Policy) -> pd.DataFrame:
     """Return what is known of each picture: labels, the rules that fired, its pair."""
-    columns = COLUMNS[:6]
+    columns = COLUMNS[:7]
     if store.has_tags(dataset):
         if "pair" not in dataset.column_names:
             dataset = dataset.add_column("pair", list(dataset["id"]))
         if now.default is None or before.default is None:
             raise InputError("drawn pictures need two versions with rules; judge a folder instead")
         new, old = (label_cases(dataset, [policy]) for policy in (now, before))
+        severity = {
+            row["id"]: now.label(row["tags"]).severity or before.label(row["tags"]).severity
+            for row in dataset.select_columns(["id", "tags"])
+        }
         new = new.assign(label_before=old["label"], rule_before=old["rule"])
+        new["severity"] = new["id"].map(severity)
         return new[columns].drop_duplicates("id")
     known = dataset.select_columns(["id", "pair"]).to_pandas()
     known["label"] = store.labels(dataset) if "label" in dataset.column_names else ""
@@ -124,6 +130,11 @@ def summary(
         ("expected flips", exact, exact["label"] != exact["label_before"], 0),
         ("missed", flips, flips["outcome"] == MISSED, 0),
         ("collateral", others, others["outcome"] == COLLATERAL, 0),
+        *(
+            (f"missed, severity {severity}", own, own["outcome"] == MISSED, 0)
+            for severity, own in flips.groupby("severity")
+            if severity
+        ),
         ("golden", golden, golden["outcome"] == FAILED, 0),
         ("changed", plain, plain["outcome"] == CHANGED, 0),
         ("right before", exact, exact["verdict_before"] == exact["label_before"], 0),

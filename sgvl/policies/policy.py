@@ -20,6 +20,9 @@ A rule names concepts or categories of ``sgvl.policies.concepts``; ``except`` na
 it does not apply. A rule about a concept overrides a rule about its category; ``default`` decides
 where no rule applies.
 
+``severity`` of a rule and ``parent``, the digest of the version before, change no label and no
+prompt; the digest covers them.
+
 A header of only name and title makes a policy of text alone: a judge can follow it, but it labels
 no scene. Policies from published data, and most people's own, are of this kind.
 """
@@ -43,6 +46,8 @@ from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
 
 Status = Literal["prohibited", "permitted"]
+Severity = Literal["low", "medium", "high"]
+SEVERITIES = get_args(Severity)
 # Of a policy: its document, its clauses in one line, its text alone as it was published, or the
 # forms that guard models were trained on.
 Form = Literal["full", "brief", "text", "numbered", "slots", "titled", "bundle"]
@@ -62,6 +67,8 @@ class Rule(BaseModel):
     permit: list[str] = []
     places: list[str] = Field(default=[], alias="except")
     text: Annotated[str, Field(min_length=1)]
+    # Optional keys are left out where they are not set, so that digests stay what they were.
+    severity: Annotated[Severity | None, Field(exclude_if=lambda severity: severity is None)] = None
 
     @model_validator(mode="after")
     def _closed(self):
@@ -113,6 +120,13 @@ class Ruling(NamedTuple):
     rule: str  # text of the rule that fired, or of the default
     items: tuple[ItemRuling, ...]
 
+    @property
+    def severity(self) -> str:
+        """Return the highest severity of the rules that prohibit something here, or ""."""
+        found = {item.rule.severity for item in self.items
+                 if item.rule and item.status == "prohibited"}  # fmt: skip
+        return next((severity for severity in reversed(SEVERITIES) if severity in found), "")
+
     def explain(self) -> str:
         """Return the rationale and the verdict, in the words that the nano model is trained on."""
         return " ".join([*(item.explain() for item in self.items), f"Answer: {self.label}"])
@@ -131,8 +145,11 @@ class Policy(BaseModel):
     rules: list[Rule] = []
     text: str = ""
     # What its authors ask to be done with it, as published, for judges that are asked their way.
-    # Left out where there is none, so that digests and files stay what they were.
     steps: Annotated[str, Field(exclude_if=lambda steps: not steps)] = ""
+    # Digest of the version before, or at least the twelve digits of it that tables print.
+    parent: Annotated[
+        str, Field(pattern="^[0-9a-f]{12,64}$", exclude_if=lambda parent: not parent)
+    ] = ""
 
     @field_validator("name")
     @classmethod
@@ -196,12 +213,12 @@ class Policy(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """Return the sha256 of everything that can change a label or a prompt."""
+        """Return the sha256 of the whole policy."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
 
     @property
     def _decisions(self) -> tuple[Status | None, list[Rule]]:
-        return self.default, self.rules
+        return self.default, [rule.model_copy(update={"severity": None}) for rule in self.rules]
 
     def is_shipped_text(self) -> bool:
         """Check whether the text is that of a file of ``policies/``, whose rules are known."""
@@ -310,12 +327,21 @@ def load(source: str | Path) -> Policy:
     """
     path = file_of(source)
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
+        return parse(path.read_bytes(), path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    parts = re.split(r"^---[ \t]*(?:\n|\Z)", content, maxsplit=2, flags=re.MULTILINE)
+
+
+def parse(content: bytes, path: Path) -> Policy:
+    """Load a policy from the content of a file; ``path`` names it in errors, as ``load`` does.
+
+    A file without a header gets its name from ``path``.
+    """
+    try:
+        content = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    parts = parts_of(content)
     if not content.lstrip().startswith("---"):
         parts = ["", *_without_header(path, content)]
     if len(parts) != 3 or parts[0].strip():
@@ -329,6 +355,11 @@ def load(source: str | Path) -> Policy:
         return Policy.model_validate(header | {"text": parts[2]})
     except ValidationError as error:
         raise InputError([f"{path}: {_where(e)}{_what(e)}" for e in error.errors()]) from None
+
+
+def parts_of(content: str) -> list[str]:
+    """Split a file: what stands before the header, the header, the text below it."""
+    return re.split(r"^---[ \t]*(?:\n|\Z)", content, maxsplit=2, flags=re.MULTILINE)
 
 
 def _without_header(path: Path, content: str) -> tuple[str, str]:

@@ -17,9 +17,8 @@ import pandas as pd
 from sgvl.common import files
 from sgvl.common.paths import PACKAGE
 from sgvl.policies.policy import Policy
+from sgvl.policies.versions import DIGITS
 from sgvl.report.tables import cell
-
-DIGITS = 12  # of a policy's digest in names of files and columns
 
 
 def write(judged, folder: Path, stem: str, passed_over: Mapping[str, int]) -> list[Path]:
