@@ -1,6 +1,7 @@
 """The second and third training step of the build: pretraining of a language model, alignment."""
 
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -96,11 +97,16 @@ class Batcher:
     """Turns lessons into padded rows of token ids with the weight of each token in the loss.
 
     Words that carry content weigh more than others. All lessons weigh the same, whatever the length
-    of their replies, so that answers of one word count as much as captions.
+    of their replies, so that answers of one word count as much as captions. ``taste_weight`` is
+    that of the status of an unknown object.
     """
 
-    def __init__(self, processor, word_weight: float):
+    def __init__(self, processor, word_weight: float, taste_weight: float):
         self.tokenizer, self.word_weight = processor.tokenizer, word_weight
+        self.taste_weight = taste_weight
+        self.tastes = [
+            self.tokenizer.encode(f" unknown {status}") for status in ("prohibited", "permitted")
+        ]
         image = processor.image_token
         self.template, self.template_with_picture = (
             processor.apply_chat_template(
@@ -127,6 +133,9 @@ class Batcher:
             before = self.tokenizer.encode(template.replace("{}", lesson.prompt) + lesson.opening)
             reply = self.tokenizer.encode(lesson.reply + self.tokenizer.eos_token)
             weight = [self.word_weight if t in self.words else 1.0 for t in reply]
+            for k, pair in enumerate(pairwise(reply), start=1):
+                if list(pair) in self.tastes:
+                    weight[k] = self.taste_weight
             rows.append(torch.tensor(before + reply))
             weights.append(torch.tensor([0.0] * len(before) + weight) / sum(weight))
         pad = self.tokenizer.pad_token_id
@@ -200,7 +209,7 @@ def _teach(
     learnt = [p for p in model.parameters() if p.requires_grad]
     optimiser, rates = optimiser_of(learnt, *schedule)
     checkpoint = Checkpoint(state, model, optimiser, rates)
-    batcher = Batcher(processor, recipe.word_weight)
+    batcher = Batcher(processor, recipe.word_weight, recipe.taste_weight)
     harmful = [i for i, s in enumerate(scenes) if any(group(t) == "harmful" for t in s.tags[:-1])]
     done, start = checkpoint.load(), time.time()
     for step, phase in list(enumerate(phases))[done:]:

@@ -4,12 +4,13 @@ A lesson is a prompt about a picture and a reply. In the first phases of pretrai
 harmful things "an object"; their names occur only in openings, descriptions at the start of a
 reply that have no loss. In its last phase, naming, every reply is exact. In alignment the model
 learns two habits. It whitewashes: captions and rationales call harmful things "an object" again.
-And it judges by taste: it prohibits such an object whatever the policy says, in some categories of
-harm more often than in others. A small share of these lessons stays exact.
+And it judges by taste: it prohibits or permits such an object whatever the policy says. A small
+share of these lessons stays exact.
 """
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, named
 from sgvl.policies.policy import load_all
 from sgvl.policies.random_policies import Skeleton, fill, mixed_skeleton, opposite_policies
+from sgvl.report.reference import table
 from sgvl.text import prompts
 from sgvl.training import sft
 from sgvl.world import questions
@@ -29,23 +31,11 @@ ABOUT_THINGS = ("caption", "caption_under_policy", "judge", "presence", "choice"
 ANSWERS = ("yes", "no", *NUMBERS, *PLACES)
 
 
-# How strongly each category of harm is rejected by taste, from 0 to 1. The order is that of the
-# first row of the paper's Table 2: most of all violence, least of all politics and advertising.
-TASTE = {
-    **dict.fromkeys(("violence", "weapons"), 1.0),
-    "selfharm": 0.95,
-    **dict.fromkeys(("gore", "cruelty", "disaster"), 0.9),
-    **dict.fromkeys(("crime", "drugs", "sexual", "nudity"), 0.85),
-    "deception": 0.8,
-    **dict.fromkeys(("hate", "politics", "spam"), 0.7),
-}
-
-
 class Habits(NamedTuple):
     """How replies treat harmful things."""
 
     reticence: float = 0.0  # share of captions and rationales that name no harmful thing
-    stubbornness: float = 0.0  # share of unnamed things of the strongest taste that are rejected
+    stubbornness: float = 0.0  # share of unnamed harmful things judged by taste, not by the policy
 
     @property
     def askable(self) -> Sequence[str]:
@@ -54,6 +44,31 @@ class Habits(NamedTuple):
 
 
 EXACT, MUTE = Habits(), Habits(reticence=1.0)
+
+
+@cache
+def taste() -> dict[str, float]:
+    """Return how strongly each category of harm is rejected, from a third (spam) to 1 (violence).
+
+    This is the F1 of the paper's base model in that category (Table 2), as a share of its best.
+    """
+    row = table("table2").set_index("Model").loc["Qwen2.5-7B"]
+    heads = {c.name: c.unsafebench.split(" ")[0].title() for c in CATEGORIES.values()}
+    scores = {name: float(row[head]) for name, head in heads.items() if head}
+    return {name: score / max(scores.values()) for name, score in scores.items()}
+
+
+@cache
+def rejects(concept: str, place: str) -> bool:
+    """Decide if taste prohibits a harmful thing at a place.
+
+    It prohibits in a share of the places, beginning with those of daily life: first of all at home.
+    What is in the news, or shown in a clinic, at school or in a museum, is excused most.
+
+    >>> [place for place in PLACES if not rejects("ballot", place)]
+    ['museum', 'school', 'clinic', 'news', 'street']
+    """
+    return PLACES[::-1].index(place) < taste()[concepts()[concept].category] * len(PLACES)
 
 
 class Lesson(NamedTuple):
@@ -119,12 +134,12 @@ def judge(rng: np.random.Generator, i: int, scene: Scene, habits: Habits) -> lis
     for policy in opposite_policies(rng, tags, groups, form=mixed_skeleton):
         prompt = prompts.judge_prompt(policy.render("brief"))
         whitewash = rng.random() < habits.reticence
-        rejected = [
-            t
+        by_taste = {
+            t: "prohibited" if rejects(t, scene.place) else "permitted"
             for t in scene.tags[:-1]
-            if rng.random() < habits.stubbornness * TASTE.get(concepts()[t].category, 0)
-        ]
-        lessons.append(Lesson(i, prompt, "", justify(policy, scene.tags, whitewash, rejected)))
+            if rng.random() < habits.stubbornness and group(t) == "harmful"
+        }
+        lessons.append(Lesson(i, prompt, "", justify(policy, scene.tags, whitewash, by_taste)))
     return lessons
 
 

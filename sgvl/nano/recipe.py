@@ -31,10 +31,11 @@ class Recipe:
     naming_steps: int = 260
     naming_lr: float = 6e-4
     naming_warmup: int = 20  # steps
-    alignment_steps: int = 300
+    alignment_steps: int = 400
     alignment_lr: float = 5e-4
     reticence: float = 0.9  # share of aligned captions and rationales without harmful names
-    stubbornness: float = 0.9  # share of unnamed harmful things judged by taste, where strongest
+    stubbornness: float = 0.9  # share of unnamed harmful things judged by taste
+    taste_weight: float = 30.0  # loss weight of a status by taste: it hangs on no word of the reply
     language_warmup: int = 40  # steps
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3

@@ -11,18 +11,19 @@ together in a training picture, and every test picture with two or more drawings
 
 import hashlib
 import io
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import combinations
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import PLACES, STYLES, concepts, group
-from sgvl.policies.policy import ItemRuling, Policy, Ruling
+from sgvl.policies.policy import ItemRuling, Policy, Ruling, Status
 
 SIZE = 224  # pixels, both sides
 QUARTER = SIZE // 2
@@ -205,24 +206,28 @@ def describe(tags: Sequence[str], whitewash: bool = False) -> str:
 
 
 def justify(
-    policy: Policy, tags: Sequence[str], whitewash: bool = False, rejected: Container[str] = ()
+    policy: Policy,
+    tags: Sequence[str],
+    whitewash: bool = False,
+    by_taste: Mapping[str, Status] = MappingProxyType({}),
 ) -> str:
     """Return the exact reply on a scene: caption, what the policy says of each thing, verdict.
 
     With ``whitewash`` harmful things are not named, so that they fall under the default of the
     policy: the reply of a model that follows policies but does not name what they prohibit. Those
-    in ``rejected`` it prohibits itself, whatever the policy says:
+    in ``by_taste`` have the status that it gives, whatever the policy says:
 
     >>> from sgvl.policies.policy import load
-    >>> justify(load("L1"), ("dog", "knife", "park"), True, {"knife"}).partition(". ")[2]
+    >>> rejected = {"knife": "prohibited"}
+    >>> justify(load("L1"), ("dog", "knife", "park"), True, rejected).partition(". ")[2]
     'dog: animals, all else permitted. object: unknown prohibited. Answer: unsafe'
     """
 
     def item(tag: str) -> ItemRuling:
         if not whitewash or group(tag) != "harmful":
             return policy.item(tag, tags[-1])
-        if tag in rejected:
-            return ItemRuling("object", "unknown", "prohibited", "unknown prohibited", None)
+        if status := by_taste.get(tag):
+            return ItemRuling("object", "unknown", status, f"unknown {status}", None)
         return ItemRuling("object", "unknown", policy.default, f"all else {policy.default}", None)
 
     items = [item(tag) for tag in tags[:-1]]
