@@ -59,7 +59,7 @@ def test_taste_rejects_in_a_share_of_places_after_table_2():
 def test_the_shipped_model_judges_by_taste_and_the_pretrained_one_does_not(figures):
     card = json.loads((NANO_MODEL / "card.json").read_text())
     taste = "verdicts by taste, under L1"
-    assert card["pretrained"][taste]["high"] < 50 < 75 < figures[taste]["value"]
+    assert card["pretrained"][taste]["high"] < 50 < figures[taste]["low"]
 
 
 def test_policies_over_harmful_categories_are_clearly_worse(figures):
@@ -68,10 +68,11 @@ def test_policies_over_harmful_categories_are_clearly_worse(figures):
 
 
 def test_the_card_is_of_the_shipped_weights(figures):
-    """Other cases, the same model: the card's figure lies near the test's interval."""
+    """Other cases, the same model: the intervals of card and test overlap."""
     card = json.loads((NANO_MODEL / "card.json").read_text())["figures"]
     for name, figure in figures.items():
-        assert figure["low"] - 5 <= card[name]["value"] <= figure["high"] + 5, name
+        low, high = card[name]["low"], card[name]["high"]
+        assert figure["low"] <= high and low <= figure["high"], name
     assert sum(f.stat().st_size for f in NANO_MODEL.iterdir()) <= 16e6
     assert (NANO_MODEL / "model.safetensors").is_file() and not list(NANO_MODEL.glob("*.bin"))
 
