@@ -98,6 +98,8 @@ def judge_folder(
     if at:
         version = versions.at(file_of(policy), at, Path(out))
         policies[0], texts[0] = version.policy, version.content
+        since = f", committed {version.date:%Y-%m-%d %H:%M} UTC" if version.date else ""
+        print(f"policy {version.policy.name} {verdicts.digest(version.policy)}{since}")
     spec = own_pictures.judge_spec(judge, policies)
     found = own_pictures.read(pictures)
     judged = own_pictures.judge_pictures(

@@ -135,9 +135,9 @@ def repository(tmp_path) -> Path:
         git(tmp_path, "commit", "-qm", "edit", date=date)
 
     (tmp_path / "rules").mkdir()
-    first = written(tmp_path / "rules" / "old name.md")
+    first = written(tmp_path / "rules" / "[old] name.md")
     commit("2026-01-10T23:30:00+0000")
-    git(tmp_path, "mv", "rules/old name.md", "rules/quiet.md")
+    git(tmp_path, "mv", "rules/[old] name.md", "rules/quiet.md")
     file = written(first.with_name("quiet.md"), ", car")
     commit("2026-02-01T01:00:00+0200")  # 31 January in UTC
     file.write_text(file.read_text().replace("permitted", "permited"))
@@ -185,6 +185,8 @@ def test_an_appeal_is_judged_under_the_policy_of_that_day(repository, capsys):
     command = [photo, "--policy", str(repository), "--judge", "always_safe", "--out", str(out)]
     assert judge_door.main([*command, "--at", "2026-01-15"]) is ExitCode.DONE
     first = versions.history(repository)[0]
+    told = f"policy quiet {first.policy.digest[:12]}, committed 2026-01-10 23:30 UTC\n"
+    assert told in capsys.readouterr().out
     [sheet] = out.glob("*.csv")
     assert set(pd.read_csv(sheet)["policy_digest"]) == {first.policy.digest[:12]}
     copy = out / f"quiet-{first.policy.digest[:12]}.md"

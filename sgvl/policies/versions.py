@@ -191,8 +191,9 @@ def _committed(file: Path) -> list[Version]:
 
 def _git(file: Path, *arguments: str) -> bytes | None:
     """Return what git prints in the folder of a file, or None where it fails or is not there."""
+    command = ["git", "--literal-pathspecs", *arguments]
     try:
-        done = subprocess.run(["git", *arguments], cwd=file.absolute().parent, capture_output=True)
+        done = subprocess.run(command, cwd=file.absolute().parent, capture_output=True)
     except OSError:
         return None
     return None if done.returncode else done.stdout
