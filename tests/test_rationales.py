@@ -13,6 +13,7 @@ from sgvl.experiments import benchmark, rationales, squares
 from sgvl.policies.concepts import concepts
 from sgvl.policies.policy import Policy, load
 from sgvl.policies.random_policies import mixed_skeleton, opposite_policies
+from sgvl.report import tables
 from sgvl.scores import rationale as scores
 from sgvl.text.rationale import Item, conclusion, entailed, items, quotations
 from sgvl.text.verdict import parse
@@ -156,7 +157,10 @@ def test_one_prohibited_thing_is_reason_enough_for_unsafe_but_safe_takes_them_al
     assert scored(f"{knife}. Answer: unsafe").right
     left_out = f"spoon{spoon} Answer: safe"
     assert scored(left_out) == (0.5, 1, 1, 1, 1), "the knife could be prohibited, and is"
-    assert scored(f"spoon{spoon} spoon{spoon} Answer: safe").thing == pytest.approx(1 / 3)
+    assert scored(f"spoon{spoon} spoon{spoon} Answer: safe") == scored(left_out), "said twice"
+    assert scored(f"spoon{spoon} {RIGHT.replace('all else', 'household')}").thing == pytest.approx(
+        2 / 3
+    )
 
 
 def test_a_policy_of_text_alone_has_no_exact_reason():
@@ -408,6 +412,15 @@ def test_a_right_verdict_for_a_reason_that_is_not_named_is_caught_by_other_claus
     table = edits(lambda s, i, j: vague(s.policies[j], s.scenes[i].tags), drawn)
     assert table["n"]["cited clause edited"] == table["n"]["named thing replaced"] == 0
     assert table["value"]["other clause edited"] < 60
+
+
+def test_a_table_prints_n_in_each_cell_where_it_differs():
+    rows = [("a", "x", 9, 50, 40, 60), ("b", "x", 9, 0, 0, 30)]
+    rows += [("a", "y", 2, 100, 34, 100), ("b", "y", 0, np.nan, np.nan, np.nan)]
+    table = tables.judge_measures(pd.DataFrame(rows, columns=rationales.SHARE))
+    assert table["x n=9"].tolist() == ["50.0 [40.0, 60.0]", "0.0 [0.0, 30.0]"]
+    assert table["y n=0 to 2"].tolist() == ["100.0 [34.0, 100.0], n=2", "n/a, n=0"]
+    assert tables.judge_measures(pd.DataFrame(columns=rationales.SHARE)).empty
 
 
 def test_answers_that_cannot_be_read_are_no_cases(drawn):

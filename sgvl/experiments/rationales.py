@@ -196,8 +196,8 @@ def by_edits(
     ====================  =========================================================================
     named thing replaced  unsafe verdicts: the things that the reply prohibits are not in the other
                           picture, in which nothing is prohibited, and its verdict is safe
-    cited clause edited   verdicts: the other policy differs in a clause about something that the
-                          reply names, and in the label, and the verdict changes
+    cited clause edited   right verdicts: the other policy differs in a clause about something that
+                          the reply names, and in the label, and the verdict changes
     other clause edited   verdicts: the other policy differs, but in no clause about anything that
                           the reply names, and the verdict stays, whatever the labels are
     ====================  =========================================================================
@@ -249,8 +249,8 @@ def _edits(square: Square, answers: pd.DataFrame) -> Iterator[tuple[str, bool]]:
         there = cells.get((picture, OTHER_CELL[version]))
         if there and changed and not _about(items, changed):
             yield OTHER, there.verdict == here.verdict
-        elif there and _about(deciding, changed) and there.label != here.label:
-            yield CITED, there.verdict not in (here.verdict, UNPARSEABLE)
+        elif there and _about(deciding, changed) and here.verdict == here.label != there.label:
+            yield CITED, there.verdict == there.label
 
 
 def _about(items: Sequence[rationale.Item], tags: set[str]) -> bool:

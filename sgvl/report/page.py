@@ -19,7 +19,7 @@ from sgvl.common.paths import PARAMS, runs
 from sgvl.report import reference
 from sgvl.report.audit import audit
 from sgvl.report.printed import TITLES
-from sgvl.report.tables import markdown, output_paths, page_markdown, span
+from sgvl.report.tables import RATIONALES, markdown, output_paths, page_markdown, span
 from sgvl.scores.blind_ceiling import NAMES as BLIND
 from sgvl.training import grpo, sft
 
@@ -78,6 +78,7 @@ OWN = {  # tables that the paper does not have
     "squares": "The policy, and only the policy",
     "squares_by_edit": "The policy, and only the policy: by edit",
     "level_order": "The order of the levels",
+    **RATIONALES,
 }
 JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark")
 

@@ -20,6 +20,12 @@ FOLLOWING = {
     "squares_by_edit": ("edit", "judge", "Squares right by the edit of the policy"),
     "level_order": ("judge", "all levels", "Unsafe under a level and safe under a stricter one"),
 }
+# Tables about rationales: rows are judges, columns are measures.
+RATIONALES = {
+    "rationales": "Right for the right reason",
+    "rationale_edits": "Verdicts after an edit, by what the reply names",
+    "rules": "The rules that a picture violates",
+}
 WIDE = 5  # a LaTeX table of more columns spans the page and is shrunk to it
 # A cell with its interval and, in the report, the paper's value.
 STACKED = re.compile(
@@ -90,6 +96,16 @@ def cell(row) -> str:
     if pd.isna(row.low):
         return f"{row.value:.1f}"  # too few rows for an interval
     return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
+
+
+def judge_measures(frame: pd.DataFrame) -> pd.DataFrame:
+    """Arrange judges by measures; where n differs between judges, each cell carries its own."""
+    differs = frame.groupby("measure")["n"].nunique() > 1
+
+    def text(row):
+        return cell(row) + f", n={row.n}" * bool(differs[row.measure])
+
+    return cells(frame, "judge", "measure", text)
 
 
 def claim_table(claims: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ bootstrap would report certainty: 62 right pairs of 62 would have the interval [
 interval, with the pair as its unit, is used there.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,15 +54,18 @@ class Bootstrap(NamedTuple):
         return Interval(*(100 * float(bound) for bound in (self.value, *self.bounds())))
 
 
+@lru_cache(maxsize=2)
 def resample(pairs: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw pairs with replacement; return how often each is drawn: (resamples, pairs).
+    """Draw pairs with replacement; return how often each is drawn: (resamples, pairs), read-only.
 
     Raises InputError for less than one resample, which would make every interval NaN.
     """
     if resamples < 1:
         raise InputError(f"resamples is {resamples}: give 1 or more, such as 2000")
     rng = np.random.default_rng(seed)
-    return rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=resamples).astype(float)
+    weights = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=resamples).astype(float)
+    weights.flags.writeable = False
+    return weights
 
 
 def bootstrap(counts: np.ndarray, weights: np.ndarray, metric: str) -> Bootstrap:

@@ -51,7 +51,8 @@ def score(
 
     Parameters
     ----------
-    items : what ``text.rationale.items`` returned; without any, all scores are 0
+    items : what ``text.rationale.items`` returned; one that is said twice counts once. Without any,
+        all scores are 0
     verdict : that of the same reply
     tags : of the picture: its things and its place
     policy : one with rules
@@ -63,7 +64,7 @@ def score(
     """
     if not items:
         return Grounding()
-    tags = list(tags)
+    items, tags = list(dict.fromkeys(items)), list(tags)
     place = next((tag for tag in tags if tag in PLACES), None)
     named, seen = Counter(item.thing for item in items), Counter(set(tags) - {place})
     needed = len(items) if verdict == UNSAFE else (named | seen).total()
