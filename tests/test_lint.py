@@ -204,6 +204,9 @@ def test_any_policy_can_be_checked(tmp_path):
 def test_the_door_prints_findings_and_ends_with_1_if_asked(capsys):
     page = (ROOT / "docs" / "YOUR_DATA.md").read_text(encoding="utf-8")
     [shown] = re.findall(r"```text\n(examples/untidy\.md.*?)```", page, re.DOTALL)
+    assert re.findall(r"(?m)^\| `(\w+(?:-\w+)*)` \| [^|]+ \|$", page.split("## The linter")[1])[
+        : len(CHECKS)
+    ] == [*CHECKS]
     command = ["--lint", "examples/untidy.md"]
     assert door.main(command) is ExitCode.DONE
     said = capsys.readouterr().out

@@ -20,7 +20,7 @@ permitted nor what is prohibited is passed over, and so is one that says what ho
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +160,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset([*words, *(a + b for a, b in zip(words, words[1:], strict=False))])
 
 
-@cache
+@lru_cache(maxsize=2**16)
 def _alike(one: str, other: str) -> bool:
     """Check whether two words differ in their endings at most."""
     if one == other:
@@ -225,13 +225,13 @@ def _unused(policy: Policy, rules: Sequence[_Ruled], scenes) -> _Found:
     where = "in the set" if scenes is not None else "whatever is shown, and wherever"
     if scenes is None:
         scenes = [(thing, place) for thing in concepts() for place in PLACES]
-    fired, met = set(), set()
+    met = set()  # of each rule that fires, its first tag, and a place
     for tags in scenes:
         place = next((tag for tag in tags if tag in PLACES), None)
         for tag in tags:
             if tag != place and (rule := policy.item(tag, place).rule):
-                fired.add(rule.tags[0])
-                met |= {(rule.tags[0], place)}
+                met.add((rule.tags[0], place))
+    fired = {tag for tag, _ in met}
     for rule, line, excepts in rules:
         about = ", ".join(rule.tags)
         if rule.tags[0] not in fired:
