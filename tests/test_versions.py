@@ -231,6 +231,15 @@ def test_the_table_counts_what_is_stored_and_asks_nothing(tmp_path):
     assert (table.loc[1, "missed"], table.loc[1, "collateral"]) == (0, 0)
 
 
+def test_the_example_states_its_parent_and_its_severities(tmp_path):
+    names = ("quiet", "quiet_edited", "quiet_night")
+    files = [ROOT / "examples" / f"{name}.md" for name in names]
+    table = policy_history(*files, judge="rule", pictures=2, out=tmp_path)
+    assert table["parent"].tolist() == ["", "", "as stated"]
+    assert table["edits"][2].startswith("rule added: weapons prohibited; exception added: music, ")
+    assert load(files[-1]).label(["knife", "dog", "street"]).severity == "high"
+
+
 @pytest.mark.filterwarnings("ignore:commit .* left out")
 def test_the_door_prints_the_history_and_writes_it(repository, capsys):
     out = repository.parent / "out"
