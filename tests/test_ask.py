@@ -6,7 +6,7 @@ from PIL import Image
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.judges import Judgement, ask_all, check_judges, make_judge, under
-from sgvl.judges.ask import PATIENCE
+from sgvl.judges.ask import PATIENCE, time_spent
 from sgvl.judges.base import SpeakingJudge
 from sgvl.models.reply import Reply
 from sgvl.policies import Policy
@@ -49,6 +49,25 @@ def test_texts_and_policies_are_stored_apart_and_asked_once(tmp_path):
     assert ask_all(again, texts, tmp_path) == replies
     assert ask_all(again, under(SAMPLES[:2], POLICIES), tmp_path) == judgements
     assert again.sent == []
+
+
+def test_the_time_of_answers_is_kept_for_those_who_ask_for_it(tmp_path):
+    """Summed over runs and ways of asking; another prompt under the same id is another judge."""
+    judge, cases = Echo(), list(under(SAMPLES[:3], POLICIES))
+    ask_all(judge, cases[:2], tmp_path)
+    assert time_spent([judge], tmp_path) == (0, 0)
+    ask_all(judge, cases, tmp_path, timed=True)
+    ask_all(judge, cases, tmp_path, timed=True)
+    ask_all(judge, [(SAMPLES[0], "Say it.")], tmp_path, timed=True)
+    n, seconds = time_spent([judge], tmp_path)
+    assert n == 4 + 1 and 0 < seconds < 10
+    other = judge.asked(max_new_tokens=11)
+    ask_all(other, cases, tmp_path, timed=True)
+    assert time_spent([other], tmp_path)[0] == 6 + 1, "plain replies do not depend on the prompt"
+    assert time_spent([judge, other], tmp_path)[0] == 4 + 6 + 1
+    with open(tmp_path / "echo.times", "a") as file:
+        file.write('{"identity": "torn')
+    assert time_spent([judge, other], tmp_path)[0] == 4 + 6 + 1
 
 
 def test_a_request_of_several_pictures_is_told_from_one_of_the_first(tmp_path):

@@ -226,7 +226,9 @@ def legible(panels) -> list[str]:
 
 def teach(lesson: Lesson) -> None:
     """Work every control of every part, and see that what it should change has changed."""
-    matrix, quiz, workshop, edits, rollouts, collapse, averages = map(lesson.panel, range(7))
+    matrix, quiz, workshop, edits, one_word, rollouts, collapse, averages = map(
+        lesson.panel, range(8)
+    )
 
     matrix.says("Under L1, 0 of 8 pictures are unsafe.")
     matrix.slide(0, "ArrowRight", "ArrowRight")
@@ -269,6 +271,18 @@ def teach(lesson: Lesson) -> None:
     edits.choose("skull, laptop, news")
     edits.says("The edit changes the label under L4, L5.")
 
+    one_word.says("One word changes. Which pictures flip, and which must not?")
+    one_word.slide(0, "ArrowRight")
+    one_word.says("2 of 8 pictures flip, the others must not.")
+    one_word.has("must", ["flip", "flip", *["stay"] * 6])
+    one_word.slide(0, "ArrowRight")
+    one_word.says(re.compile("The model made . of 2 flips, and changed . of 6 verdicts"))
+    one_word.choose("drugs → fruit")
+    one_word.says("0 of 8 pictures flip")
+    one_word.has("must", ["stay"] * 8)
+    one_word.panel.locator("select").press("ArrowUp")
+    one_word.says("6 of 8 pictures flip")
+
     rollouts.says("The label is safe.")
     rollouts.slide(1, "ArrowRight")
     rollouts.says("The label is unsafe.")
@@ -286,7 +300,7 @@ def teach(lesson: Lesson) -> None:
     averages.choose("rule")
     averages.says("rule on 14 pairs: macro 100.0, pooled 100.0, 0.0 points apart.")
 
-    for part in (matrix, quiz, edits, rollouts, collapse, averages):
+    for part in (matrix, quiz, edits, one_word, rollouts, collapse, averages):
         part.keep()
     assert legible(lesson.panels) == []
 
@@ -342,7 +356,7 @@ def test_an_executed_notebook_as_html(lesson, page):
     page.context.set_offline(True)
     page.goto((lesson / "out.html").as_uri())
     stills = page.locator(".sgvl:has(.still)")
-    assert stills.count() == 7 and legible(stills) == []
+    assert stills.count() == 8 and legible(stills) == []
     broken = "pictures => pictures.filter(picture => !picture.naturalWidth).length"
     assert page.locator("img").evaluate_all(broken) == 0
     page.screenshot(path=SHOTS / "executed.png", full_page=True)
@@ -352,7 +366,7 @@ def test_an_executed_notebook_as_html(lesson, page):
 def test_in_voila(serve, page):
     address = serve("voila", NOTEBOOK)
     page.goto(address, timeout=RUN)
-    page.locator(".widget-vbox.sgvl").nth(6).wait_for(timeout=RUN)
+    page.locator(".widget-vbox.sgvl").nth(7).wait_for(timeout=RUN)
     assert "import" not in page.inner_text("body"), "no code"
     room = Lesson("voila", page, ".widget-vbox.sgvl")
     teach(room)

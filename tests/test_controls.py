@@ -9,7 +9,7 @@ from PIL import Image
 from sgvl.common.errors import InputError
 from sgvl.data import store
 from sgvl.data.cases import cases_of
-from sgvl.experiments import benchmark, controls
+from sgvl.experiments import controls, judging
 from sgvl.judges import Judge, Judgement, make_judge
 from sgvl.policies.concepts import PLACES, group, named
 from sgvl.policies.policy import Policy
@@ -274,7 +274,7 @@ def halves(judge, dataset, levels=()):
 
 
 def follows(judge, dataset):
-    answers = benchmark._under_own_policies(ask(judge), dataset).assign(judge=judge.id)
+    answers = judging.under_own_policies(ask(judge), dataset).assign(judge=judge.id)
     (row,) = controls.follow_scores(answers).to_dict("records")
     return row
 

@@ -64,7 +64,23 @@ def pictures():
     ]
 
 
+def adherence():
+    panels = {
+        "flips and stays": {"flips": None, "stays": None},
+        "squares, xor": {"squares right": 0, "verdicts right": 50},
+    }
+    rows = [
+        (judge, panel, measure, 20, value, value - 5, value + 5, blind)
+        for judge, value in {"base": 20.0, "the rule <b> of $5": 90.0}.items()
+        for panel, measures in panels.items()
+        for measure, blind in measures.items()
+    ]
+    columns = ["judge", "panel", "measure", "n", "value", "low", "high", "blind"]
+    return pd.DataFrame(rows, columns=columns).astype({"blind": float})
+
+
 DRAWN = {
+    "adherence": lambda: figures.adherence(adherence()),
     "show_gallery": lambda: figures.show_gallery(pictures()),
     "unsafe_share": lambda: figures.unsafe_share(SHARES, {"L1": 0, "L4": 51}),
     "score_heatmap": lambda: figures.score_heatmap(scores()),
@@ -116,6 +132,17 @@ def test_share_shows_the_values_and_the_papers_markers():
     )
     assert list(marks.get_ydata())[::2] == [0, 51]  # and nothing at L2, which was not stated
     assert "paper, stated or solved from its scores" not in words(figures.unsafe_share(SHARES))
+
+
+def test_ceilings_of_blind_judges_are_drawn_where_they_are_proven():
+    left, right = DRAWN["adherence"]().axes
+    found = [text.get_text() for text in right.get_legend().get_texts()]
+    assert found == ["squares right", "blind: at most 0 %", "verdicts right", "blind: at most 50 %"]
+    lines = [line for line in right.lines if "blind" in str(line.get_label())]
+    assert [list(line.get_xdata()) for line in lines] == [[0, 0], [50, 50]]
+    assert not any("blind" in str(line.get_label()) for line in left.lines)
+    shapes = [c.lines[0].get_marker() for c in right.containers]
+    assert len(set(shapes)) == 2, "told apart without colour"
 
 
 def test_heatmap_numbers_are_the_scores():

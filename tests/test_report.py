@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sgvl.report import page, printed, reference, tables
+from sgvl.report import judge_cards, page, printed, reference, tables
 from sgvl.report.page import Run
 from sgvl.report.tables import write_table
 
@@ -191,6 +191,80 @@ def test_the_seeds_of_another_run_are_shown(folder, table5, tmp_path):
     section = page_file.read_text(encoding="utf-8").partition("## Trained with other seeds")[2]
     assert "![seeds](seeds.png)" in section and "What a stage adds" in section
     assert 'src="seeds.png"' not in document.read_text(encoding="utf-8")
+
+
+HOSTILE = "My <b>own</b> judge ](http://a.b)"
+
+
+def cards(folder):
+    """Cards of a classifier, a released guard and a judge of no panel table."""
+    about = pd.DataFrame(
+        [
+            ("mine", HOSTILE, False, False, "<i>x</i>", "", 1200, 34.56),
+            ("guard", "A guard", True, False, "", "inclusionAI/SingGuard-4b", 0, 0.0),
+            ("rule", "the rule", True, True, "", "", 12, 0.1),
+        ],
+        columns=[
+            "judge", "name", "reads_policy", "reads_tags", "prefix_sharing", "model", "requests",
+            "seconds",
+        ],
+    ).set_index("judge")  # fmt: skip
+    scored = pd.DataFrame(
+        [
+            ("mine", "under each policy", "pooled", 900, 60.0, 55.0, 65.0, 12.5),
+            ("mine", "squares", "squares right, xor", 12, 0.0, 0.0, 24.2, None),
+            ("mine", "squares", "stays", 24, 100.0, 86.0, 100.0, None),
+            ("mine", "order of the levels", "broken", 500, 9.0, 6.0, 12.0, None),
+            ("mine", "above the blind ceiling, points", "macro", 60, -3.0, -5.0, -1.0, None),
+            ("guard", "squares", "squares right, xor", 12, 60.0, 40.0, 85.0, None),
+        ],
+        columns=judge_cards.COLUMNS,
+    )
+    return about, judge_cards.write(folder, "nano", about, scored)
+
+
+def test_a_card_says_what_is_stored_and_what_a_judge_cannot_do(folder):
+    about, paths = cards(folder)
+    assert [path.name for path in paths[:2]] == ["card_mine.md", "card_mine.html"]
+    mine, guard, rule = (path.read_text(encoding="utf-8") for path in paths[::2])
+    assert "| cost | 1,200 answers in 34.6 s; tokens are not stored |" in mine
+    cannot = mine.partition("## What it cannot do")[2].partition("## Scores")[0]
+    assert re.findall("^- (.*)$", cannot, re.M) == [
+        "Follow a policy: it reads none.",
+        "squares right, xor: 0.0 [0.0, 24.2] %, below the bar of 80 %.",
+        "broken: 9.0 [6.0, 12.0] %, above the bar of 2 %.",
+        "Show by its macro score that it reads policies: -3.0 [-5.0, -1.0] points.",
+        "Always answer: 12.5 % of its replies under the levels hold no verdict.",
+    ], "what its interval leaves open is no failure"
+    assert "| squares | stays | 24 | 100.00 | 86.00 | 100.00 |" in mine
+    assert "said to call harm safe in its fast mode" in guard and "Apache-2.0" in guard
+    assert "Nothing was found." in guard and "| cost | not stored |" in guard
+    assert "the registry has no such model" in mine
+    assert "Squares and the order of levels were not scored." in rule
+
+
+def test_cards_are_escaped_and_the_report_leads_to_them(folder, table5):
+    about, paths = cards(folder)
+    texts = [path.read_text(encoding="utf-8") for path in paths[:2]]
+    for text in texts:
+        assert "<b>" not in text and "<i>x" not in text and "&lt;b&gt;" in text
+    assert "](http" not in texts[0] and "href=" not in texts[1]
+    names = NAMES | about["name"].to_dict()
+    run = a_run(table5, names=names, cards=list(about.index))
+    page_file, document = page.write(folder, run)
+    assert 'href="card_guard.md">A guard</a>' in page_file.read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
+    links = re.findall('href="([^"]*)"', text)
+    assert links == ["card_mine.html", "card_guard.html", "card_rule.html"]
+    assert all((folder / link).is_file() for link in links) and "<b>own" not in text
+
+
+def test_a_figure_of_squares_stands_above_its_table_and_is_described(folder, table5):
+    assert "adherence" not in page.write(folder, a_run(table5))[0].read_text(encoding="utf-8")
+    Image.new("RGB", (8, 8), "red").save(folder / "adherence.png")
+    _, document = page.write(folder, a_run(table5))
+    alt = re.search('<img[^>]*alt="(A chart[^"]*)"', document.read_text(encoding="utf-8"))
+    assert "a judge of one half of the input" in alt[1]
 
 
 def test_the_same_run_gives_the_same_bytes(folder, table5):

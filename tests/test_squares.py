@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sgvl.experiments import benchmark, squares
+from sgvl.experiments import adherence, benchmark, squares
 from sgvl.judges import Judgement, ask_all
 from sgvl.judges.baselines import RuleJudge
 from sgvl.policies.policy import OPPOSITE, Policy
@@ -22,8 +22,11 @@ def answers(judge, drawn, folder):
     return frame.assign(judge=judge.id)
 
 
+NO_LEVELS = pd.DataFrame(columns=benchmark.FRAMES["levels"])
+
+
 def values(frame):
-    return squares.measure(frame, resamples=50).set_index("measure")["value"]
+    return adherence.measure(frame, resamples=50).set_index("measure")["value"]
 
 
 @pytest.mark.parametrize("edit", squares.EDITS)
@@ -63,9 +66,9 @@ def test_the_exact_judge_gets_everything_right(drawn, tmp_path):
     assert list(frame) == squares.COLUMNS and len(frame) == 4 * PER_EDIT * len(squares.EDITS)
     found = values(frame)
     assert found.pop("order broken") == 0 and set(found) == {100.0}
-    changes = squares.measure(frame, resamples=50).set_index("measure")["change"]
+    changes = adherence.measure(frame, resamples=50).set_index("measure")["change"]
     assert changes["flips"] == 1 and changes["stays"] == 0
-    assert set(squares.by_edit(frame)["value"]) == {100.0}
+    assert set(adherence.by_edit(frame)["value"]) == {100.0}
 
 
 class Blind(RuleJudge):
@@ -109,8 +112,9 @@ def test_a_judge_of_half_of_the_input_reaches_its_ceiling_and_no_more(drawn, tmp
     found = values(frame)
     assert found["squares right, xor"] == found["squares right, 3:1"] == 0
     assert found["squares right, same"] == (100 if half == "picture" else 0)
-    cells = frame.assign(right=frame["verdict"] == frame["label"]).groupby("kind")["right"].mean()
-    assert cells["xor"] == 0.5 and cells["3:1"] == 0.75
+    drawn = adherence.chart({"squares": frame, "levels": NO_LEVELS}, resamples=50)
+    ceilings = drawn.dropna(subset="blind").set_index(["panel", "measure"])
+    assert len(ceilings) == 4 and (ceilings["value"] == ceilings["blind"]).all()
 
 
 class Planted(RuleJudge):
@@ -146,14 +150,14 @@ def safe_if_long(policy):
 
 def test_a_judge_that_ignores_exceptions_is_caught_by_their_edits(drawn, tmp_path):
     frame = answers(Planted("no_exceptions", no_exceptions), drawn, tmp_path)
-    right = squares.by_edit(frame).set_index("edit")["value"]
+    right = adherence.by_edit(frame).set_index("edit")["value"]
     assert right["exception added"] == right["exception removed"] == right["place swapped"] == 0
     assert right["rule with exception turned"] == 0 and right["irrelevant rule added"] > 60
 
 
 def test_a_judge_that_reads_only_the_first_clause_is_caught_by_their_order(drawn, tmp_path):
     frame = answers(Planted("first_clause", first_clause), drawn, tmp_path)
-    right = squares.by_edit(frame).set_index("edit")["value"]
+    right = adherence.by_edit(frame).set_index("edit")["value"]
     assert right["clauses reordered"] < 50 and values(frame)["stays"] < 95
 
 
@@ -178,7 +182,7 @@ def test_a_hand_worked_square_and_its_measures():
         }.items()
         for (picture, version, label), (verdict, p) in zip(cells, said, strict=True)
     ]  # fmt: skip
-    table = squares.measure(pd.DataFrame(rows), resamples=10).set_index(["judge", "measure"])
+    table = adherence.measure(pd.DataFrame(rows), resamples=10).set_index(["judge", "measure"])
     value = table["value"]
     assert [value[j, "squares right, 3:1"] for j in ("right", "stuck", "turned")] == [100, 0, 0]
     assert [value[j, "flips"] for j in ("right", "stuck", "turned")] == [100, 0, 100]
@@ -194,7 +198,7 @@ def test_levels_are_in_order_or_not_and_published_ones_only_where_their_labels_a
          ("j", "b", "L1", "unsafe", "unsafe")],
         columns=["judge", "id", "policy", "label", "verdict"],
     ).assign(pair=lambda rows: rows["id"])  # fmt: skip
-    (row,) = squares.level_order(frame, resamples=10).to_dict("records")
+    (row,) = adherence.level_order(frame, resamples=10).to_dict("records")
     assert (row["n"], row["value"]) == (2, 50), "labels turn back from L1 to L2 and to L3"
 
 
@@ -206,8 +210,31 @@ def test_the_panel_asks_them_and_capabilities_follow(drawn, tmp_path):
     asked = benchmark.TestSets(bench, content, None, {}, [])
     specs = [{"kind": "rule"}, {"kind": "always_unsafe"}]
     panel = benchmark.ask_panel(specs, [], asked, ["L4"], tmp_path, single=2, drawn_squares=drawn)
-    table = squares.capabilities(panel.frames, resamples=20).set_index(["judge", "measure"])
-    assert set(table.loc["rule", "value"]) == {100.0}
+    table = adherence.capabilities(panel.frames, resamples=20).set_index(["judge", "measure"])
+    assert set(table.loc["rule", "value"]) == {100.0} and len(table) == 6
     constant = table.loc["always_unsafe", "value"]
     assert constant["turns with the policy"] == constant["a category can be added"] == 0
     assert constant["stays when the wording changes"] == 100
+
+
+def test_allow_lists_are_scored_apart():
+    """A judge that calls everything safe that comes under an allow-list, and is right elsewhere."""
+    rows = [
+        (judge, f"{default}-{k}-{label}", f"{default}-{k}", default, label,
+         label if judge == "exact" or default == "permitted" else "safe")
+        for judge in ("exact", "lax")
+        for default in ("permitted", "prohibited")
+        for k in range(4)
+        for label in ("safe", "unsafe")
+    ]  # fmt: skip
+    columns = ["judge", "id", "pair", "default", "label", "verdict"]
+    frame = pd.DataFrame(rows, columns=columns)
+    levels = frame.assign(policy=frame["default"].map({"permitted": "L3", "prohibited": "L5"}))
+    frames = {"levels": levels, "following_neutral": frame.assign(policy="drawn")}
+    frames["squares"] = pd.DataFrame(columns=squares.COLUMNS)
+    table = adherence.allow_lists(frames, resamples=20).set_index(["judge", "measure"])
+    assert set(table.loc["exact", "value"]) == {100.0}
+    lax = table.loc["lax"]
+    assert lax.loc["levels, allow-lists", ["n", "value"]].tolist() == [8, 50]
+    assert lax.loc["random policies, allow-lists", ["n", "value"]].tolist() == [4, 0]
+    assert set(lax.loc[["levels, others", "random policies, others"], "value"]) == {100}

@@ -11,6 +11,7 @@ content             judgements of UnsafeBench; a category stands in the column p
 own                 judgements of rows that bring their own policy, such as LlavaGuard's
 following_neutral   judgements of pictures under two random policies of opposite label,
 following_harmful   over harmless and over harmful things
+policyshift         judgements of published pictures under policies that shift
 inversion           verdicts under each level and under its inversion
 squares             verdicts on pictures and policies, each in two versions
 general             answers to questions that have nothing to do with safety
@@ -40,23 +41,25 @@ from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
 from sgvl.data.images import thumbnail
-from sgvl.experiments import ability, controls, inversion, squares
-from sgvl.judges import Judge, Judgement, ask_all, check_judges, make_judge
+from sgvl.experiments import ability, controls, inversion, judging, squares
+from sgvl.judges import Judge, ask_all, check_judges, make_judge
+from sgvl.judges.ask import time_spent
 from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.judges.systems import expanded
-from sgvl.policies.policy import Policy, load, load_all
+from sgvl.policies.policy import Policy, load_all
 from sgvl.run import why_unavailable
 from sgvl.scores import metrics
 from sgvl.text.verdict import PARSERS, UNPARSEABLE, parse
 
 ROLES = ("bench", "content", "own")  # whose sets can demand how judges are asked
-FOLLOWING = ("following_neutral", "following_harmful")
-JUDGEMENT = ["id", "policy", "verdict", "p_unsafe", "rationale", "reply", "pair", "label", "judge"]
+DRAWN_FOLLOWING = ("following_neutral", "following_harmful")
+FOLLOWING = (*DRAWN_FOLLOWING, "policyshift")
 # The columns of each frame, also where no judge was asked.
 FRAMES = {
-    "levels": JUDGEMENT,
+    "levels": [*judging.COLUMNS, "judge"],
     "controls": ["id", "pair", "policy", "label", "no_picture", "no_policy", "judge"],
-    **dict.fromkeys(("content", "own", *FOLLOWING), JUDGEMENT),
+    "content": [*judging.COLUMNS, "judge"],
+    **dict.fromkeys(("own", *FOLLOWING), [*judging.OWN, "judge"]),
     "inversion": [
         "id",
         "policy",
@@ -70,12 +73,16 @@ FRAMES = {
     "general": [*ability.QUESTIONS, "judge"],
     "naming": [*ability.THINGS, "judge"],
 }
-JUDGES = ["judge", "name", "reads_policy", "reads_tags", "prefix_sharing", "asked_about", "model"]
+JUDGES = [
+    *("judge", "name", "reads_policy", "reads_tags", "prefix_sharing", "asked_about", "model"),
+    *("requests", "seconds"),  # answers whose asking was timed, and how long it took
+]
 NOT_ASKED = ["judge", "name", "reason"]
 # Columns of numbers and of true and false; all others hold text, whatever it looks like.
 NO_TEXT = {
     "p_unsafe": float,
     **dict.fromkeys(("right", "unparseable", "reads_policy", "reads_tags"), bool),
+    **{"requests": int, "seconds": float},
 }
 
 
@@ -94,7 +101,7 @@ def read_sets(
     bench: str = "safeeditbench",
     content: str = "unsafebench",
     own: str = "llavaguard_test",
-    following: Sequence[str] = FOLLOWING,
+    following: Sequence[str] = DRAWN_FOLLOWING,
     questions: Sequence[str] = ("general",),
     pairs: int = 0,
     rows: int = 0,
@@ -124,6 +131,9 @@ def read_sets(
             usable = store.usable(store.read(name, folder))
         except Unavailable:
             return None  # the tables say so
+        if rows and name in following and not store.has_tags(usable):  # whole pictures
+            pictures = len(set(usable["pair"]))
+            return store.some_pairs(usable, max(1, rows * pictures // len(usable)))
         # Drawn rows come in pairs; published ones do not, and may be odd in number.
         group = 2 if rows and store.has_tags(usable) else 1
         return store.take_evenly(usable, rows, group)
@@ -209,12 +219,13 @@ def ask_panel(
         if hasattr(judge, "endpoint"):
             extent = f"{len(samples)} pictures under {len(cases.distinct())} policies"
             print(f"{judge.name}: {extent}, {len(cases.policies)} requests less what is stored")
-        frames = {"levels": judgements(ask["bench"], cases, samples)}
+        frames = {"levels": judging.under_policies(ask["bench"], cases, samples)}
         if whole:
             frames |= ask_judge(judge, ask, sets, cases, samples, **about)
         warn_unparseable(ask["bench"].args[0], frames["levels"])
         panels.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
-        rows.append(_about(judge, whole, spec.get("model", "")))
+        spent = time_spent({way.args[0] for way in ask.values()}, folder)
+        rows.append((*_about(judge, whole, spec.get("model", "")), *spent))
         del judge, ask
     missing = pd.DataFrame(not_asked, columns=NOT_ASKED)
     return Panel(pd.DataFrame(rows, columns=JUDGES), joined(panels), missing)
@@ -299,7 +310,7 @@ def _asks(judge: Judge, protocols: Mapping[str, dict], **where) -> dict[str, abi
     for role in ROLES:
         protocol = protocols.get(role) if isinstance(judge, SpeakingJudge) else None
         ways[role] = judge.asked(**protocol) if protocol else judge
-    return {role: partial(ask_all, way, **where) for role, way in ways.items()}
+    return {role: partial(ask_all, way, timed=True, **where) for role, way in ways.items()}
 
 
 def ask_judge(
@@ -336,12 +347,12 @@ def ask_judge(
     if not judge.reads_tags and (drawn or blind_controls):
         frames["controls"] = controls.blind_answers(ask["bench"], some, cases)
     if sets.content:
-        frames["content"] = _by_category(ask["content"], sets.content)
-        if alone := _alone(sets.content, single):
+        frames["content"] = judging.by_category(ask["content"], sets.content)
+        if alone := judging.alone(sets.content, single):
             frames["inversion"] = inversion.ask_both_ways(ask["bench"], alone, load_all())
     for name, rows in {"own": sets.own, **sets.following}.items():
         if rows:
-            frames[name] = _under_own_policies(ask["own" if name == "own" else ""], rows)
+            frames[name] = judging.under_own_policies(ask["own" if name == "own" else ""], rows)
     if drawn_squares:
         frames["squares"] = squares.ask_squares(ask[""], drawn_squares)
     if isinstance(judge, SpeakingJudge):
@@ -351,12 +362,6 @@ def ask_judge(
         if drawn:
             frames["naming"] = ability.naming(ask[""], some)
     return frames
-
-
-def judgements(ask: ability.Ask, cases: Cases, samples: Sequence[Sample]) -> pd.DataFrame:
-    """Ask about the cases of a set; the answers with pair and label: a judgement frame."""
-    answers = _frame(ask(cases.with_pictures(samples)))
-    return answers.merge(cases.table, on=["id", "policy"])
 
 
 def joined(frames: Iterable[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
@@ -433,54 +438,6 @@ def _read_csv(file: Path) -> pd.DataFrame:
     )
 
 
-def _frame(answers: list[dict]) -> pd.DataFrame:
-    """Make a table of answers; one of several workers may have none."""
-    return pd.DataFrame(answers, columns=["id", "policy", *Judgement._fields])
-
-
-def _about(judge: Judge, whole: bool, model: str) -> dict:
-    return {
-        "judge": judge.id,
-        "name": judge.name,
-        "reads_policy": judge.reads_policy,
-        "reads_tags": judge.reads_tags,
-        "prefix_sharing": judge.prefix_sharing,
-        "asked_about": "everything" if whole else "levels",
-        "model": model,
-    }
-
-
-def _by_category(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
-    """Ask about pictures under one policy; their category stands in the column policy."""
-    answers = _frame(ask(store.policy_cases(rows, _policies(rows))))
-    about = rows.select_columns(["id", "category"]).to_pandas().assign(label=store.labels(rows))
-    answers = answers.drop(columns="policy").merge(about, on="id")
-    return answers.rename(columns={"category": "policy"}).assign(pair=answers["id"])
-
-
-def _alone(content: Dataset, wanted: int) -> Sequence[Sample]:
-    """Return the first drawn pictures of one thing in its place."""
-    tags = content["tags"] if store.has_tags(content) else []
-    places = [place for place, own in enumerate(tags) if len(set(own)) == 2]
-    return store.samples(content.select(places[:wanted]))
-
-
-def _policies(rows: Dataset) -> list[Policy]:
-    """Return the policy of each row: the drawn set names one that ships with the package."""
-    names = set(rows["policy"])
-    if len(names) == 1 and not next(iter(names)).startswith("{"):
-        return [load(names.pop())] * len(rows)
-    return store.policies(rows)
-
-
-def _under_own_policies(ask: ability.Ask, rows: Dataset) -> pd.DataFrame:
-    """Ask about rows that bring their policies; all count as one policy, named by the set."""
-    answers = _frame(ask(store.policy_cases(rows)))
-    about = rows.select_columns(["id", "pair"]).to_pandas()
-    about = about.assign(policy=rows["source"][0], label=store.labels(rows))
-    own = [policy.name for policy in store.policies(rows)]
-    return (
-        answers.rename(columns={"policy": "own_policy"})
-        .merge(about.assign(own_policy=own), on=["id", "own_policy"])
-        .drop(columns="own_policy")
-    )
+def _about(judge: Judge, whole: bool, model: str) -> tuple:
+    reads = judge.reads_policy, judge.reads_tags, judge.prefix_sharing
+    return judge.id, judge.name, *reads, "everything" if whole else "levels", model

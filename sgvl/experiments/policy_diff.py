@@ -54,7 +54,7 @@ def rows(dataset: Dataset, answers: Sequence[dict], now: Policy, before: Policy)
         line |= {"verdict_before": old.get("verdict"), "verdict": new.get("verdict")}
         line |= {"p_before": old.get("p_unsafe"), "p": new.get("p_unsafe")}
         error = old.get("error") or new.get("error")
-        line["outcome"] = NO_ANSWER if error else _outcome(line)
+        line["outcome"] = NO_ANSWER if error else outcome_of(line)
         reasons = [
             line["rule"] or new.get("rationale"),
             line["rule_before"] or old.get("rationale"),
@@ -87,7 +87,8 @@ def _known(dataset: Dataset, now: Policy, before: Policy) -> pd.DataFrame:
     return known.reindex(columns=columns, fill_value="").drop_duplicates("id")
 
 
-def _outcome(line: Mapping) -> str:
+def outcome_of(line: Mapping) -> str:
+    """Return the outcome of a case: from its verdicts under both versions, and from its labels."""
     flipped = line["verdict"] != line["verdict_before"]
     if line["label_before"]:
         if line["label"] == line["label_before"]:

@@ -5,14 +5,17 @@ it, which captioners share.
 """
 
 import hashlib
+import json
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.common.errors import InputError
+from sgvl.common.files import writing
 from sgvl.data import Sample
 from sgvl.data.images import image_digest
 from sgvl.judges.base import Judge, Judgement, SpeakingJudge
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 PATIENCE = 20  # failures in a row that end a run: then it is not the request
 PIXELS = 250_000_000  # of pictures in memory at a time, 0.75 GB: 20 photographs of 12 megapixels
 LISTED = 3  # errors that a message lists in full
+TIMES = ".times"  # ending of the file that says how long answers took
 REPLY = ("reply", "finish")  # stored fields of a reply to a plain request
 
 
@@ -53,6 +57,7 @@ def ask_all(
     worker: tuple[int, int] = (0, 1),
     progress: Callable[[int], object] | None = None,
     keep_failed: bool = False,
+    timed: bool = False,
 ) -> list[dict]:
     """Ask a judge about every case, except for what ``folder`` holds already.
 
@@ -66,6 +71,7 @@ def ask_all(
     worker : (k, n): number k, from 0, of n workers that share the pictures
     progress : called with the number of pictures settled since the last call
     keep_failed : return requests that failed, with the reason as ``error``, instead of raising
+    timed : note how long new answers took, beside the file, for ``time_spent``
 
     Returns
     -------
@@ -92,6 +98,7 @@ def ask_all(
     requests: list[Request] = []
     errors: dict[tuple, str] = {}
     with Records(path, identity, REPLY if texts else Judgement._fields, worker) as records:
+        begun, before = time.monotonic(), len(records)
         for batch in _batches(judge, cases, batch_size, records.takes):
             results = judge.replies if texts else judge.results
             errors |= ask_missing(f"judge {judge.id}", records, batch, results)
@@ -99,6 +106,8 @@ def ask_all(
             if progress:
                 progress(len({id(request.content[0]) for request in batch}))
             del batch  # its pictures, before the next ones are decoded
+        if timed and len(records) > before:
+            _note_time(path, identity, len(records) - before, time.monotonic() - begun)
         if errors and not keep_failed:
             raise InputError(_problems(judge, requests, errors))
         answers = [
@@ -109,6 +118,41 @@ def ask_all(
         ]
     _warn_of_refusals(judge, answers, path)
     return answers
+
+
+def _note_time(path: Path, identity: dict, requests: int, seconds: float) -> None:
+    line = {"identity": _identity_digest(identity), "requests": requests, "seconds": seconds}
+    times = path.with_suffix(TIMES)
+    with writing(times), open(times, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def time_spent(judges: Iterable[Judge], folder: str | Path) -> tuple[int, float]:
+    """Return how many answers of a judge were timed, and how many seconds they took.
+
+    ``judges`` are the judge in the ways in which it was asked. Answers of other weights or prompts
+    under the same id are left out, and so are those that ``ask_all`` did not time.
+    """
+    known, paths = set(), set()
+    for judge in judges:
+        known.add(_identity_digest(judge.identity()))
+        paths.add(Path(folder) / f"{judge.id}{TIMES}")
+        if isinstance(judge, SpeakingJudge):
+            known.add(_identity_digest(judge.reply_identity()))
+            paths.add(Path(folder) / f"{judge.id}.replies{TIMES}")
+    own = [line for path in paths for line in _times(path) if line["identity"] in known]
+    return sum(line["requests"] for line in own), sum(line["seconds"] for line in own)
+
+
+def _times(path: Path) -> Iterator[dict]:
+    """Yield the whole lines of a file of times; a killed run can leave a torn one."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def _identity_digest(identity: dict) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def unanswered(

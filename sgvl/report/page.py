@@ -8,7 +8,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ FIGURES = {
     "figure6": "Figure 6: safety against general ability",
     "figure7": "Figure 7: a policy and a question, in the judges' own words",
 }
+CARD = "card_"  # the file of a judge's card begins so
 MAIN_FIGURE = "table6_heatmap"  # the one on the first screen
 BASE = ("Qwen2.5-VL-7B", "Qwen2.5-7B")  # the paper's base has two names in its tables
 OUTCOMES = {
@@ -78,7 +79,16 @@ OWN = {  # tables that the paper does not have
     "squares": "The policy, and only the policy",
     "squares_by_edit": "The policy, and only the policy: by edit",
     "level_order": "The order of the levels",
+    "allow_lists": "Allow-lists",
+    "policy_shift": "The Policy Shift Score",
     **RATIONALES,
+    "kit_claims": "The kit's own claims",
+}
+FIGURE_OF = {"squares": "adherence"}  # above a table of OWN
+ALT = {
+    "adherence": "A chart with a row for each judge and four panels, all in percent: flips and "
+    "stays; squares and verdicts right of the kind xor, and of the kind 3:1, with what a judge of "
+    "one half of the input can reach; order broken. The tables give the numbers."
 }
 JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark")
 
@@ -94,6 +104,7 @@ class Run(NamedTuple):
     sources: Mapping[str, str] = {}  # where the pictures of each set of Table 4 come from
     as_printed: bool = False  # True if the rows and columns of the tables are the paper's
     data: Mapping[str, str] = {}  # where the rows behind a figure come from, printed beneath it
+    cards: Sequence[str] = ()  # ids of the judges that have a card beside the report
 
 
 def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
@@ -118,7 +129,8 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
     parts += ["## Training curves\n"]
     parts += [_picture(file.stem) for file in sorted(folder.glob("curves_*.png"))]
     for name, title in OWN.items():
-        parts += [f"## {title}\n", *_ours(folder, name)]
+        parts += [f"## {title}\n", *_above(folder, name), *_ours(folder, name)]
+    parts += ["## Judge cards\n", *_cards(run)]
     copied = _copy_seeds(folder, seeds)
     parts += ["## Trained with other seeds\n", *_seeds(seeds, copied)]
     parts += ["## The published tables, audited\n", *_audit()]
@@ -127,7 +139,7 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
     page, document = output_paths(folder, "REPORT", "md", "html")
     text = "\n".join(parts)
     files.write(page, text)
-    files.write(document, _document(text, folder, run.profile))
+    files.write(document, html_document(text, folder, run.profile))
     return [page, document, *copied]
 
 
@@ -231,7 +243,22 @@ def _figure(folder, name):
 
 
 def _picture(name):
-    return f"![{name}]({name}.png)\n\n[PDF]({name}.pdf), [numbers]({name}.csv)\n"
+    alt = ALT.get(name, name)
+    return f"![{alt}]({name}.png)\n\n[PDF]({name}.pdf), [numbers]({name}.csv)\n"
+
+
+def _above(folder, name):
+    """Return the figure that stands above a table, if it was drawn."""
+    figure = FIGURE_OF.get(name)
+    return _figure(folder, figure) if figure and (folder / f"{figure}.png").exists() else []
+
+
+def _cards(run):
+    """Link the card of each judge; ids are plain file names, names are not."""
+    links = [
+        f'<li><a href="{CARD}{id}.md">{html.escape(run.names[id])}</a></li>\n' for id in run.cards
+    ]
+    return [f"<ul>\n{''.join(links)}</ul>\n"] if links else ["Not run.\n"]
 
 
 def _copy_seeds(folder, seeds):
@@ -270,8 +297,11 @@ def _audit():
     ]
 
 
-def _document(text, folder, profile):
-    """Return the report as one HTML file: pictures inlined, no network."""
+def html_document(text: str, folder: Path, title: str) -> str:
+    """Return a page of Markdown as one HTML file: pictures of ``folder`` inlined, no network.
+
+    A link to a card leads to its HTML form.
+    """
     import mistune
 
     body = mistune.create_markdown(escape=False, plugins=["table"])(text)
@@ -287,7 +317,8 @@ def _document(text, folder, profile):
 
     body = re.sub(r'src="([\w.-]+\.png)"', inlined, body)
     body = re.sub(r'<p><a href="[\w.-]+\.pdf">.*</p>\n', "", body)  # these files are not included
-    head = f'<meta charset="utf-8"><title>sgvl: {html.escape(profile)}</title>'
+    body = re.sub(rf'href="({CARD}[\w.-]+)\.md"', r'href="\1.html"', body)
+    head = f'<meta charset="utf-8"><title>sgvl: {html.escape(title)}</title>'
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>'
         f"<body>{body}</body></html>\n"

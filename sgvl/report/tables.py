@@ -19,6 +19,8 @@ FOLLOWING = {
     "squares": ("judge", "measure", "Squares: following the policy, and only the policy"),
     "squares_by_edit": ("edit", "judge", "Squares right by the edit of the policy"),
     "level_order": ("judge", "all levels", "Unsafe under a level and safe under a stricter one"),
+    "allow_lists": ("judge", "measure", "Allow-lists, which prohibit what they do not name"),
+    "policy_shift": ("judge", "measure", "The Policy Shift Score, in two conventions"),
 }
 # Tables about rationales: rows are judges, columns are measures.
 RATIONALES = {

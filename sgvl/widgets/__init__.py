@@ -15,6 +15,7 @@ from sgvl.widgets.panels import (
     Quiz,
     Workshop,
     averages,
+    changed_word,
     collapse,
     edits,
     matrix,
@@ -41,7 +42,7 @@ from sgvl.widgets.picture_views import (
 
 __all__ = [
     "AXE", "Annotator", "CLASS", "HARMFUL", "HUG", "Panel", "Question", "Quiz", "Workshop",
-    "along_training", "answers", "averages", "caught_by_step", "collapse", "drawn", "edit",
-    "edits", "export", "folded", "judgements", "matrix", "overview", "quiz", "replies", "reward",
-    "rollouts", "threshold", "verdicts", "vocabulary", "wait_for_turn",
+    "along_training", "answers", "averages", "caught_by_step", "changed_word", "collapse",
+    "drawn", "edit", "edits", "export", "folded", "judgements", "matrix", "overview", "quiz",
+    "replies", "reward", "rollouts", "threshold", "verdicts", "vocabulary", "wait_for_turn",
 ]  # fmt: skip

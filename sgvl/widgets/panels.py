@@ -291,6 +291,35 @@ def edits(scenes: Sequence[Scene], policies: Sequence[Policy], judge: Judge) -> 
     )
 
 
+def changed_word(
+    scenes: Sequence[Scene], text: str, swaps: Sequence[tuple[str, str]], judge: Judge
+) -> Panel:
+    """Change one word of a policy: which pictures flip, and which must not?
+
+    Parameters
+    ----------
+    text : the policy, written in clauses
+    swaps : old and new, see ``picture_views.change``
+    judge : is asked about each scene under the policy and under each change of it
+
+    Raises
+    ------
+    InputError
+        As ``picture_views.change`` does.
+    """
+    edits = [picture_views.change(text, old, new) for old, new in swaps]
+    policies = [edits[0].before, *(edit.after for edit in edits)]
+    samples = [picture_views.sample(scene, judge) for scene in scenes]
+    answers = judge.judge((sample, policy) for sample in samples for policy in policies)
+    before, *after = (answers[k :: len(policies)] for k in range(len(policies)))
+
+    def view(edit: int, stage: str) -> View:
+        return picture_views.changed_word(scenes, edits[edit], stage, before, after[edit])
+
+    titles = [(f"{old} → {new}", k) for k, (old, new) in enumerate(swaps)]
+    return Panel(view, edit=choice("change", titles), stage=slider("show", picture_views.STAGES))
+
+
 def rollouts(frame: pd.DataFrame, rows) -> Panel:
     """Step through the groups of a GRPO run.
 

@@ -16,10 +16,11 @@ from PIL import Image
 
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
+from sgvl.experiments import policy_diff
 from sgvl.judges import Judge, Judgement, under
 from sgvl.policies import brief
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category
-from sgvl.policies.policy import Policy, Ruling
+from sgvl.policies.policy import Flip, Policy, Ruling
 from sgvl.text.verdict import UNSAFE
 from sgvl.widgets.parts import Bar, Picture, Table, View, compose, folded, picture
 from sgvl.world.scenes import Scene, Thing, describe, grown, render
@@ -310,3 +311,89 @@ def edits(pair: Edit, policies: Sequence[Policy], percent: int, judged: Answers)
     nearer = {0: "original", 100: "counterpart"}.get(percent, "")
     faded = picture(mixed, fade, LARGE, pair.box)
     return compose(faded, changes, Table(pd.DataFrame(rows), nearer))
+
+
+# -- one word of the policy ------------------------------------------------------------------------
+
+
+class Change(NamedTuple):
+    """A policy written in clauses, before and after one word of it is changed."""
+
+    before: Policy
+    after: Policy
+    old: str
+    new: str
+    texts: tuple[str, str]  # both, with the word in brackets
+
+
+def change(text: str, old: str, new: str) -> Change:
+    """Change one word of a policy: ``old``, the word with as many neighbours as tell it apart.
+
+    >>> change("dog prohibited; all else permitted", "dog", "cat").texts[1]
+    '[cat] prohibited; all else permitted'
+
+    Raises InputError if ``old`` does not stand there once, if another number of words than one
+    changes, and as ``parse_brief`` does.
+    """
+    if text.count(old) != 1:
+        raise InputError(f"{old!r} stands {text.count(old)} times in the policy; name it uniquely")
+    both = text.split(), text.replace(old, new).split()
+    changed = [k for k, words in enumerate(zip(*both, strict=False)) if len(set(words)) == 2]
+    if len(changed) != 1 or len(both[0]) != len(both[1]):
+        raise InputError(f"{old!r} and {new!r} differ by more or less than one word")
+    marked = []
+    for words in both:
+        words[changed[0]] = re.sub(r"[^;.,]+", r"[\g<0>]", words[changed[0]], count=1)
+        marked.append(" ".join(words))
+    before, after = brief.parse_brief(text, "before"), brief.parse_brief(text.replace(old, new))
+    return Change(before, after, old, new, tuple(marked))
+
+
+STAGES = ("the question", "the rule", "the model")
+
+
+def changed_word(
+    scenes: Sequence[Scene],
+    edit: Change,
+    stage: str,
+    before: Sequence[Judgement],
+    after: Sequence[Judgement],
+) -> View:
+    """Show which pictures flip when one word of a policy changes, and what a model does.
+
+    Parameters
+    ----------
+    stage : of ``STAGES``: the labels before, then those after as well, then a model's verdicts
+    before, after : the model's answers about each scene under both versions
+    """
+    rows = []
+    for scene, *answers in zip(scenes, before, after, strict=True):
+        was, now = (policy.label(scene.tags).label for policy in (edit.before, edit.after))
+        said, says = (answer.verdict for answer in answers)
+        line = {"label_before": was, "label": now, "verdict_before": said, "verdict": says}
+        must = "stay" if was == now else "flip"
+        outcome = policy_diff.outcome_of(line)
+        rows.append((drawn(scene, SMALL), was, now, must, said, says, outcome))
+    heads = ["picture", "label before", "label after", "must", "model before", "model after", "so"]
+    frame = pd.DataFrame(rows, columns=heads)
+    flips = frame["must"] == "flip"
+    sentences = ["One word changes. Which pictures flip, and which must not?"]
+    if stage != STAGES[0]:
+        cells = "; ".join(_says(flip) for flip in edit.before.compare(edit.after)) or "nothing"
+        counts = f"{flips.sum()} of {len(frame)} pictures flip, the others must not."
+        sentences = [f"{counts} What the word changes: {cells}."]
+    if stage == STAGES[2]:
+        made = (frame["so"] == policy_diff.MADE).sum()
+        lost = (frame["so"] == policy_diff.COLLATERAL).sum()
+        sentences.append(
+            f"The model made {made} of {flips.sum()} flips, and changed {lost} of "
+            f"{(~flips).sum()} verdicts that must stay."
+        )
+    columns = {STAGES[0]: 2, STAGES[1]: 4, STAGES[2]: 7}[stage]
+    texts = Table(pd.DataFrame({"": ["before", "after"], "policy": edit.texts}))
+    return compose(*sentences, texts, Table(frame.iloc[:, :columns]))
+
+
+def _says(flip: Flip) -> str:
+    places = "anywhere" if len(flip.places) == len(PLACES) else f"at {', '.join(flip.places)}"
+    return f"{flip.tag} {places}, {flip.here} before and {flip.there} after"

@@ -1,11 +1,12 @@
-"""The claims that the paper draws from its tables, tested on our scores.
+"""The claims that the paper draws from its tables, tested on our scores, and the kit's own ones.
 
 A claim states on which side of a bound an effect lies; the effect has a 95 % interval. The claim
 
     holds            if the whole interval lies on the claimed side,
     does not hold    if the whole interval lies on the other side,
     cannot tell      if the interval holds the bound, or a judge or a set is missing (see the note),
-    vacuous          if it would hold, but only because a training changed no answer.
+    vacuous          if it would hold, but only because a training changed no answer, or a judge
+                     never changes its verdict.
 
 The bound is 0 for "better" and "worse"; other bounds are in the statement. There is no correction
 for the number of claims: of twenty effects that are 0, about one gets an interval without 0.
@@ -14,12 +15,16 @@ for the number of claims: of twenty effects that are 0, about one gets an interv
 import pandas as pd
 
 from sgvl.experiments.claims.evidence import Effect, Evidence, Term
+from sgvl.experiments.claims.kit import kit_claims
 from sgvl.experiments.claims.paper import CLAIMS, JUDGES, Claim, decide
 from sgvl.policies.policy import AVERAGES
 from sgvl.scores.blind_ceiling import NAMES
 from sgvl.scores.metrics import difference
 
-__all__ = ["CLAIMS", "JUDGES", "Claim", "Effect", "Evidence", "Term", "above_blind", "claims"]
+__all__ = [
+    "CLAIMS", "JUDGES", "Claim", "Effect", "Evidence", "Term",
+    "above_blind", "claims", "kit_claims",
+]  # fmt: skip
 
 
 def claims(

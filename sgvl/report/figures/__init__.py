@@ -11,6 +11,7 @@ import pandas as pd
 
 from sgvl.common.files import replaced, write_csv
 from sgvl.report.figures.charts import (
+    adherence,
     by_seed,
     curve_labels,
     curves,
@@ -30,6 +31,7 @@ from sgvl.report.figures.pictures import (
 from sgvl.report.tables import output_paths, with_index_columns
 
 __all__ = [
+    "adherence",
     "by_seed",
     "curve_labels",
     "curves",

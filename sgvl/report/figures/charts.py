@@ -162,6 +162,42 @@ def by_seed(runs: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
     return fig
 
 
+def adherence(rows: pd.DataFrame) -> plt.Figure:
+    """Draw whether judges follow the policy, and only the policy: a row per judge.
+
+    Parameters
+    ----------
+    rows : judge, panel, measure (two for each panel), n, value, low, high (percent), and blind: the
+        most that a judge of one half of the input reaches, NaN where nothing is proven
+
+    A dashed line is such a ceiling, in the colour of its measure; one at 0 is drawn as well.
+    """
+    panels, judges = rows["panel"].unique(), list(rows["judge"].unique())
+    height = 1.3 + 0.3 * len(judges)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(PAGE, height), sharey=True, squeeze=False, layout="constrained"
+    )
+    looks = [("o", "#0072B2", "#0072B2"), ("s", "#D55E00", "white")]  # marker, colour, fill
+    for ax, panel in zip(axes[0], panels, strict=True):
+        measures, handles = rows[rows["panel"] == panel].groupby("measure", sort=False), []
+        for k, (measure, own) in enumerate(measures):
+            marker, colour, fill_colour = looks[k]
+            at = own["judge"].map(judges.index) + 0.26 * k - 0.13
+            spread = [own["value"] - own["low"], own["high"] - own["value"]]
+            style = {"fmt": marker, "ms": 4.5, "color": colour, "mfc": fill_colour, "lw": 0.9}
+            handles.append(ax.errorbar(own["value"], at, xerr=spread, label=measure, **style))
+            for limit in own["blind"].dropna().unique():
+                label = f"blind: at most {limit:g} %"
+                handles.append(ax.axvline(limit, ls="--", lw=1, color=colour, label=label))
+        ax.set(title=fill(panel, 18), xlim=(-4, 104), xlabel="%", xticks=[0, 50, 100])
+        below = 0.5, -0.55 / (0.3 * len(judges) + 0.4)
+        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=below)
+    axes[0][0].set_yticks(range(len(judges)), judges)
+    axes[0][0].set_ylim(len(judges) - 0.5, -0.5)
+    plt.close(fig)
+    return fig
+
+
 def precision_recall(unsafe, p_unsafe, recall: float, precision: float) -> plt.Figure:
     """Draw precision against recall over all thresholds on P(unsafe), with one point marked.
 
