@@ -308,6 +308,9 @@ def test_of_free_words_only_quotes_and_what_follows_are_scored(cases):
         "silent": lambda policy, tags: "unsafe",
     }
     frame = pd.concat([answer(say, cases, judge) for judge, say in says.items()])
+    none = {"reply": float("nan"), "rationale": float("nan")}  # what joined tables make of None
+    frame = pd.concat([frame, cases.table.assign(judge="mute", verdict="safe", **none)])
+    frame.loc[frame["rationale"].isna(), "rationale"] = float("nan")
     read = rationales.read(frame, cases, PICTURES.remove_columns("tags"))
     assert set(read["judge"]) == {"free", "wrong"}, "a judge that gives no reason has no row"
     table = rationales.measure(read, resamples=20).set_index(["judge", "measure"])
@@ -424,5 +427,8 @@ def test_a_table_prints_n_in_each_cell_where_it_differs():
 
 
 def test_answers_that_cannot_be_read_are_no_cases(drawn):
+    mute = pd.DataFrame([(drawn[0].id, "original", "before", "safe", "safe", float("nan"), "j")],
+        columns=["square", "picture", "version", "label", "verdict", "reply", "judge"])  # fmt: skip
+    assert rationales.by_edits(mute, drawn).empty
     assert edits(lambda s, i, j: "I cannot tell.", drawn).empty
     assert edits(lambda s, i, j: "Answer: safe", drawn).empty

@@ -62,8 +62,8 @@ def read(answers: pd.DataFrame, cases: Cases, pictures: Dataset) -> pd.DataFrame
     policies = dict(zip(keys, cases.policies, strict=True))
     drawn = store.has_tags(pictures)
     tags = dict(zip(pictures["id"], pictures["tags"], strict=True)) if drawn else {}
-    rows = []
-    for _, own in answers[answers["reply"].fillna("") != ""].groupby("judge", sort=False):
+    answers, rows = _with_texts(answers, "reply", "rationale"), []
+    for _, own in answers[answers["reply"] != ""].groupby("judge", sort=False):
         items = [items_of(reply) for reply in own["reply"]]
         exact = drawn and any(item.status for reply in items for item in reply)
         for answer, said in zip(own.to_dict("records"), items, strict=True):
@@ -80,6 +80,12 @@ def read(answers: pd.DataFrame, cases: Cases, pictures: Dataset) -> pd.DataFrame
     return frame[~silent.astype(bool)]
 
 
+def _with_texts(answers: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return answers with "" for a text that a judge does not give: None, or NaN once joined."""
+    texts = answers[list(columns)].astype(object)
+    return answers.assign(**texts.where(texts.notna(), ""))
+
+
 def _exact(items: list[rationale.Item], answer: dict, tags: Sequence[str], policy: Policy) -> dict:
     scores = score(items, answer["verdict"], tags, policy)
     sets = {"cited": rules_cited(items, policy), "violated": rules_violated(tags, policy)}
@@ -87,7 +93,7 @@ def _exact(items: list[rationale.Item], answer: dict, tags: Sequence[str], polic
 
 
 def _free(answer: dict, policy: Policy) -> dict:
-    quote, entailed = score_free(answer["rationale"] or "", answer["verdict"], policy)
+    quote, entailed = score_free(answer["rationale"], answer["verdict"], policy)
     scores = {"quote": quote, "entailed": entailed}
     return {name: None if value is None else value == 1 for name, value in scores.items()}
 
@@ -214,7 +220,7 @@ def by_edits(
         a verdict or without items are no cases.
     """
     squares, rows = {square.id: square for square in drawn}, []
-    for (judge, id_), own in answers.groupby(["judge", "square"], sort=False):
+    for (judge, id_), own in _with_texts(answers, "reply").groupby(["judge", "square"], sort=False):
         for name, right in _edits(squares[id_], own):
             rows.append((judge, name, id_, right))
     frame = pd.DataFrame(rows, columns=["judge", "measure", "pair", "right"])
@@ -237,7 +243,7 @@ def _edits(square: Square, answers: pd.DataFrame) -> Iterator[tuple[str, bool]]:
     changed = {rationale.tag_of(clause) for clause in clauses[0] ^ clauses[1]}
     cells = {(row.picture, row.version): row for row in answers.itertuples(False)}
     for (picture, version), here in cells.items():
-        items = items_of(here.reply or "")
+        items = items_of(here.reply)
         if here.verdict == UNPARSEABLE or not items:
             continue
         deciding = [i for i in items if here.verdict == SAFE or i.status == rationale.PROHIBITED]
