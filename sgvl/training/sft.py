@@ -195,14 +195,18 @@ def rating_of(row: Mapping, case: Case) -> dict[str, str]:
 
 
 def rating(policy: Policy, tags: Sequence[str]) -> dict[str, str]:
-    """Return a guard's reply: the rating, the category of the first violation, a rationale."""
+    """Return a guard's reply: what the policy says of each thing, the first violation, the rating.
+
+    Published replies open with the rating. A model of the size of nano learns to give reasons for
+    it, but not to find it before them.
+    """
     ruling = policy.label(tags)
     violations = [item for item in ruling.items if item.status == "prohibited"]
     category = CATEGORIES[violations[0].category].llavaguard if violations else ""
     return {
-        "rating": ruling.label.capitalize(),
+        "rationale": " ".join(item.explain() for item in ruling.items),
         "category": category or NONE,
-        "rationale": " ".join(item.explain() for item in violations or ruling.items),
+        "rating": ruling.label.capitalize(),
     }
 
 
