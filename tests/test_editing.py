@@ -18,7 +18,7 @@ from sgvl import editing, recaption
 from sgvl.common.errors import InputError
 from sgvl.data import store
 from sgvl.data.images import image_digest, load_image
-from sgvl.editing import gate, made
+from sgvl.editing import drawn, gate, made
 from sgvl.editing.assess import instruction, verdict
 from sgvl.editing.drawn import find_things, replace_thing
 from sgvl.editing.gate import Bounds, compare
@@ -185,6 +185,17 @@ def test_the_probe_finds_a_tell_and_none_where_there_is_none():
     assert editing.probe(made_set(lambda i: load_image(jpeg(i, 50))), linear_probe)["value"] > 95
     clean = editing.probe(made_set(lambda i: i), linear_probe)
     assert clean["at_chance"] and clean["n"] == 40
+
+
+def test_a_thing_drawn_again_leaves_no_trace_but_without_grain_it_does(monkeypatch):
+    rng, rows = np.random.default_rng(3), []
+    for k in range(30):
+        scene = sample_scene(rng, "train", sample_names(rng, named("neutral"), 2, "train"))
+        shared = {"image": render(scene), "tags": scene.tags, "pair": str(k)}
+        rows += [shared | {"member": member} for member in ("original", "edit")]
+    assert made.probe_redrawn(rows, linear_probe)["at_chance"]
+    monkeypatch.setattr(drawn, "SIGMA", 0.0)
+    assert not made.probe_redrawn(rows, linear_probe)["at_chance"]
 
 
 # ---- assessors -----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class LocalEditor(Editor):
         self.style = style
 
     def identity(self) -> dict:
-        return {"kind": "local", "style": self.style, "version": 1}
+        return {"kind": "local", "style": self.style, "version": 2}
 
     def results(self, items: Sequence[Item]) -> Edits:
         for i, item in enumerate(items):

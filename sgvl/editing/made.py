@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from sgvl.common.errors import InputError
 from sgvl.data import arrow, store
 from sgvl.data.images import image_digest, load_image
 from sgvl.editing.assess import DONE
-from sgvl.editing.drawn import find_things
+from sgvl.editing.drawn import find_things, replace_thing
 from sgvl.editing.gate import CHANGED, Bounds, Found, compare, traces
 from sgvl.recaption.base import FAILED, OK, Item
 from sgvl.text.verdict import SAFE, UNSAFE
@@ -249,13 +249,39 @@ def probe(dataset: "Dataset", linear_probe: Callable) -> dict:
     Half of the pairs fits the probe, the other half scores it. With fewer than ten pairs in a half
     there is no score.
     """
-    n = len(dataset) // 4 * 2
+    columns = (dataset[name] for name in ("image", "member", "pair"))
+    return _probe(zip(*columns, strict=True), linear_probe)
+
+
+def probe_redrawn(dataset: "Dataset", linear_probe: Callable) -> dict:
+    """Tell originals from themselves with one thing drawn again in its place, as ``probe`` does.
+
+    That is an edit by ``drawn.replace_thing`` which changes no content, so all that a probe finds
+    is traces; between a picture and an edit of its content it finds the content as well. Drawn
+    scenes in the usual style only.
+    """
+
+    def members() -> Iterator[tuple[Image.Image, str, str]]:
+        for n, row in enumerate(dataset):
+            if row["member"] == "original":
+                things = row["tags"][:-1]
+                k = n % len(things)
+                box = find_things(row["image"], len(things))[k]
+                yield row["image"], "original", row["pair"]
+                yield replace_thing(row["image"], box, things[k], seed=n), "edit", row["pair"]
+
+    return _probe(members(), linear_probe)
+
+
+def _probe(members: Iterable[tuple], linear_probe: Callable) -> dict:
+    """Score the probe on pictures with their member and pair, the two of a pair side by side."""
+    rows = [(traces(image), member, pair) for image, member, pair in members]
+    n = len(rows) // 4 * 2
     if n < 20:
         return {"n": n, "value": None, "low": None, "high": None, "at_chance": None}
-    features = [traces(image) for image in dataset["image"]]
-    labels = [UNSAFE if member == "original" else SAFE for member in dataset["member"]]
-    scored = features[:n], labels[:n], features[n:], labels[n:]
-    return linear_probe(*scored, dataset["pair"][:n])
+    features, member, pairs = zip(*rows, strict=True)
+    labels = [UNSAFE if each == "original" else SAFE for each in member]
+    return linear_probe(features[:n], labels[:n], features[n:], labels[n:], pairs[:n])
 
 
 def sets_to_save(dataset: "Dataset", name: str) -> tuple[dict[str, "Dataset"], dict[str, str]]:
