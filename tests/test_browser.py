@@ -76,8 +76,8 @@ class Part:
     def choose(self, name: str) -> None:
         self.panel.locator("select").select_option(label=name)
 
-    def write(self, text: str) -> None:
-        self.panel.locator("textarea").fill(text)
+    def write(self, text: str, number: int = 0) -> None:
+        self.panel.locator("textarea").nth(number).fill(text)
 
     def says(self, words: str | re.Pattern) -> None:
         from playwright.sync_api import expect
@@ -226,8 +226,8 @@ def legible(panels) -> list[str]:
 
 def teach(lesson: Lesson) -> None:
     """Work every control of every part, and see that what it should change has changed."""
-    matrix, quiz, workshop, edits, one_word, rollouts, collapse, averages = map(
-        lesson.panel, range(8)
+    matrix, quiz, workshop, edits, one_word, amendment, rollouts, collapse, averages = map(
+        lesson.panel, range(9)
     )
 
     matrix.says("Under L1, 0 of 8 pictures are unsafe.")
@@ -283,6 +283,16 @@ def teach(lesson: Lesson) -> None:
     one_word.panel.locator("select").press("ArrowUp")
     one_word.says("6 of 8 pictures flip")
 
+    amendment.says("2 of 8 pictures must flip, the others must not.")
+    amendment.has("must", ["flip", "flip", *["stay"] * 6])
+    amendment.write("weapons prohibited; drugs, affection prohibited; all else permitted", 1)
+    amendment.says("5 of 8 pictures must flip, the others must not.")
+    amendment.has("label after", ["unsafe"] * 4 + ["safe", "safe", "unsafe", "safe"])
+    amendment.write("drugs prohibbited", 1)
+    amendment.says("is no clause")
+    amendment.write("gore prohibited; weapons prohibited except museum; all else permitted", 1)
+    amendment.says("0 of 8 pictures must flip")
+
     rollouts.says("The label is safe.")
     rollouts.slide(1, "ArrowRight")
     rollouts.says("The label is unsafe.")
@@ -300,7 +310,7 @@ def teach(lesson: Lesson) -> None:
     averages.choose("rule")
     averages.says("rule on 14 pairs: macro 100.0, pooled 100.0, 0.0 points apart.")
 
-    for part in (matrix, quiz, edits, one_word, rollouts, collapse, averages):
+    for part in (matrix, quiz, edits, one_word, amendment, rollouts, collapse, averages):
         part.keep()
     assert legible(lesson.panels) == []
 
@@ -319,6 +329,13 @@ def ask_the_model(lesson: Lesson) -> None:
     workshop.panel.get_by_label("in words").press("Space")
     workshop.says("| the model |")
     assert workshop.panel.locator("img").count() == 0
+    amendment = lesson.panel(5)
+    amendment.write("weapons prohibited except park; gore prohibited; all else permitted", 1)
+    amendment.says("2 of 8 pictures must flip, the others must not.")
+    amendment.press("Ask the model")
+    amendment.says(re.compile("The model missed . of 2 flips, and changed . of 6 verdicts"))
+    amendment.has("so", [re.compile("flip made|missed|stays|collateral")] * 8)
+    amendment.keep()
 
 
 def test_in_jupyterlab(serve, lesson, page):
@@ -356,7 +373,7 @@ def test_an_executed_notebook_as_html(lesson, page):
     page.context.set_offline(True)
     page.goto((lesson / "out.html").as_uri())
     stills = page.locator(".sgvl:has(.still)")
-    assert stills.count() == 8 and legible(stills) == []
+    assert stills.count() == 9 and legible(stills) == []
     broken = "pictures => pictures.filter(picture => !picture.naturalWidth).length"
     assert page.locator("img").evaluate_all(broken) == 0
     page.screenshot(path=SHOTS / "executed.png", full_page=True)
@@ -366,7 +383,7 @@ def test_an_executed_notebook_as_html(lesson, page):
 def test_in_voila(serve, page):
     address = serve("voila", NOTEBOOK)
     page.goto(address, timeout=RUN)
-    page.locator(".widget-vbox.sgvl").nth(7).wait_for(timeout=RUN)
+    page.locator(".widget-vbox.sgvl").nth(8).wait_for(timeout=RUN)
     assert "import" not in page.inner_text("body"), "no code"
     room = Lesson("voila", page, ".widget-vbox.sgvl")
     teach(room)

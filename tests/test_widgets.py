@@ -321,6 +321,34 @@ def test_the_exact_judge_makes_every_flip_and_a_nervous_one_changes_more():
     assert "The model made 1 of 2 flips, and changed 6 of 6 verdicts" in nervous.text
 
 
+def test_an_edit_that_the_class_writes_is_expected_at_once_and_asked_on_request():
+    asked = []
+
+    class Turned(type(make_judge("always_safe"))):
+        """Says unsafe of everything once the park is named: misses a flip, and moves the others."""
+
+        def judge(self, cases):
+            texts = [policy.render("brief") for _, policy in cases]
+            asked.extend(texts)
+            return [Judgement("unsafe" if "park" in text else "safe") for text in texts]
+
+    edited = POLICY.replace("museum", "park")
+    panel = widgets.Amendment(widgets.CLASS, Turned("safe"), POLICY, edited)
+    expected = "Edits: place swapped: weapons, museum to park.\n\n2 of 8 pictures must flip"
+    assert expected in panel.text and "model" not in panel.text and not asked
+    panel.button.click()
+    assert "The model missed 1 of 2 flips, and changed 6 of 6 verdicts" in panel.text
+    assert column(panel.text, "so") == ["flip made", "missed", *["collateral"] * 6]
+    assert len(asked) == 16
+    panel.controls["after"].value = POLICY.replace("weapons", "knife")
+    assert "1 of 8 pictures must flip" in panel.text and "The model" not in panel.text
+    panel.controls["after"].value = "no such clause"
+    panel.button.click()
+    assert "is no clause" in panel.text and len(asked) == 16
+    panel.controls["after"].value = edited
+    assert "The model missed 1 of 2" in panel.text and len(asked) == 16, "kept, not asked again"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [

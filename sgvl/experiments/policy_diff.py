@@ -26,6 +26,7 @@ COLUMNS = [
     *("id", "pair", "label_before", "label", "rule_before", "rule"),
     *("severity", "verdict_before", "verdict", "p_before", "p", "outcome", "message"),
 ]
+WRONG = (MISSED, COLLATERAL)
 TOLERANCES = {"missed": 10.0, "collateral": 2.0, "golden": 0.0}  # percent that is no regression
 
 
@@ -105,7 +106,7 @@ def _message(line: Mapping, now: Policy, before: Policy, why: str, why_before: s
     words += f" ({why})" if why else ""
     words += f"; before, under {before.digest[:12]}: {line['verdict_before']}"
     words += f" ({why_before})" if why_before and why_before != why else ""
-    if line["outcome"] in (MISSED, COLLATERAL):
+    if line["outcome"] in WRONG:
         words += f". Expected: {line['label_before']} → {line['label']}"
     return words + (f". Expected: {line['label']}" if line["outcome"] == FAILED else "")
 

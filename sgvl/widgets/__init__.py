@@ -11,6 +11,7 @@ from sgvl.widgets.export import export
 from sgvl.widgets.judging import along_training, judgements, wait_for_turn
 from sgvl.widgets.number_views import caught_by_step
 from sgvl.widgets.panels import (
+    Amendment,
     Panel,
     Quiz,
     Workshop,
@@ -41,7 +42,8 @@ from sgvl.widgets.picture_views import (
 )
 
 __all__ = [
-    "AXE", "Annotator", "CLASS", "HARMFUL", "HUG", "Panel", "Question", "Quiz", "Workshop",
+    "AXE", "Amendment", "Annotator", "CLASS", "HARMFUL", "HUG", "Panel", "Question", "Quiz",
+    "Workshop",
     "along_training", "answers", "averages", "caught_by_step", "changed_word", "collapse",
     "drawn", "edit", "edits", "export", "folded", "judgements", "matrix", "overview", "quiz",
     "replies", "reward", "rollouts", "threshold", "verdicts", "vocabulary", "wait_for_turn",

@@ -15,7 +15,7 @@ function addWords(root) {
 addWords(document);
 
 document.querySelectorAll(".panel").forEach((panel, index) => {
-  const { states, quiz, workshop } = panels[index];
+  const { states, quiz, workshop, amendment } = panels[index];
   const form = panel.querySelector("form"), fields = [...form.querySelectorAll("[name]")];
   const view = panel.querySelector(".view"), status = panel.querySelector("[role=status]");
   const predictions = {};  // of a quiz: index of the choice, by index of the question
@@ -30,8 +30,8 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
       for (const button of field.parentElement.querySelectorAll("button"))
         button.setAttribute("aria-pressed", button.value === field.value);
     }
-    view.innerHTML = states ? states[fields.map(field => field.value).join(",")] : workshop.html;
-    const summary = workshop ? label() : "";
+    view.innerHTML = states ? states[fields.map(field => field.value).join(",")] : (workshop ?? amendment).html;
+    const summary = workshop ? label() : amendment ? compare() : "";
     for (const picture of view.querySelectorAll("img")) picture.src = pictures[picture.dataset.picture];
     addWords(view);
     const sentences = [...view.querySelectorAll(":scope > p")].map(p => p.textContent);
@@ -53,6 +53,29 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
     const unsafe = view.querySelectorAll("b.unsafe").length;
     const summary = policy.problems.length ? `No exact label. ${policy.problems.join(" ")}`
       : `Under your policy, ${unsafe} of ${rows.length} pictures are unsafe.`;
+    panel.querySelector(".summary").textContent = summary;
+    return summary;
+  }
+
+  // Edit a policy: label the rows of the table under both versions, and return a summary.
+  function compare() {
+    const versions = ["before", "after"].map(name => readPolicy(form.elements[name].value, amendment.words));
+    const problems = versions.flatMap(policy => policy.problems);
+    const rows = [...view.querySelectorAll("tr")].slice(1);
+    let flips = 0;
+    rows.forEach((row, index) => {
+      const labels = problems.length ? ["", ""]
+        : versions.map(policy => labelOf(policy, amendment.scenes[index], amendment.words).label);
+      labels.forEach((label, version) => {
+        const badge = document.createElement("b");
+        badge.className = badge.textContent = label;
+        row.cells[version + 1].replaceChildren(badge);
+      });
+      flips += labels[0] !== labels[1];
+      row.cells[3].textContent = problems.length ? "" : labels[0] === labels[1] ? "stay" : "flip";
+    });
+    const summary = problems.length ? `No exact label. ${problems.join(" ")}`
+      : `${flips} of ${rows.length} pictures must flip, the others must not.`;
     panel.querySelector(".summary").textContent = summary;
     return summary;
   }

@@ -20,7 +20,7 @@ from sgvl.policies import Policy, brief
 from sgvl.policies.concepts import PLACES, concepts, named
 from sgvl.text.verdict import SAFE, UNSAFE
 from sgvl.widgets import number_views, picture_views
-from sgvl.widgets.parts import View, compose, style
+from sgvl.widgets.parts import Table, View, compose, style
 from sgvl.world.scenes import Scene
 
 MILD = ("knife", "axe", "syringe", "skull", "placard")  # harmful to a policy, harmless to look at
@@ -223,7 +223,32 @@ def quiz(scenes: Sequence[Scene], policies: Sequence[Policy], judge: Judge) -> Q
     return Quiz(list(map(picture_views.Question, scenes, dealt, answers)))
 
 
-class Workshop(Panel):
+class Asking(Panel):
+    """A panel with a button that asks a model; without, it says what needs no model."""
+
+    def __init__(self, view: Callable[..., View], **controls: ipywidgets.Widget):
+        self.button = ipywidgets.Button(description="Ask the model")
+        self.button.on_click(self._press)
+        super().__init__(view, **controls)
+
+    @property
+    def head(self):
+        return [*self.controls.values(), self.button, self.in_words]
+
+    def page_words(self, note: str, scenes: Sequence[Scene], table: Table) -> dict:
+        """Return what the page needs to label on its own, since it has no model.
+
+        Tags of the scenes, words of clauses, and the table whose cells it fills.
+        """
+        category = {name: concept.category for name, concept in concepts().items()}
+        return {
+            "html": compose(note, table).html,
+            "scenes": [scene.tags for scene in scenes],
+            "words": {"concepts": category, "places": PLACES},
+        }
+
+
+class Workshop(Asking):
     """A field to write a policy in: exact labels follow each key, the model answers on request.
 
     An answer is shown as long as the text and the picture are those that the model was given.
@@ -232,17 +257,11 @@ class Workshop(Panel):
     def __init__(self, scenes: Sequence[Scene], judge: Judge, text: str):
         self.scenes, self.ask = scenes, cache(partial(picture_views.ask, judge))
         self.request = None  # scene and text that the model was last asked about
-        self.button = ipywidgets.Button(description="Ask the model")
-        self.button.on_click(self._press)
         super().__init__(
             partial(picture_views.workshop, scenes),
             text=text_field("policy", text),
             scene=choice("picture", [(picture_views.title(scene), scene) for scene in scenes]),
         )
-
-    @property
-    def head(self):
-        return [*self.controls.values(), self.button, self.in_words]
 
     def current_view(self) -> View:
         text, scene = (control.value for control in self.controls.values())
@@ -258,21 +277,45 @@ class Workshop(Panel):
         return {"text": self.controls["text"]}
 
     def page_data(self) -> dict:
-        """Return what the page needs to label on its own: tags of the scenes, words of clauses.
+        note = "The page computes the labels; the model answers in the notebook alone."
+        table = picture_views.labelled(self.scenes, brief.parse_brief("all else permitted"))
+        return {"workshop": self.page_words(note, self.scenes, table)}
 
-        The page has no model.
-        """
-        category = {name: concept.category for name, concept in concepts().items()}
-        return {
-            "workshop": {
-                "html": compose(
-                    "The page computes the labels; the model answers in the notebook alone.",
-                    picture_views.labelled(self.scenes, brief.parse_brief("all else permitted")),
-                ).html,
-                "scenes": [scene.tags for scene in self.scenes],
-                "words": {"concepts": category, "places": PLACES},
-            }
-        }
+
+class Amendment(Asking):
+    """Two fields, a policy and its edited version: what must flip, and what a model makes of it.
+
+    The expected flips follow each key. The model is asked about every scene under a text once; its
+    answers are shown wherever it knows both texts.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], judge: Judge, before: str, after: str):
+        self.scenes = scenes
+        self.ask = cache(partial(picture_views.ask_about, judge, scenes))
+        self.requested: set[str] = set()  # texts that the model was to be asked about
+        super().__init__(
+            partial(picture_views.edited_policy, scenes),
+            before=text_field("before", before, rows=2),
+            after=text_field("after", after, rows=2),
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """Return what is written, the version before the edit first."""
+        return [control.value for control in self.controls.values()]
+
+    def current_view(self) -> View:
+        return self.view(*self.texts, self.ask if self.requested >= {*self.texts} else None)
+
+    def _press(self, _) -> None:
+        self.requested |= {*self.texts}
+        self.redraw()
+
+    def page_data(self) -> dict:
+        note = "The page computes what must flip; the model answers in the notebook alone."
+        versions = map(brief.parse_brief, self.texts)
+        table = Table(picture_views.flips_under(self.scenes, *versions))
+        return {"amendment": self.page_words(note, self.scenes, table)}
 
 
 def edits(scenes: Sequence[Scene], policies: Sequence[Policy], judge: Judge) -> Panel:

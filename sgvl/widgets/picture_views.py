@@ -6,7 +6,7 @@ what stands under a model's name was answered by that model.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.experiments import policy_diff
 from sgvl.judges import Judge, Judgement, under
-from sgvl.policies import brief
+from sgvl.policies import brief, versions
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category
 from sgvl.policies.policy import Flip, Policy, Ruling
 from sgvl.text.verdict import UNSAFE
@@ -213,11 +213,17 @@ class FreeText(NamedTuple):
 
 
 def ask(judge: Judge, scene: Scene, text: str) -> Judgement:
-    """Ask a judge about a scene under a policy in free text.
+    """Ask a judge about a scene under a policy in free text, as ``ask_about`` does."""
+    return ask_about(judge, [scene], text)[0]
+
+
+def ask_about(judge: Judge, scenes: Sequence[Scene], text: str) -> list[Judgement]:
+    """Ask a judge about scenes under a policy in free text.
 
     Raises InputError for a text that is too long.
     """
-    return judge.judge([(sample(scene, judge), FreeText(brief.check_length(text)))])[0]
+    policy = FreeText(brief.check_length(text))
+    return judge.judge([(sample(scene, judge), policy) for scene in scenes])
 
 
 def replies(judge: Judge, tried: Mapping[str, Scene]) -> Table:
@@ -366,16 +372,7 @@ def changed_word(
     stage : of ``STAGES``: the labels before, then those after as well, then a model's verdicts
     before, after : the model's answers about each scene under both versions
     """
-    rows = []
-    for scene, *answers in zip(scenes, before, after, strict=True):
-        was, now = (policy.label(scene.tags).label for policy in (edit.before, edit.after))
-        said, says = (answer.verdict for answer in answers)
-        line = {"label_before": was, "label": now, "verdict_before": said, "verdict": says}
-        must = "stay" if was == now else "flip"
-        outcome = policy_diff.outcome_of(line)
-        rows.append((drawn(scene, SMALL), was, now, must, said, says, outcome))
-    heads = ["picture", "label before", "label after", "must", "model before", "model after", "so"]
-    frame = pd.DataFrame(rows, columns=heads)
+    frame = flips_under(scenes, edit.before, edit.after, (before, after))
     flips = frame["must"] == "flip"
     sentences = ["One word changes. Which pictures flip, and which must not?"]
     if stage != STAGES[0]:
@@ -390,8 +387,61 @@ def changed_word(
             f"{(~flips).sum()} verdicts that must stay."
         )
     columns = {STAGES[0]: 2, STAGES[1]: 4, STAGES[2]: 7}[stage]
-    texts = Table(pd.DataFrame({"": ["before", "after"], "policy": edit.texts}))
+    texts = Table(pd.DataFrame({"version": ["before", "after"], "policy": edit.texts}))
     return compose(*sentences, texts, Table(frame.iloc[:, :columns]))
+
+
+def flips_under(
+    scenes: Sequence[Scene],
+    before: Policy,
+    after: Policy,
+    answers: tuple[Sequence[Judgement], Sequence[Judgement]] | None = None,
+) -> pd.DataFrame:
+    """Return a row for each scene: labels under two versions, and the verdicts if there are any."""
+    rows = []
+    for k, scene in enumerate(scenes):
+        was, now = (policy.label(scene.tags).label for policy in (before, after))
+        row = [drawn(scene, SMALL), was, now, "stay" if was == now else "flip"]
+        if answers:
+            said, says = (version[k].verdict for version in answers)
+            line = {"label_before": was, "label": now, "verdict_before": said, "verdict": says}
+            row += [said, says, policy_diff.outcome_of(line)]
+        rows.append(row)
+    heads = ["picture", "label before", "label after", "must", "model before", "model after", "so"]
+    return pd.DataFrame(rows, columns=heads[: len(rows[0])])
+
+
+def edited_policy(
+    scenes: Sequence[Scene],
+    before: str,
+    after: str,
+    ask: Callable[[str], Sequence[Judgement]] | None = None,
+) -> View:
+    """Show what an edit of a policy must flip, and what a model makes of it.
+
+    Parameters
+    ----------
+    before, after : both versions, written in clauses
+    ask : takes a text, and returns the answers of a model about each scene under it
+
+    Raises
+    ------
+    InputError
+        As ``parse_brief`` does.
+    """
+    old, new = brief.parse_brief(before), brief.parse_brief(after)
+    frame = flips_under(scenes, old, new, (ask(before), ask(after)) if ask else None)
+    flips, n = (frame["must"] == "flip").sum(), len(frame)
+    named = [one for one in versions.edits(old, new) if not one.startswith("wording")]
+    sentences = [f"Edits: {'; '.join(named) or 'none'}."]
+    sentences.append(f"{flips} of {n} pictures must flip, the others must not.")
+    if ask:
+        missed, lost = ((frame["so"] == outcome).sum() for outcome in policy_diff.WRONG)
+        sentences.append(
+            f"The model missed {missed} of {flips} flips, and changed {lost} of {n - flips} "
+            "verdicts that must stay (collateral)."
+        )
+    return compose(*sentences, Table(frame))
 
 
 def _says(flip: Flip) -> str:
