@@ -280,7 +280,7 @@ def teach(lesson: Lesson) -> None:
     one_word.choose("drugs → fruit")
     one_word.says("0 of 8 pictures flip")
     one_word.has("must", ["stay"] * 8)
-    one_word.panel.locator("select").press("ArrowUp")
+    one_word.choose("else permitted → else prohibited")
     one_word.says("6 of 8 pictures flip")
 
     amendment.says("2 of 8 pictures must flip, the others must not.")
