@@ -29,6 +29,7 @@ def caption_all(
     path: str | Path,
     progress: Callable[[int, int], object] | None = None,
     dry_run: bool = False,
+    worker: tuple[int, int] = (0, 1),
 ) -> list[dict]:
     """Caption every item; request only what ``path`` does not hold yet.
 
@@ -39,6 +40,8 @@ def caption_all(
         settings).
     progress : called with the number of finished requests, and of all
     dry_run : send no request
+    worker : (k, n): number k, from 0, of n workers that share the pictures, each with a file of its
+        own beside ``path``; what falls to others is "not asked", unless it is stored
 
     Returns
     -------
@@ -53,11 +56,11 @@ def caption_all(
         If the server is down or refuses the key, if 20 requests in a row fail, or if all of them
         do. Finished replies are on disk by then.
     """
-    with Records(path, captioner.identity(), REPLY) as records:
+    with Records(path, captioner.identity(), REPLY, worker) as records:
         requests = [_request(captioner, item) for item in items]
-        errors = {}
+        errors, own = {}, [request for request in requests if records.takes(request.pictures)]
         if not dry_run:
-            errors = ask_missing(captioner.name, records, requests, captioner.results, progress)
+            errors = ask_missing(captioner.name, records, own, captioner.results, progress)
         rows = [_row(request, records, errors) for request in requests]
     if errors and all(row["status"] == FAILED for row in rows):
         raise InputError(every_request_fails(captioner.name, rows[-1]["reason"], path))
@@ -70,12 +73,14 @@ def estimate(
     path: str | Path,
     price_in: float = 0.0,
     price_out: float = 0.0,
+    worker: tuple[int, int] = (0, 1),
 ) -> dict:
     """Estimate the requests that ``caption_all`` would still send, and their cost; send none.
 
     Parameters
     ----------
     price_in, price_out : for a million tokens of requests, and of replies
+    worker : as for ``caption_all``
 
     Returns
     -------
@@ -84,8 +89,8 @@ def estimate(
         prompt_tokens, completion_tokens, cost, and cost_at_most (every reply ends at its limit).
         Tokens are estimated from the number of letters.
     """
-    with Records(path, captioner.identity(), REPLY) as records:
-        requests = (_request(captioner, item) for item in items)
+    with Records(path, captioner.identity(), REPLY, worker) as records:
+        requests = [_request(captioner, item) for item in items if records.takes(item.digest)]
         wanted = [request.content for request in missing(records, requests)]
     texts = [(item, text) for item in wanted if (text := captioner.request(item))]
     first = captioner.prompt not in RECAPTION  # no caption is in the request
@@ -102,7 +107,7 @@ def estimate(
         "captioner": captioner.name,
         "prompt": captioner.prompt,
         "calls": len(texts),
-        "stored": len(items) - len(wanted),
+        "stored": len(requests) - len(wanted),
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "cost": round(cost, 2),

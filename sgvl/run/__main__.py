@@ -6,10 +6,11 @@
     python -m sgvl.run nano --jobs 2            two units at a time, each on half of the cores
     python -m sgvl.run paper --plan             memory, GPU-hours, disk, downloads: what fits
     python -m sgvl.run paper --rehearse         every unit in minutes, with stand-ins, on this CPU
+    python -m sgvl.run paper --snakemake --cores 8 --resources gpu=8    units as jobs of Snakemake
 
-Each unit is one papermill command (--dry-run prints them), so a cluster's own scheduler can run
-them instead. Exit codes, of --status too: 0 done, 2 bad input, 3 busy (another run holds the
-profile), 4 incomplete (run again to go on), 5 internal.
+Each unit is one papermill command (--dry-run prints them). Exit codes, of --status too: 0 done, 2
+bad input, 3 busy (another run holds the profile, or the unit), 4 incomplete (run again to go on), 5
+internal.
 """
 
 import argparse
@@ -25,11 +26,18 @@ from filelock import FileLock, Timeout
 from sgvl.common import commands, files
 from sgvl.common.errors import Busy, ExitCode, InputError, raise_any
 from sgvl.common.paths import ROOT, figures_of, runs
-from sgvl.run import receipts, servers
+from sgvl.run import cluster, receipts, servers
 from sgvl.run.receipts import Status
 from sgvl.run.scheduler import Row, run
-from sgvl.run.unit_process import interrupt
-from sgvl.run.units import Unit, check_values, load_units, match_units, with_needs
+from sgvl.run.unit_process import holder, interrupt, is_executing
+from sgvl.run.units import (
+    Unit,
+    check_values,
+    load_units,
+    match_units,
+    unit_or_share,
+    with_needs,
+)
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:
@@ -42,11 +50,20 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     parser.add_argument("--status", action="store_true", help="show how each unit stands")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--plan", action="store_true", help="say what each unit takes, run nothing")
-    parser.add_argument("--gpus", default="", metavar="8xH100", help="of --plan: GPUs to plan for")
+    parser.add_argument("--gpus", default="", metavar="8xH100", help="GPUs to plan for")
     parser.add_argument("--rehearse", action="store_true", help="with small stand-ins, on the CPU")
+    parser.add_argument("--job", metavar="UNIT", help="this unit alone, beside other jobs")
+    parser.add_argument("--take-gpus", type=int, default=0, metavar="N", help="of --job: how many")
+    parser.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="of --snakemake: shares of a unit"
+    )
+    parser.add_argument(
+        "--snakemake", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="which runs the units"
+    )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, interrupt)
-    return commands.run(lambda: _rehearse(options) if options.rehearse else _main(options))
+    work = _job if options.job else _rehearse if options.rehearse else _main
+    return commands.run(lambda: work(options))
 
 
 def _main(options: argparse.Namespace) -> ExitCode:
@@ -69,6 +86,9 @@ def _main(options: argparse.Namespace) -> ExitCode:
         _print_commands(plan, units, forced, known)
         return ExitCode.DONE
     servers.need_commands([units[name] for name in to_run], known)
+    if options.snakemake is not None:
+        cluster.run(options.profile, patterns, options.workers, options.gpus, options.snakemake)
+        return _exit_code(_print_status(plan, units))
     with locked(options.profile):
         began = time.monotonic()
         rows = run(plan, units, forced, servers.Servers(options.profile, known), options.jobs)
@@ -79,6 +99,20 @@ def _main(options: argparse.Namespace) -> ExitCode:
     if code == ExitCode.DONE:
         _print_results(options.profile)
     return code
+
+
+def _job(options: argparse.Namespace) -> ExitCode:
+    """Run a unit, or a share of one, whose needs are done, beside other jobs of the profile."""
+    units = load_units(options.profile)
+    unit = unit_or_share(options.job, units)
+    known = servers.declared(options.profile, units)
+    servers.need_commands([unit], known)
+    began = time.monotonic()
+    with cluster.taken_gpus(options.take_gpus):
+        own = servers.Servers(options.profile, known)
+        rows = run([unit.name], units | {unit.name: unit}, set(), own)
+    _print_rows(rows, {unit.name: unit}, time.monotonic() - began)
+    return _exit_code([row.status for row in rows] or [Status.MISSING])
 
 
 def _rehearse(options: argparse.Namespace) -> ExitCode:
@@ -127,7 +161,7 @@ def locked(profile: str):
     folder = runs(profile)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=1)  # --status holds the lock for an instant, too
+        lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
         files.write(folder / ".pid", str(os.getpid()))
     except Timeout:
@@ -146,23 +180,14 @@ def _holder(profile: str) -> str:
     return f"process {(runs(profile) / '.pid').read_text()}"
 
 
-def _is_locked(profile: str) -> bool:
-    try:
-        with FileLock(runs(profile) / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
 def _print_status(plan: list[str], units: dict[str, Unit]) -> list[Status]:
     """Print how each planned unit stands, and return the statuses."""
     statuses = []
     for name in plan:
         status, note = receipts.state(units[name], units)
         if status == Status.RUNNING:
-            profile = units[name].profile
-            if _is_locked(profile):
-                note = f"by {_holder(profile)}"
+            if is_executing(units[name]):
+                note = holder(units[name])
             else:
                 status, note = Status.INTERRUPTED, "its run was killed"
         first_line = note.partition("\n")[0]
@@ -186,7 +211,9 @@ def _print_commands(
             for server in asked:
                 print(f"{known[server].shown()}  # server {server}, while {name} runs")
             asks = f"asks {', '.join(asked)}" if asked else ""
-            print(f"{command}  # {'; '.join(filter(None, [status, note, after, asks]))}")
+            starts = unit.parameters.get("processes", 1)
+            ranks = f"{starts} processes by {unit.parameters['layout']}" if starts > 1 else ""
+            print(f"{command}  # {'; '.join(filter(None, [status, note, after, asks, ranks]))}")
 
 
 def _print_rows(rows: list[Row], units: dict[str, Unit], elapsed: float) -> None:

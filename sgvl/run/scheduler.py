@@ -4,6 +4,7 @@ import os
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
+from sgvl.common.errors import Busy
 from sgvl.common.files import DiskFault
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
@@ -35,7 +36,7 @@ def run(
 
     Parameters
     ----------
-    plan : names of units; each stands after those that it needs
+    plan : names of units; each stands after those of them that it needs
     forced : names of units that run even if they are done
     servers : of the profile; all that are started have ended at the return
     jobs : the largest number of units at a time
@@ -53,7 +54,7 @@ def run(
             started = rows.keys() | {execution.unit.name for execution in executing.values()}
             waiting = [units[name] for name in order if name not in started]
             for unit in waiting:
-                if len(executing) == jobs or not rows.keys() >= set(unit.needs):
+                if len(executing) == jobs or not rows.keys() >= set(unit.needs) & set(plan):
                     continue
                 if row := _row_without_running(unit, units, forced):
                     rows[unit.name] = row
@@ -70,6 +71,9 @@ def run(
                     facts = {"reason": reason, **receipts.environment()}
                     receipts.write_receipt(unit, units, Status.FAILED, **facts)
                     rows[unit.name] = Row(unit.name, Status.FAILED, note=reason)
+                    continue
+                except Busy as busy:
+                    rows[unit.name] = Row(unit.name, Status.RUNNING, note=str(busy))
                     continue
                 except DiskFault as fault:
                     rows[unit.name] = Row(unit.name, Status.FAILED, note=str(fault))

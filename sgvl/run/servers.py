@@ -37,6 +37,7 @@ from sgvl.run.units import SERVERS, Unit, parameters_of, parts
 
 VLLM = ["vllm", "serve", "{model}", "--host", "127.0.0.1", "--port", "{port}"]
 HERE = ("localhost", "127.0.0.1")  # hosts on which a server can be started
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 ROLLOUTS = "vllm_server_base_url"  # TRL's setting: a server without its /v1
 POLL = 0.2  # seconds between two looks at a server that is starting
 TAIL = 20  # lines of a log that are shown
@@ -49,7 +50,7 @@ class Server(BaseModel):
 
     url: str  # as in the parameters of the units that ask it: up to and with /v1
     model: str  # its name there, too
-    gpus: list[int] = []  # which it sees; empty leaves the choice to it
+    gpus: list[int] = []  # which it sees, of those that the runner does; empty: it may choose
     arguments: list[str] = []  # added to the command
     variables: dict[str, str] = {}  # of its environment, beside those of the runner
     command: Annotated[list[str], Field(min_length=1)] = VLLM
@@ -65,7 +66,9 @@ class Server(BaseModel):
 
     def environment(self) -> dict[str, str]:
         """Return the variables that are set for it."""
-        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus))} if self.gpus else {}
+        seen = list(filter(None, os.environ.get(VISIBLE, "").split(",")))
+        own = [seen[k] if k < len(seen) else f"{k}" for k in self.gpus]
+        gpus = {VISIBLE: ",".join(own)} if own else {}
         return gpus | self.variables
 
     def shown(self) -> str:

@@ -5,6 +5,7 @@ import logging
 import mimetypes
 import multiprocessing
 import os
+import platform
 import re
 import signal
 import sys
@@ -15,12 +16,14 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from sgvl.common import files
-from sgvl.common.errors import Unavailable
+from sgvl.common.errors import Busy, Unavailable
 from sgvl.common.paths import PACKAGE, ROOT
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
-from sgvl.run.units import Unit
+from sgvl.run.units import Unit, is_share
 
 INPUT_ERRORS = {"InputError", "ImageError"}  # errors of a notebook that only other input removes
 PATIENCE = 30  # seconds for a stopped notebook to shut its kernel down
@@ -38,12 +41,23 @@ class Execution:
     ----------
     units : all units of the profile
     threads : threads for arithmetic (OMP_NUM_THREADS); None leaves the number to the libraries
+
+    Raises
+    ------
+    Busy
+        If another run, or a job of a cluster, is executing the unit.
     """
 
     def __init__(self, unit: Unit, units: dict[str, Unit], threads: int | None):
         self.unit, self._units, self._began = unit, units, time.monotonic()
+        self._lock = _lock(unit)  # the system frees that of a dead process
+        try:
+            self._lock.acquire(timeout=1)  # --status holds it for an instant, too
+        except Timeout:
+            raise Busy(f"{unit.name} is being run {holder(unit)}") from None
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._facts = {"started": started, "threads": threads, **receipts.environment()}
+        process = {"process": os.getpid(), "host": platform.node()}
+        self._facts = {"started": started, "threads": threads, **process, **receipts.environment()}
         receipts.write_receipt(unit, units, Status.RUNNING, **self._facts)
         files.write(_unfinished(unit), json.dumps(_with_moved_links(unit.source)))
         context = multiprocessing.get_context("spawn")
@@ -85,7 +99,30 @@ class Execution:
             receipts.write_receipt(self.unit, self._units, status, **facts)
         except files.DiskFault as fault:
             status, reason = Status.FAILED, "\n".join(filter(None, [reason, str(fault)]))
+        self._lock.release()
         return status, seconds, reason
+
+
+def _lock(unit: Unit) -> FileLock:
+    unit.receipt.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(unit.receipt.with_name(f".{unit.name}.lock"))
+
+
+def is_executing(unit: Unit) -> bool:
+    """Check whether a process, on any machine that shares the folder, is executing a unit."""
+    try:
+        with _lock(unit).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def holder(unit: Unit) -> str:
+    """Say which process is executing a unit, from its receipt."""
+    receipt = receipts.read_receipt(unit) or {}
+    host = receipt.get("host", platform.node())
+    there = "" if host == platform.node() else f" on {host}"
+    return f"by process {receipt.get('process', 'unknown')}{there}"
 
 
 def interrupt(*_) -> None:
@@ -206,7 +243,7 @@ def _run_papermill(unit: Unit) -> tuple[Status, str]:
     except Exception as error:
         fault = files.disk_fault(error, path)
         return Status.FAILED, str(fault or f"{type(error).__name__}: {error}")
-    if notebook.metadata.papermill.exception:
+    if notebook.metadata.papermill.exception and not is_share(unit):
         return Status.FAILED, "a cell called sys.exit"
     return Status.OK, ""
 

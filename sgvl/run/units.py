@@ -18,8 +18,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -147,6 +148,31 @@ def with_needs(chosen: set[str], units: dict[str, Unit]) -> list[str]:
         if name in wanted:
             wanted.update(units[name].needs)
     return [name for name in units if name in wanted]
+
+
+def unit_or_share(name: str, units: dict[str, Unit]) -> Unit:
+    """Return a unit, or a worker's share of it: ``05_benchmark.base.0-of-4`` is the first of four.
+
+    A share has a receipt of its own and gives nothing: the unit itself reads what all have stored.
+
+    Raises InputError for an unknown name, and for a share of a unit that takes no ``workers``.
+    """
+    share = re.fullmatch(r"(.+)\.(\d+)-of-(\d+)", name)
+    if name in units or not share:
+        need_known("no unit", name, units)
+        return units[name]
+    need_known("no unit", share[1], units)
+    unit = units[share[1]]
+    if "workers" not in unit.parameters:
+        raise InputError(f"{name}: {unit.notebook.name} takes no `workers`, so it has no shares")
+    own = {"worker": int(share[2]), "workers": int(share[3])}
+    key = digest([unit.key, own])
+    return replace(unit, name=name, parameters=unit.parameters | own, gives=(), key=key)
+
+
+def is_share(unit: Unit) -> bool:
+    """Return True for one of several workers, whose notebook ends before it makes a table."""
+    return unit.parameters.get("workers", 1) > 1
 
 
 def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Unit]) -> Unit:
