@@ -553,11 +553,15 @@ TWO = SFT | {"per_device_train_batch_size": 2}  # in each of two processes
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one_with_the_same_batch(tmp_path):
-    """Two ranks over gloo: the steps, losses and gradients of one process, but for rounding."""
+@pytest.mark.parametrize("layout", ["ddp", "multi_gpu"])
+def test_two_processes_have_the_losses_of_one_with_the_same_batch(layout, tmp_path):
+    """Two ranks over gloo: the steps, losses and gradients of one process, but for rounding.
+
+    ``multi_gpu`` is TRL's configuration for ``accelerate launch``, which asks for bf16.
+    """
     rows = long_and_short_rows()
     one = sft.train(rows, "nano", tmp_path / "one", SFT)
-    two = launch.train("sft", rows, 2, model="nano", folder=tmp_path / "two", settings=TWO)
+    two = launch.train("sft", rows, 2, layout, model="nano", folder=tmp_path / "two", settings=TWO)
     assert len(one) == len(two) == 4
     for column in ("loss", "grad_norm"):
         assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=1e-4), column
@@ -568,7 +572,8 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if f"{folder}.job" in line and "torch.distributed.run" not in line:
+        launches = {"torch.distributed.run", "accelerate.commands.launch"} & set(line)
+        if f"{folder}.job" in line and not launches:
             found.append(process)
     return found
 
@@ -579,7 +584,7 @@ from pathlib import Path
 from sgvl.training import launch
 from test_training import TWO, long_and_short_rows
 job = {"model": "nano", "folder": Path(sys.argv[1]), "settings": TWO | {"save_steps": 1}}
-launch.train("sft", long_and_short_rows(), 2, **job)
+launch.train("sft", long_and_short_rows(), 2, "multi_gpu", **job)
 """
 
 
@@ -588,7 +593,7 @@ launch.train("sft", long_and_short_rows(), 2, **job)
 def test_a_job_ends_whole_and_goes_on_to_the_same_weights(killed, tmp_path):
     rows, settings = long_and_short_rows(), TWO | {"save_steps": 1}
     job = {"model": "nano", "settings": settings}
-    launch.train("sft", rows, 2, folder=tmp_path / "whole", **job)
+    launch.train("sft", rows, 2, "multi_gpu", folder=tmp_path / "whole", **job)
     folder = tmp_path / "killed"
     child = subprocess.Popen(
         [sys.executable, "-c", JOB, folder], cwd=Path(__file__).parent,
@@ -606,7 +611,7 @@ def test_a_job_ends_whole_and_goes_on_to_the_same_weights(killed, tmp_path):
     gone, alive = psutil.wait_procs(ranks, timeout=60)
     assert not alive, "the launcher and the other rank have ended, too"
     assert not (folder / "model").exists()
-    launch.train("sft", rows, 2, folder=folder, **job)
+    launch.train("sft", rows, 2, "multi_gpu", folder=folder, **job)
     name = "model/model.safetensors"
     assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -632,4 +637,4 @@ def test_a_process_that_fails_shows_its_error(tmp_path):
 
 def test_an_unknown_layout_is_named():
     with pytest.raises(InputError, match="did you mean zero3"):
-        launch.command(2, "zero4")
+        launch.command(2, "zero4", {})

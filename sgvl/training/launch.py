@@ -48,7 +48,7 @@ def train(
     """
     if processes == 1:
         return STAGES[stage](rows, **job)
-    launcher = command(processes, layout)
+    launcher = command(processes, layout, job["settings"])
     folder = Path(job["folder"])
     job_folder = folder.with_name(f"{folder.name}.job")
     job_folder.mkdir(parents=True, exist_ok=True)
@@ -86,17 +86,24 @@ def _run(command: list[str], file: Path) -> int:
         process_group.end(job)
 
 
-def command(processes: int, layout: str) -> list[str]:
-    """Return the arguments that make python call the launcher of a layout, up to the module."""
+def command(processes: int, layout: str, settings: dict) -> list[str]:
+    """Return the arguments that make python call the launcher of a layout, up to the module.
+
+    Every configuration of TRL says bf16, which would hold against ``bf16: false`` in the settings.
+    """
     if layout == "ddp":
         return ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    import torch
+
+    half = settings.get("bf16", True) and torch.cuda.is_available()  # as ``trainer.make_config``
+    precision = "bf16" if half else "no"
     shipped = resources.files("trl.accelerate_configs").iterdir()
     configs = {Path(str(file)).stem: str(file) for file in shipped}
     layouts = [name for name, file in configs.items() if file.endswith(".yaml")]
     if layout not in layouts:
         raise InputError(f"layout {layout!r}: {nearest(layout, ['ddp', *sorted(layouts)])}")
     return ["-m", "accelerate.commands.launch", "--config_file", configs[layout],
-            "--num_processes", str(processes)]  # fmt: skip
+            "--num_processes", str(processes), "--mixed_precision", precision]  # fmt: skip
 
 
 def train_rank(job_folder: Path) -> None:
