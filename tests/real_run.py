@@ -84,6 +84,21 @@ def own() -> Dataset:
     )
 
 
+def policyshift() -> Dataset:
+    """Four pictures, each under a policy that blocks it and under one that does not."""
+    bundles = [Policy(name=f"bundle-{k}", title="Active policies", text=f"Rule {k}.") for k in "ab"]
+    return _rows(
+        [file for file in pictures(4) for _ in bundles],
+        "PolicyShiftGuard/PolicyShiftBench",
+        ids=[f"id_test-{k:05d}" for k in range(8)],
+        pairs=[str(k // 2) for k in range(8)],
+        source="PolicyShiftGuard/PolicyShiftBench@1a2b3c4d",
+        policies=bundles * 4,
+        labels=["unsafe", "safe"] * 4,
+        categories=["Weapons"] * 8,
+    )
+
+
 def questions(name: str) -> Dataset:
     repo, _ = general.REPOS[name]
     rows = [

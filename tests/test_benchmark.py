@@ -8,7 +8,7 @@ import real_run
 from sgvl.common.errors import InputError, Unavailable
 from sgvl.data import store
 from sgvl.data.sources import folder, unsafebench
-from sgvl.experiments import ablations, benchmark
+from sgvl.experiments import ablations, adherence, benchmark
 from sgvl.judges import make_judge
 from sgvl.judges.base import SpeakingJudge
 from sgvl.run import receipts
@@ -139,6 +139,21 @@ def test_tables_are_made_of_stored_answers(panel):
     assert len(table4) == 2 * 3 + 4
     points = ablations.figure6(ablations.overall(scores), frames["general"])
     assert list(points["judge"]) == ["base"], "the rule answers no general questions"
+
+
+def test_pictures_under_policies_that_shift_are_taken_whole_and_scored(tmp_path):
+    """Four of eight cases: two pictures under both of their policies, not four under one each."""
+    shifting = real_run.policyshift()
+    made = {"safeeditbench": pairs.safeeditbench(per_category=1), "policyshift": shifting}
+    store.save(made, tmp_path, seed=0)
+    roles = {"content": "", "own": "", "questions": [], "following": ["policyshift"]}
+    sets_read = benchmark.read_sets(tmp_path, **roles, pairs=1, rows=4)
+    assert list(sets_read.following["policyshift"]["pair"]) == ["0", "0", "2", "2"]
+    specs = [{"kind": "always_unsafe"}]
+    frames = benchmark.ask_panel(specs, [], sets_read, ["L4"], tmp_path / "answers").frames
+    assert set(frames["policyshift"]) == set(benchmark.FRAMES["policyshift"])
+    score = adherence.policy_shift(frames, resamples=20).set_index("measure")
+    assert score.loc["PolicyShiftBench, invalid wrong", ["n", "value"]].tolist() == [2, 0]
 
 
 def test_wrong_specs_are_named_before_anything_is_asked(data, tmp_path, monkeypatch):

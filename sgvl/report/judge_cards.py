@@ -26,6 +26,9 @@ TABLES = {
     "order of the levels": ("ablations", "level_order", ""),
     "allow-lists": ("ablations", "allow_lists", "measure"),
     "Policy Shift Score": ("ablations", "policy_shift", "measure"),
+    "rationales": ("benchmark", "rationales", "measure"),
+    "verdicts after an edit": ("benchmark", "rationale_edits", "measure"),
+    "violated rules": ("benchmark", "rules", "measure"),
     "above the blind ceiling, points": ("benchmark", "blind_ceiling", "average"),
 }
 COLUMNS = ["judge", "table", "score", "n", "value", "low", "high", "unparseable"]

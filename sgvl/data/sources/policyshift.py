@@ -18,7 +18,8 @@ from sgvl.text.verdict import SAFE, UNSAFE
 REPO = "PolicyShiftGuard/PolicyShiftBench"
 COLUMNS = ("question", "image", "image_idx", "section_title", "policy_name", "label")
 SPLITS = {"id_test": ("id_test",), "ood_test": ("ood_test",), "merged": ("id_test", "ood_test")}
-CASES = {"cases of both splits": 2000, "pictures": 265}  # the paper's abstract
+ROWS = {"merged": 2000}  # the paper's abstract
+CASES = {"cases of both splits": ROWS["merged"], "pictures": 265}
 LABELS = {"pass": SAFE, "block": UNSAFE}
 OPENING = "**POLICIES:**"  # before it stand the instructions of the authors' own prompt
 

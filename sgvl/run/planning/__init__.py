@@ -362,7 +362,7 @@ class Plan:
     def _judging(self, line: Line, values: dict, spec: dict, role: str, n: int) -> None:
         protocol = values.get("protocols", {}).get(role, {})
         spec = {"kind": "", **spec, **protocol}
-        long = spec.get("policy_form") in LONG_FORMS or role == "own"
+        long = spec.get("policy_form") in LONG_FORMS or role in ("own", "following")
         prompt = LONG_POLICY if long else POLICY
         reply = WORD if spec.get("parser") in ("word", "released") else RATING
         reply = min(spec.get("max_new_tokens", 120), reply)
