@@ -214,7 +214,7 @@ def cards(folder):
             ("mine", "under each policy", "pooled", 900, 60.0, 55.0, 65.0, 12.5),
             ("mine", "squares", "squares right, xor", 12, 0.0, 0.0, 24.2, None),
             ("mine", "squares", "stays", 24, 100.0, 86.0, 100.0, None),
-            ("mine", "order of the levels", "broken", 500, 9.0, 6.0, 12.0, None),
+            ("mine", "order of the levels", "order broken", 500, 9.0, 6.0, 12.0, None),
             ("mine", "above the blind ceiling, points", "macro", 60, -3.0, -5.0, -1.0, None),
             ("guard", "squares", "squares right, xor", 12, 60.0, 40.0, 85.0, None),
         ],
@@ -232,7 +232,7 @@ def test_a_card_says_what_is_stored_and_what_a_judge_cannot_do(folder):
     assert re.findall("^- (.*)$", cannot, re.M) == [
         "Follow a policy: it reads none.",
         "squares right, xor: 0.0 [0.0, 24.2] %, below the bar of 80 %.",
-        "broken: 9.0 [6.0, 12.0] %, above the bar of 2 %.",
+        "order broken: 9.0 [6.0, 12.0] %, above the bar of 2 %.",
         "Show by its macro score that it reads policies: -3.0 [-5.0, -1.0] points.",
         "Always answer: 12.5 % of its replies under the levels hold no verdict.",
     ], "what its interval leaves open is no failure"

@@ -15,6 +15,7 @@ from sgvl.judges.systems import SYSTEMS
 from sgvl.report import stored
 from sgvl.report.page import CARD, html_document
 from sgvl.report.tables import output_paths, page_markdown
+from sgvl.scores.bars import LEAST, MOST
 
 # The stored tables of a card: notebook, file, and the column that names a score, "" for one score.
 TABLES = {
@@ -33,9 +34,6 @@ TABLES = {
 }
 COLUMNS = ["judge", "table", "score", "n", "value", "low", "high", "unparseable"]
 ADHERENCE, BLIND = ("squares", "order of the levels"), "above the blind ceiling, points"
-# Percent that a judge should reach, and what it should stay below.
-LEAST = {"flips": 95, "stays": 98, "squares right, xor": 80}
-MOST = {"broken": 2, "order broken": 2}
 
 
 def judges(profile: str, panels: Sequence[str] = ()) -> pd.DataFrame:
@@ -63,7 +61,7 @@ def scores(method: str, benchmark: str, panels: Sequence[str] = ()) -> pd.DataFr
             frame = stored.read_panels(benchmark, file, panels)
         else:
             frame = stored.read(method, f"ablations/{file}.csv")
-        score = frame[column] if column else "broken"
+        score = frame[column] if column else "order broken"
         parts.append(frame.assign(table=title, score=score).reindex(columns=COLUMNS))
     return pd.concat([part for part in parts if len(part)]).dropna(subset="value")
 

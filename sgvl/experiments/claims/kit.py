@@ -1,9 +1,9 @@
 """The kit's own claims: does the trained judge follow the policy, and only the policy?
 
-The bars are ours. Two bars that belong together are one claim, whose effect is the smaller of the
-two distances: it holds if both do, and does not if one does not. A claim is vacuous where it would
-hold and says nothing: the training changed no verdict, or the judge never changes its verdict with
-the policy, so that it cannot break an order.
+Two bars that belong together are one claim, whose effect is the smaller of the two distances: it
+holds if both do, and does not if one does not. A claim is vacuous where it would hold and says
+nothing: the training changed no verdict, or the judge never changes its verdict with the policy, so
+that it cannot break an order.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,10 @@ import pandas as pd
 from sgvl.experiments import adherence
 from sgvl.experiments.claims.evidence import Effect
 from sgvl.experiments.claims.paper import Claim, decide
+from sgvl.scores.bars import LEAST, MOST
 
 TRAINED, BEFORE = "full", "base"
-FLIPS, STAYS = 95.0, 98.0  # percent, to be reached together
-SQUARES = 80.0  # percent of those whose labels lie crosswise
-BROKEN = 2.0  # percent at most
+FLIPS, STAYS, SQUARES, BROKEN = *LEAST.values(), MOST["order broken"]  # percent
 NOT_ASKED, ONE_RUN = "no such answers", "one training run"
 BOUNDS = ["value", "low", "high"]
 SQUARE_CELL = ["square", "picture", "version"]
@@ -68,7 +67,7 @@ def _of_squares(squares: pd.DataFrame, names: Mapping, resamples: int, seed: int
     return [
         _claim(
             "follows the policy and only the policy",
-            f"{who} flips with the policy in {FLIPS:g} % of cases and stays in {STAYS:g} %, where "
+            f"{who} flips with the policy in {FLIPS} % of cases and stays in {STAYS} %, where "
             "only the wording changes: the smaller distance",
             _smaller(margins, parts["n"].sum(min_count=2)),
             above=0,
@@ -76,14 +75,14 @@ def _of_squares(squares: pd.DataFrame, names: Mapping, resamples: int, seed: int
         ),
         _claim(
             "solves squares",
-            f"{who} gets {SQUARES:g} % of the squares right whose labels lie crosswise",
+            f"{who} gets {SQUARES} % of the squares right whose labels lie crosswise",
             _effect(measured, "squares right, xor"),
             above=SQUARES,
             vacuous=same,
         ),
         _claim(
             "keeps the order of edited policies",
-            f"{who} calls unsafe under the laxer policy alone at most {BROKEN:g} % of pictures",
+            f"{who} calls unsafe under the laxer policy alone at most {BROKEN} % of pictures",
             _effect(measured, "order broken"),
             below=BROKEN,
             vacuous=same or measured["value"].get("flips") == 0,
@@ -97,7 +96,7 @@ def _order(levels: pd.DataFrame, names: Mapping, resamples: int, seed: int) -> C
     return _claim(
         "keeps the order of the levels",
         f"{names.get(TRAINED, TRAINED)} calls a picture unsafe under a level and safe under a "
-        f"stricter one in at most {BROKEN:g} % of cases",
+        f"stricter one in at most {BROKEN} % of cases",
         _effect(order, TRAINED),
         below=BROKEN,
         vacuous=_same(levels, ["id", "policy"]) or order["turned"].get(TRAINED) == 0,
