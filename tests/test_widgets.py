@@ -288,7 +288,10 @@ def test_one_word_of_a_policy_flips_what_it_must_and_nothing_else():
     """A model that looks at the picture alone: it makes no flip, and changes nothing else."""
     blind = make_judge("always_unsafe")
     panel = widgets.changed_word(
-        widgets.CLASS, POLICY, [("museum", "park"), ("drugs", "fruit")], blind
+        widgets.CLASS,
+        POLICY,
+        [("museum", "park"), ("drugs", "fruit"), ("else permitted", "else prohibited")],
+        blind,
     )
     assert "label after" not in panel.text and "[museum]" in panel.text
     panel.controls["stage"].value = "the rule"
@@ -300,11 +303,13 @@ def test_one_word_of_a_policy_flips_what_it_must_and_nothing_else():
     rows = panel.text[panel.text.index("| picture") :]
     assert column(rows, "must") == ["flip", "flip", *["stay"] * 6]
     assert column(rows, "so") == ["missed", "missed", *["stays"] * 6]
+    panel.controls["edit"].value = 2
+    assert re.search(r"animals, food, fruit and \d+ more anywhere, permitted before", panel.text)
     panel.controls["edit"].value = 1
     assert (
         "0 of 8 pictures flip, the others must not. What the word changes: nothing." in panel.text
     )
-    assert len(panel.states()) == 2 * 3
+    assert len(panel.states()) == 3 * 3
 
 
 def test_the_exact_judge_makes_every_flip_and_a_nervous_one_changes_more():

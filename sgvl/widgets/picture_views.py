@@ -6,7 +6,7 @@ what stands under a model's name was answered by that model.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -376,7 +376,7 @@ def changed_word(
     flips = frame["must"] == "flip"
     sentences = ["One word changes. Which pictures flip, and which must not?"]
     if stage != STAGES[0]:
-        cells = "; ".join(_says(flip) for flip in edit.before.compare(edit.after)) or "nothing"
+        cells = "; ".join(_says(edit.before.compare(edit.after))) or "nothing"
         counts = f"{flips.sum()} of {len(frame)} pictures flip, the others must not."
         sentences = [f"{counts} What the word changes: {cells}."]
     if stage == STAGES[2]:
@@ -444,6 +444,13 @@ def edited_policy(
     return compose(*sentences, Table(frame))
 
 
-def _says(flip: Flip) -> str:
-    places = "anywhere" if len(flip.places) == len(PLACES) else f"at {', '.join(flip.places)}"
-    return f"{flip.tag} {places}, {flip.here} before and {flip.there} after"
+def _says(flips: Sequence[Flip]) -> Iterator[str]:
+    """Yield what changes, a sentence for all tags that change alike; of many, the first three."""
+    alike: dict[tuple, list[str]] = {}
+    for flip in flips:
+        alike.setdefault(flip[1:], []).append(flip.tag)
+    for (places, here, there), tags in alike.items():
+        more = [f"{len(tags) - 3} more"] if len(tags) > 4 else []
+        names = " and ".join([", ".join(tags[:3] if more else tags), *more])
+        where = "anywhere" if len(places) == len(PLACES) else f"at {', '.join(places)}"
+        yield f"{names} {where}, {here} before and {there} after"
