@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_squares import Planted, answers, no_exceptions
 
-from sgvl.experiments import benchmark, claims, squares
+from sgvl.experiments import benchmark, claims, rationales, squares
 from sgvl.judges import make_judge
 from sgvl.judges.baselines import RuleJudge
 
@@ -26,9 +26,12 @@ def drawn():
     return squares.draw(30, edits=["place swapped", "exception added", "clauses reordered"])
 
 
-def claimed(frames, gaps=NO_GAPS):
+NO_REASONS = pd.DataFrame(columns=rationales.SHARE)
+
+
+def claimed(frames, gaps=NO_GAPS, reasons=NO_REASONS):
     whole = {"levels": NO_LEVELS, "squares": pd.DataFrame(columns=squares.COLUMNS)} | frames
-    return claims.kit_claims(whole, gaps, NAMES, "test", resamples=200).set_index("name")
+    return claims.kit_claims(whole, gaps, reasons, NAMES, "test", resamples=200).set_index("name")
 
 
 def asked(drawn, folder, **judges):
@@ -100,8 +103,21 @@ def test_every_judge_has_a_claim_about_the_blind_ceiling_and_the_worse_average_d
     assert "macro +3.0 [+1.0, +5.0]; pooled +4.0 [+2.0, +6.0]" in full["note"]
 
 
+@pytest.mark.parametrize(
+    ("low", "value", "high", "outcome"),
+    [(86, 90, 95, "holds"), (80, 90, 95, "cannot tell"), (68, 72, 75, "does not hold")],
+)
+def test_right_verdicts_need_the_right_reason(low, value, high, outcome):
+    rows = [("full", rationales.RIGHT_REASON, 783, value, low, high)]
+    rows += [("full", "verdict right", 900, 99, 98, 100)]
+    reasons = pd.DataFrame(rows, columns=rationales.SHARE)
+    row = claimed({}, reasons=reasons).loc["right for the right reason"]
+    assert (row["outcome"], row["effect"], row["n"]) == (outcome, value, 783)
+    assert row["statement"].startswith("Ours <Full> gives the right reason for 85 %")
+
+
 def test_what_was_not_asked_decides_nothing_and_says_so():
     table = claimed({})
     assert set(table["outcome"]) == {"cannot tell"} and table["effect"].isna().all()
-    assert set(table["note"]) == {"no such answers"} and len(table) == 4
+    assert set(table["note"]) == {"no such answers"} and len(table) == 5
     assert np.isfinite(table["n"]).all()

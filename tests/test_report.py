@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sgvl.experiments.rationales import RIGHT_REASON
 from sgvl.report import judge_cards, page, printed, reference, tables
 from sgvl.report.page import Run
 from sgvl.report.tables import write_table
@@ -214,6 +215,7 @@ def cards(folder):
             ("mine", "under each policy", "pooled", 900, 60.0, 55.0, 65.0, 12.5),
             ("mine", "squares", "squares right, xor", 12, 0.0, 0.0, 24.2, None),
             ("mine", "squares", "stays", 24, 100.0, 86.0, 100.0, None),
+            ("mine", "rationales", RIGHT_REASON, 80, 70.0, 60.0, 79.0, None),
             ("mine", "order of the levels", "order broken", 500, 9.0, 6.0, 12.0, None),
             ("mine", "above the blind ceiling, points", "macro", 60, -3.0, -5.0, -1.0, None),
             ("guard", "squares", "squares right, xor", 12, 60.0, 40.0, 85.0, None),
@@ -232,6 +234,7 @@ def test_a_card_says_what_is_stored_and_what_a_judge_cannot_do(folder):
     assert re.findall("^- (.*)$", cannot, re.M) == [
         "Follow a policy: it reads none.",
         "squares right, xor: 0.0 [0.0, 24.2] %, below the bar of 80 %.",
+        f"{RIGHT_REASON}: 70.0 [60.0, 79.0] %, below the bar of 85 %.",
         "order broken: 9.0 [6.0, 12.0] %, above the bar of 2 %.",
         "Show by its macro score that it reads policies: -3.0 [-5.0, -1.0] points.",
         "Always answer: 12.5 % of its replies under the levels hold no verdict.",

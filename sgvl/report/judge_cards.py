@@ -138,9 +138,10 @@ def _cannot(row: pd.Series, own: pd.DataFrame) -> Iterator[str]:
         yield "Look at a picture: it is given the exact content of drawn ones."
     for score in own.itertuples():
         bar = f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}] %"
-        if score.table in ADHERENCE and score.high < LEAST.get(score.score, 0):
+        barred = score.table in (*ADHERENCE, "rationales")
+        if barred and score.high < LEAST.get(score.score, 0):
             yield f"{score.score}: {bar}, below the bar of {LEAST[score.score]} %."
-        if score.table in ADHERENCE and score.low > MOST.get(score.score, 100):
+        if barred and score.low > MOST.get(score.score, 100):
             yield f"{score.score}: {bar}, above the bar of {MOST[score.score]} %."
         if score.table == BLIND and score.low <= 0:
             points = bar.removesuffix(" %")

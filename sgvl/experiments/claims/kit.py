@@ -14,10 +14,11 @@ import pandas as pd
 from sgvl.experiments import adherence
 from sgvl.experiments.claims.evidence import Effect
 from sgvl.experiments.claims.paper import Claim, decide
+from sgvl.experiments.rationales import RIGHT_REASON
 from sgvl.scores.bars import LEAST, MOST
 
 TRAINED, BEFORE = "full", "base"
-FLIPS, STAYS, SQUARES, BROKEN = *LEAST.values(), MOST["order broken"]  # percent
+FLIPS, STAYS, SQUARES, GROUNDED, BROKEN = *LEAST.values(), MOST["order broken"]  # percent
 NOT_ASKED, ONE_RUN = "no such answers", "one training run"
 BOUNDS = ["value", "low", "high"]
 SQUARE_CELL = ["square", "picture", "version"]
@@ -26,6 +27,7 @@ SQUARE_CELL = ["square", "picture", "version"]
 def kit_claims(
     frames: Mapping[str, pd.DataFrame],
     beyond: pd.DataFrame,
+    reasons: pd.DataFrame,
     names: Mapping[str, str],
     profile: str,
     seed: int = 0,
@@ -37,6 +39,7 @@ def kit_claims(
     ----------
     frames : those of ``sgvl.experiments.benchmark``
     beyond : what ``above_blind`` returned
+    reasons : what ``rationales.measure`` returned
     names : of the judges, by id
     profile : printed with the results
     seed, resamples : of the bootstrap over squares and pairs
@@ -48,6 +51,16 @@ def kit_claims(
     """
     rows = [*_of_squares(frames["squares"], names, resamples, seed)]
     rows.append(_order(frames["levels"], names, resamples, seed))
+    grounded = reasons[reasons["judge"] == TRAINED].set_index("measure")
+    rows.append(
+        _claim(
+            "right for the right reason",
+            f"{names.get(TRAINED, TRAINED)} gives the right reason for {GROUNDED} % of its right "
+            "verdicts",
+            _effect(grounded, RIGHT_REASON),
+            above=GROUNDED,
+        )
+    )
     for judge, own in beyond.groupby("judge", sort=False):
         title = f"{names[judge]} scores above the best judge that reads no policy, macro and pooled"
         margins = own.set_index("average")[BOUNDS]
