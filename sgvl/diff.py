@@ -86,6 +86,7 @@ def diff_policies(
     yes: bool = False,
     prices: Sequence[float] = (0.0, 0.0),
     allow: Callable[[str], bool] | None = None,
+    by_rule: bool = False,
 ) -> Diff:
     """Ask one judge about pictures under two versions of a policy, and compare.
 
@@ -100,7 +101,7 @@ def diff_policies(
     pictures, seed : how many pictures are drawn, and the seed
     profile : of the run that saved the set
     tolerances : percent of missed, collateral and golden that is no regression
-    out, yes, prices, allow : as ``judge_folder`` takes them
+    out, yes, prices, allow, by_rule : as ``judge_folder`` takes them
 
     Raises
     ------
@@ -114,7 +115,7 @@ def diff_policies(
         )
     _check_drawing(pictures, seed)
     versions = now, before = own_pictures.load_versions(new, old)
-    spec = own_pictures.judge_spec(judge, versions)
+    spec = own_pictures.judge_spec(judge, versions, by_rule)
     sets = _sets(new, now, before, str(on), cases, pictures, seed, profile)
     asked = make_judge(spec)
     drawn = all(map(store.has_tags, sets))
@@ -125,7 +126,7 @@ def diff_policies(
     for dataset in sets:
         answers = own_pictures.ask(
             asked, store.samples(store.usable(dataset)), versions, Path(out) / "answers",
-            allow or (lambda plan: yes), tuple(prices), printer(),
+            allow or (lambda plan: yes), tuple(prices), printer(), by_rule=by_rule,
         )  # fmt: skip
         tables.append(policy_diff.rows(dataset, answers, now, before))
     table = pd.concat(tables, ignore_index=True)
@@ -298,7 +299,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
     diff = diff_policies(
         *options.policies, judge_of(options), options.on, options.cases, options.pictures,
         options.seed, options.profile, dict(map(_tolerance, options.tolerate)), options.out,
-        prices=options.prices, allow=allow_of(options),
+        prices=options.prices, allow=allow_of(options), by_rule=options.by_rule,
     )  # fmt: skip
     print(markdown(written.measures(diff.summary)), end="")
     print(diff.csv, diff.page, diff.junit, sep="\n")
@@ -308,6 +309,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
 
 
 def _history(options: argparse.Namespace) -> ExitCode:
+    raise_any(["--history counts answers to whole policies: leave out --by-rule"] * options.by_rule)
     table = policy_history(
         *options.policies, judge=judge_of(options), on=options.on, pictures=options.pictures,
         seed=options.seed, profile=options.profile, out=options.out,

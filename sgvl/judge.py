@@ -35,6 +35,7 @@ from sgvl.policies import versions
 from sgvl.policies.policy import file_of
 from sgvl.report import verdicts
 from sgvl.report.tables import cell
+from sgvl.scores import risk_control
 
 OUT = "judged"
 
@@ -48,6 +49,7 @@ class Verdicts(NamedTuple):
     scores: pd.DataFrame | None
     complete: bool  # False if some pictures have no answer yet; run again
     passed_over: dict[str, int]  # files that are no pictures, counted by their ending
+    decided: pd.DataFrame | None = None  # what the thresholds of a risk cost
 
     def __repr__(self) -> str:
         return f"{self.table.head(20)}\n{self.csv}\n{self.page}"
@@ -68,6 +70,8 @@ def judge_folder(
     blur: bool = True,
     allow: Callable[[str], bool] | None = None,
     at: str = "",
+    by_rule: bool = False,
+    risk: float | None = None,
 ) -> Verdicts:
     """Judge every picture of a folder, and write a CSV and an HTML page.
 
@@ -85,6 +89,10 @@ def judge_folder(
     blur : whether the pictures of the page are blurred
     allow : asked instead of ``yes``; it gets the number of requests and their cost
     at : a date, or the digest of a version of the policy, as ``policies.versions.at`` takes it
+    by_rule : judge each rule apart, as ``sgvl.experiments.rule_by_rule`` describes; an edit then
+        costs the edited rules alone
+    risk : share of the unsafe pictures that may pass as safe, and of the safe ones that may be
+        called unsafe. The labels give thresholds on P(unsafe) for it; the rest goes to a person
 
     Raises
     ------
@@ -92,6 +100,9 @@ def judge_folder(
         For bad input, before a model loads; for a server that may not be sent requests, or that
         fails 20 times in a row.
     """
+    if risk is not None:
+        raise_any(["a risk needs labelled pictures: name their --labels"] * (labels is None))
+        risk_control.thresholds([], [], risk)  # refuses a risk that is none
     policies = own_pictures.load_versions(policy, against)
     named = (policy, against)[: len(policies)]
     texts = [file_of(source).read_bytes() for source in named]  # they may be edited meanwhile
@@ -100,18 +111,19 @@ def judge_folder(
         policies[0], texts[0] = version.policy, version.content
         since = f", committed {version.date:%Y-%m-%d %H:%M} UTC" if version.date else ""
         print(f"policy {version.policy.name} {verdicts.digest(version.policy)}{since}")
-    spec = own_pictures.judge_spec(judge, policies)
+    spec = own_pictures.judge_spec(judge, policies, by_rule)
     found = own_pictures.read(pictures)
     judged = own_pictures.judge_pictures(
         found, policies, spec, Path(out) / "answers", labels,
-        allow or (lambda plan: yes), tuple(prices), blur, printer(),
+        allow or (lambda plan: yes), tuple(prices), blur, printer(), by_rule, risk,
     )  # fmt: skip
     names = own_pictures.part_of_name(found.root.resolve().name, 30), policies[0].name
     stem = "-".join([*filter(None, names), *map(verdicts.digest, policies), spec["id"]])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)
     for version, text in zip(policies, texts, strict=True):
         files.write(Path(out) / f"{version.name}-{verdicts.digest(version)}.md", text)
-    return Verdicts(judged.table, *written, judged.scores, judged.complete, found.passed_over)
+    scored = judged.scores, judged.complete, found.passed_over, judged.decided
+    return Verdicts(judged.table, *written, *scored)
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:
@@ -123,6 +135,8 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     add("--at", default="", metavar="DATE|DIGEST", help="under its version of that day, or digest")
     add("--against", metavar="FILE", help="an earlier version: show what changed")
     add("--labels", metavar="FILE", help="labels under the policy: add scores")
+    add("--risk", type=float, metavar="SHARE", help="with labels: at most this share of missed "
+        "pictures, and of false alarms; what is not sure enough goes to a person")  # fmt: skip
     add_judge(parser)
     add("--no-blur", action="store_true", help="show the pictures of the page as they are")
     options = parser.parse_args(arguments)
@@ -134,7 +148,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
     judged = judge_folder(
         options.pictures, options.policy, judge_of(options), options.against, options.labels,
         options.out, options.yes, options.prices, not options.no_blur, allow_of(options),
-        options.at,
+        options.at, options.by_rule, options.risk,
     )  # fmt: skip
     table = judged.table
     closed = table[table["verdict"] == own_pictures.NOT_JUDGED]
@@ -150,6 +164,8 @@ def _main(options: argparse.Namespace) -> ExitCode:
         print(f"{(table['changed'] != '').sum()} changed by the edit")
     for row in judged.scores.itertuples() if judged.scores is not None else ():
         print(f"{row.policy}: {row.metric} {cell(row)}, n = {row.n}, {row.positives} unsafe")
+    for row in () if judged.decided is None else judged.decided.itertuples():
+        print(f"{row.measure}: {cell(row)}, n = {row.n}, each left out in turn")
     print(f"{judged.csv}\n{judged.page}")
     return ExitCode.DONE if judged.complete else ExitCode.INCOMPLETE
 
@@ -165,6 +181,8 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
         help="of a million tokens of requests and of replies")  # fmt: skip
     add("--out", default=OUT, metavar="FOLDER", help=f"for answers and tables (default: {OUT})")
     add("--yes", action="store_true", help="send requests to a server without asking")
+    add("--by-rule", action="store_true",
+        help="judge each rule apart: an edit then costs the edited rules alone")  # fmt: skip
 
 
 def price(text: str) -> float:

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from html.parser import HTMLParser
@@ -85,28 +83,6 @@ def test_nothing_is_sent_before_somebody_says_yes(photos, server, capsys, monkey
     server.plain = " Answer: safe"
     assert door.main(arguments) is ExitCode.DONE
     assert len(server.asked) == 4
-
-
-def test_a_killed_run_asks_for_no_stored_answer_again(photos, server):
-    served(server)
-    for k in range(6):
-        Image.new("RGB", (60, 40), (0, 40 * k, 0)).save(photos / f"more{k}.png")
-    server.delay = 0.2
-    arguments = [photos, "--policy", photos.parent / "house.md", "--model", "m", "--yes"]
-    arguments += ["--server", server.url, "--set", "concurrency=1", "--out", photos.parent / "out"]
-    command = [sys.executable, "-m", "sgvl.judge", *map(str, arguments)]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
-        while len(server.asked) < 4 and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-    stored = (photos.parent / "out/answers/m.jsonl").read_bytes().count(b"\n")
-    assert 2 <= stored < 10
-    begun = len(server.asked)
-    server.delay = 0
-    assert subprocess.run(command, env=env, stdout=subprocess.DEVNULL).returncode == 0
-    assert len(server.asked) - begun == 10 - stored
 
 
 def test_a_picture_without_an_answer_costs_no_other_and_is_asked_again(photos, server, capsys):
@@ -309,6 +285,33 @@ def test_labels_of_what_is_not_judged_are_named_as_such(photos, capsys):
     assert said in capsys.readouterr().out and said in judged.page.read_text(encoding="utf-8")
 
 
+def test_a_risk_decides_what_a_person_need_not_see(photos, capsys):
+    """Two labelled pictures of each class allow for one error at 0.7, and for none at 0.3."""
+    labels = photos.parent / "labels.csv"
+    rows = ["a.jpg,unsafe", "b.png,unsafe", "sub/c.png,safe", "sub/d.webp,safe"]
+    labels.write_text("\n".join(["image,label", *rows]), encoding="utf-8")
+    where = {"judge": "always_unsafe", "labels": labels, "out": photos.parent / "out"}
+    bold = judge_folder(photos, "L2", **where, risk=0.7)
+    decisions = bold.table.set_index("picture")["decision"]
+    assert decisions["a.jpg"] == "a person", "P(unsafe) is 1 for all: no threshold parts them"
+    assert "at a risk of 0.7: safe below P(unsafe) 1, unsafe above 1" in capsys.readouterr().out
+    assert bold.decided.set_index("measure")["value"].tolist() == [0, 0, 0]
+    page = bold.page.read_text(encoding="utf-8")
+    assert "decision: a person" in page and "decided 0.0 [" in page
+    judge_folder(photos, "L2", **where, risk=0.3)
+    said = "It takes 3 labelled pictures of a class; there are 2 unsafe and 2 safe"
+    assert said in capsys.readouterr().out
+
+
+def test_a_judge_without_p_unsafe_has_no_thresholds(photos, server, capsys):
+    served(server)
+    labels = photos.parent / "labels.csv"
+    labels.write_text("image,label\na.jpg,unsafe\nb.png,safe\n", encoding="utf-8")
+    judged = run(photos, server, labels=labels, risk=0.5)
+    assert "m gave no P(unsafe) on a labelled picture, so there are no" in capsys.readouterr().out
+    assert judged.decided is None and "decision" not in judged.table
+
+
 # ---- judges of this machine ----------------------------------------------------------------------
 
 
@@ -319,6 +322,9 @@ def test_the_shipped_model_judges_the_examples_and_says_what_it_is(tmp_path, cap
     assert "knows drawings only" in judged.page.read_text(encoding="utf-8")
     assert len(judged.table) == 6 and judged.table["p_unsafe"].between(0, 1).all()
     assert {"safe", "unsafe"} == set(judged.table["verdict"])
+    same = judge_folder(EXAMPLES / "photos", EXAMPLES / "quiet.md", out=tmp_path, by_rule=True)
+    for column in ("picture", "verdict", "p_unsafe"):
+        assert same.table[column].tolist() == judged.table[column].tolist(), "it has one rule"
     identity = json.loads((tmp_path / "answers/nano.jsonl").read_text().splitlines()[0])
     assert identity["policy"] == "quiet"
 
@@ -345,6 +351,10 @@ WRONG = {
     "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
     "a folder for a file": (["photos", "--policy", "L2", "--out", "full"], "always_safe.csv: "),
     "no tags": (["photos", "--policy", "L2", "--judge", "rule"], "this picture has no tags"),
+    "no rules": (["photos", "--policy", "house.md", "--by-rule"], "rules cannot be judged apart"),
+    "by rule": (["photos", "--policy", "L2", "--judge", "opennsfw", "--by-rule"], "rule by rule"),
+    "no labels for a risk": (["photos", "--policy", "L2", "--risk", "0.1"], "name their --labels"),
+    "a risk": (["photos", "--policy", "L2", "--labels", "none.csv", "--risk", "5"], "such as 0.05"),
 }
 
 LAST = ("no folder for files", "a folder for a file", "no labels")

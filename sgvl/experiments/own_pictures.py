@@ -21,6 +21,7 @@ from sgvl.data import Sample, store
 from sgvl.data.images import ImageError, load_image, thumbnail
 from sgvl.data.sources import folder as labels_of_folder
 from sgvl.data.sources.pictures import load as load_pictures
+from sgvl.experiments import rule_by_rule
 from sgvl.experiments.benchmark import why_unparseable
 from sgvl.judges import Judge, ask_all, check_judges, make_judge, under
 from sgvl.judges.ask import unanswered
@@ -28,8 +29,8 @@ from sgvl.judges.base import SpeakingJudge, default_prompt
 from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load
 from sgvl.run.units import SERVED
-from sgvl.scores import metrics
-from sgvl.text.prompts import LETTERS_PER_TOKEN
+from sgvl.scores import metrics, risk_control
+from sgvl.text.prompts import CAPTION, LETTERS_PER_TOKEN
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 NOT_JUDGED = "not judged"
@@ -62,6 +63,7 @@ class Judged(NamedTuple):
     thumbnails : small pictures by name, as WebP files
     notes : what a reader must know before the numbers
     scores : with intervals, if there are labels
+    decided : what the thresholds of a risk cost, as ``risk_control.measure`` returns it
     """
 
     table: pd.DataFrame
@@ -71,6 +73,7 @@ class Judged(NamedTuple):
     thumbnails: Mapping[str, bytes]
     notes: Sequence[str]
     scores: pd.DataFrame | None = None
+    decided: pd.DataFrame | None = None
 
     @property
     def complete(self) -> bool:
@@ -111,14 +114,14 @@ def load_versions(policy: str | Path, before: str | Path | None) -> list[Policy]
     return [now, then.model_copy(update={"name": now.name, "title": title})]
 
 
-def judge_spec(judge: str | dict, policies: Sequence[Policy]) -> dict:
+def judge_spec(judge: str | dict, policies: Sequence[Policy], by_rule: bool = False) -> dict:
     """Return a judge's spec with what its options leave open set for a folder of pictures.
 
     ``"nano"`` is the shipped model. Policies are sent whole, or as clauses to a model that was
     trained here on nothing else; a server gets JPEGs of at most 1,024 pixels a side.
 
     Raises InputError as ``check_judges`` does, and for a policy that the judge cannot be given in
-    its form, before a model loads.
+    its form, or rule by rule, before a model loads.
     """
     spec = {"kind": "chat", "model": "nano"} if judge == "nano" else options_of(judge)
     spec = dict(options_of(expanded(spec)))
@@ -131,6 +134,9 @@ def judge_spec(judge: str | dict, policies: Sequence[Policy]) -> dict:
     shown = f"{name} (drawings only)" if is_nano(spec) else name
     spec = {"id": part_of_name(name), "name": shown} | spec
     check_judges([spec])
+    if by_rule:
+        rule_by_rule.check(spec["kind"], policies)
+        spec |= {"id": f"{spec['id']}-by-rule", "name": f"{spec['name']}, rule by rule"}
     if "policy_form" in spec:
         for policy in policies:
             policy.render(spec["policy_form"])
@@ -169,6 +175,8 @@ def judge_pictures(
     prices: tuple[float, float] = (0.0, 0.0),
     blur: bool = True,
     progress: Callable[[int, int], object] | None = None,
+    by_rule: bool = False,
+    risk: float | None = None,
 ) -> Judged:
     """Ask one judge about every picture under the policy, and under its earlier version.
 
@@ -182,6 +190,8 @@ def judge_pictures(
     prices : for a million tokens of requests, and of replies
     blur : whether thumbnails are blurred
     progress : called with the number of pictures that are settled, and of all
+    by_rule : whether each rule is judged apart, as ``rule_by_rule`` describes
+    risk : of missed pictures and of false alarms; the labels then give thresholds on P(unsafe)
 
     Raises
     ------
@@ -208,16 +218,21 @@ def judge_pictures(
         thumbnail(sample.image, blur=blur).save(file, "WEBP", quality=70)
         small[sample.id] = file.getvalue()
 
-    given = ask(judge, samples, policies, answers, allow, prices, progress, keep)
+    given = ask(judge, samples, policies, answers, allow, prices, progress, keep, by_rule)
     if why := why_unparseable(judge, pd.DataFrame(given, columns=["verdict", "reply"])):
         notes.append(why)
         print(f"Note: {why}.")
     table = _table(pictures.rows, given, len(policies))
-    scores = None
+    scores = decided = None
     if truth:
         table["label"] = [by_path.get(name, {}).get("label", "") for name in table["picture"]]
         scores = _scores(table, by_path, judge.id, policies[0].name)
-    return Judged(table, policies[0], (*policies, None)[1], judge.name, small, notes, scores)
+    if risk is not None:
+        decided, note = _decide(table, by_path, risk, judge.name)
+        notes.append(note)
+        print(f"Note: {note}.")
+    before = (*policies, None)[1]
+    return Judged(table, policies[0], before, judge.name, small, notes, scores, decided)
 
 
 def ask(
@@ -229,27 +244,31 @@ def ask(
     prices: tuple[float, float] = (0.0, 0.0),
     progress: Callable[[int, int], object] | None = None,
     look: Callable[[Sample], object] = lambda sample: None,
+    by_rule: bool = False,
 ) -> list[dict]:
     """Say how many requests are to be sent, wait for leave where a server gets them, and send them.
 
     The parameters are those of ``judge_pictures``; ``look`` is called with every sample. Returns
     what ``ask_all`` does, with ``error`` for requests that failed.
     """
-    sizes = {}
+    sizes, tags = {}, {}
 
     def seen() -> Iterator[Sample]:
         for sample in samples:
             look(sample)
             sizes[sample.id] = sample.image.size
+            tags[sample.id] = sample.tags if judge.reads_tags else ()
             yield sample
 
-    wanted = unanswered(judge, under(seen(), policies), answers)
+    first, captions = rule_by_rule.questions(judge, policies) if by_rule else (policies, [])
+    wanted = unanswered(judge, under(seen(), first), answers)
+    wanted += unanswered(judge, under(samples, captions), answers) if captions else []
     which = f"the policy {policies[0].name}"
     which = f"two versions of {which}" if policies[1:] else which
     plan = f"{len(sizes)} pictures under {which}: {len(wanted)} requests to {judge.name}, "
-    plan += f"{len(sizes) * len(policies) - len(wanted)} answers need none"
+    plan += f"{len(sizes) * len([*first, *captions]) - len(wanted)} answers need none"
     if hasattr(judge, "endpoint") and isinstance(judge, SpeakingJudge):
-        plan += cost(judge, wanted, sizes, policies, prices)
+        plan += cost(judge, wanted, sizes, first, prices)
     print(plan, flush=True)
     if wanted and hasattr(judge, "endpoint") and not allow(plan):
         raise InputError("no request was sent; say yes, or add --yes (in Python: yes=True)")
@@ -258,27 +277,35 @@ def ask(
     def settled(number: int) -> None:
         nonlocal done
         done += number
-        progress(done, len(samples))
+        progress(done, len(samples) * (1 + len(captions)))
 
-    return ask_all(
-        judge,
-        under(samples, policies),
-        answers,
-        batch_size=min(judge.pictures_at_once, 32),
-        progress=settled if progress and wanted else None,
-        keep_failed=True,
-    )
+    def asked(questions: Sequence) -> list[dict]:
+        return ask_all(
+            judge,
+            under(samples, questions),
+            answers,
+            batch_size=min(judge.pictures_at_once, 32),
+            progress=settled if progress and wanted else None,
+            keep_failed=True,
+        )
+
+    given = asked(first)
+    if not by_rule:
+        return given
+    replies = asked(captions) if captions else []
+    return rule_by_rule.combine(policies, tags, iter(given), iter(replies))
 
 
 def cost(judge, wanted, sizes, policies, prices) -> str:
     """Return the estimated tokens of requests to a server, and their price if one is given."""
     text = {p.digest: len(judge.request(p)) / LETTERS_PER_TOKEN for p in policies}
+    caption = len(CAPTION[0]) / LETTERS_PER_TOKEN
     limit = judge.endpoint.max_side
     tokens = 0.0
     for request in wanted:
         width, height = sizes[request.id]
         scale = min(1.0, limit / max(width, height)) if limit else 1.0
-        tokens += text[request.text] + width * height * scale**2 / PIXELS_PER_TOKEN
+        tokens += text.get(request.text, caption) + width * height * scale**2 / PIXELS_PER_TOKEN
     replies = judge.max_new_tokens * len(wanted)
     price = (tokens * prices[0] + replies * prices[1]) / 1e6
     priced = f", at most {price:.2f} at the prices given" if any(prices) else ""
@@ -332,6 +359,25 @@ def _why(file: dict | None) -> str:
 
 def _changed(before: str, now: str) -> str:
     return "" if before == now or NOT_JUDGED in (before, now) else f"{before} → {now}"
+
+
+def _decide(
+    table: pd.DataFrame, by_path: Mapping, risk: float, judge: str
+) -> tuple[pd.DataFrame | None, str]:
+    """Add the column ``decision``; return what it costs, leaving one out, and a sentence on it."""
+    own = table[(table["label"] != "") & table["p_unsafe"].notna()]
+    if own.empty:
+        return None, f"{judge} gave no P(unsafe) on a labelled picture, so there are no thresholds"
+    known = own["p_unsafe"], own["label"]
+    at = risk_control.thresholds(*known, risk)
+    table["decision"] = at.decide(table["p_unsafe"])
+    pairs = [by_path[name].get("pair", name) for name in own["picture"]]
+    held_out = risk_control.leave_one_out(*known, pairs, risk)
+    note, least = f"at a risk of {risk:g}: {at}", risk_control.needed(risk)
+    counts = {label: int((own["label"] == label).sum()) for label in (UNSAFE, SAFE)}
+    if few := [f"{n} {label}" for label, n in counts.items() if n < least]:
+        note += f". It takes {least} labelled pictures of a class; there are {' and '.join(few)}"
+    return risk_control.measure(held_out, own["label"], pairs), note
 
 
 def _scores(table: pd.DataFrame, by_path: Mapping, judge: str, policy: str) -> pd.DataFrame | None:

@@ -91,13 +91,10 @@ def ask_all(
         raise InputError(f"batch_size is at least 1, not {batch_size}")
     first, cases = _peek(cases)
     texts = first is not None and isinstance(first[1], str)
-    if texts and not isinstance(judge, SpeakingJudge):
-        raise InputError(f"judge {judge.id} gives verdicts only; it cannot reply to a text")
-    path = Path(folder) / f"{judge.id}{'.replies' if texts else ''}.jsonl"
-    identity = judge.reply_identity() if texts else judge.identity()
+    path, identity, fields = _store(judge, texts, folder)
     requests: list[Request] = []
     errors: dict[tuple, str] = {}
-    with Records(path, identity, REPLY if texts else Judgement._fields, worker) as records:
+    with Records(path, identity, fields, worker) as records:
         begun, before = time.monotonic(), len(records)
         for batch in _batches(judge, cases, batch_size, records.takes):
             results = judge.replies if texts else judge.results
@@ -156,13 +153,17 @@ def _identity_digest(identity: dict) -> str:
 
 
 def unanswered(
-    judge: Judge, cases: "Iterable[tuple[Sample, Policy]]", folder: str | Path
+    judge: Judge,
+    cases: "Iterable[tuple[Sample, Policy]] | Iterable[tuple[Sample, str]]",
+    folder: str | Path,
 ) -> list[Request]:
     """Return the requests that ``ask_all`` would send now, without their contents; send none.
 
     Each picture is decoded once. Cases with the same pixels and policy are one request.
     """
-    with Records(Path(folder) / f"{judge.id}.jsonl", judge.identity()) as records:
+    first, cases = _peek(cases)
+    texts = first is not None and isinstance(first[1], str)
+    with Records(*_store(judge, texts, folder)) as records:
         batches = _batches(judge, cases, 1, records.takes)
         requests = (request._replace(content=None) for batch in batches for request in batch)
         return missing(records, requests)
@@ -242,6 +243,15 @@ def every_request_fails(who: str, error: str, path: str | Path) -> str:
 
 
 # -- the cases of a judge --------------------------------------------------------------------------
+
+
+def _store(judge: Judge, texts: bool, folder: str | Path) -> tuple[Path, dict, tuple]:
+    """Return file, identity and fields of a judge's verdicts, or of its replies to texts."""
+    if not texts:
+        return Path(folder) / f"{judge.id}.jsonl", judge.identity(), Judgement._fields
+    if not isinstance(judge, SpeakingJudge):
+        raise InputError(f"judge {judge.id} gives verdicts only; it cannot reply to a text")
+    return Path(folder) / f"{judge.id}.replies.jsonl", judge.reply_identity(), REPLY
 
 
 def _peek(cases: Iterable) -> tuple[object, Iterator]:

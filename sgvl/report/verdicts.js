@@ -9,7 +9,8 @@ function filter() {
   rows.forEach((row, k) => {
     const fits = kind === "all" || row.dataset.verdict === kind
       || (kind === "changed" && "changed" in row.dataset)
-      || (kind === "wrong" && "wrong" in row.dataset);
+      || (kind === "wrong" && "wrong" in row.dataset)
+      || (kind === "person" && "person" in row.dataset);
     row.hidden = !(fits && words.every((word) => texts[k].includes(word)));
     shown += !row.hidden;
   });

@@ -26,8 +26,8 @@ def write(judged, folder: Path, stem: str, passed_over: Mapping[str, int]) -> li
 
     Parameters
     ----------
-    judged : has ``table``, ``policy``, ``before``, ``judge``, ``thumbnails``, ``notes`` and
-        ``scores``, as ``experiments.own_pictures.Judged`` describes them
+    judged : has ``table``, ``policy``, ``before``, ``judge``, ``thumbnails``, ``notes``, ``scores``
+        and ``decided``, as ``experiments.own_pictures.Judged`` describes them
     passed_over : files that are no pictures, counted by their ending
     """
     sheet, document = (folder / f"{stem}.{ending}" for ending in ("csv", "html"))
@@ -71,7 +71,8 @@ def page(judged, passed_over: Mapping[str, int]) -> str:
         thumbnails={name: _data(webp) for name, webp in judged.thumbnails.items()},
         digest=digest,
         edit=_edit(judged.before, judged.policy) if judged.before else [],
-        scores=_scores(judged.scores),
+        scores=_cells(judged.scores),
+        decided=_cells(judged.decided),
         passed_over=passed_over,
         script=script,
         style=style,
@@ -103,7 +104,7 @@ def _document(policy: Policy) -> str:
     return f"{policy.render('brief')}\n\n{policy.render()}" if policy.default else policy.render()
 
 
-def _scores(scores: pd.DataFrame | None) -> list[dict]:
+def _cells(scores: pd.DataFrame | None) -> list[dict]:
     if scores is None:
         return []
     rows = scores.fillna({"missing": ""}).itertuples()
