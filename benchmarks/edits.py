@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import chdir, redirect_stdout
+from contextlib import chdir, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import pandas as pd
 
 from sgvl import judge as door
 from sgvl.common import files
-from sgvl.common.errors import ExitCode
+from sgvl.common.errors import ExitCode, InputError
 from sgvl.data import Sample
 from sgvl.experiments import rule_by_rule, squares
 from sgvl.judges import Judge, ask_all, make_judge, under
@@ -44,10 +44,10 @@ RISKS = (0.05, 0.1, 0.2)
 LEAST = 0.2  # share of either label among the pictures of a policy
 
 
-def draw(rng: np.random.Generator, n: int) -> list[Scene]:
-    """Draw test scenes of one to three things of any kind."""
-    pool = named(*ALL)
-    return [sample_scene(rng, "test", sample_names(rng, pool, 1 + k % 3, "test")) for k in range(n)]
+def draw(rng: np.random.Generator, n: int, first: int = 0) -> list[Scene]:
+    """Draw test scenes ``first`` and after, of one to three things of any kind by turns."""
+    pool, numbers = named(*ALL), range(first, first + n)
+    return [sample_scene(rng, "test", sample_names(rng, pool, 1 + k % 3, "test")) for k in numbers]
 
 
 def sample(k: int, scene: Scene) -> Sample:
@@ -128,11 +128,13 @@ def both_ways(name: str, judge: Judge, pictures: int, seed: int) -> pd.DataFrame
     for default in ("permitted", "prohibited"):
         for n in LENGTHS:
             rng = np.random.default_rng((seed, 91, n, default == "permitted"))
-            cases = []
-            for k, scene in enumerate(draw(rng, pictures)):
-                picture, form = sample(k, scene), partial(of_length, n)
-                pair = opposite_policies(rng, scene.tags, ALL, default, form)
-                cases += [(picture, policy) for policy in pair]
+            cases, form = [], partial(of_length, n)
+            while (k := len(cases) // 2) < pictures:
+                [scene] = draw(rng, 1, first=k)
+                with suppress(InputError):  # two rules cannot permit three categories
+                    pair = opposite_policies(rng, scene.tags, ALL, default, form)
+                    picture = sample(k, scene)
+                    cases += [(picture, policy) for policy in pair]
             for way, asked in zip(WAYS, (ask_all, ask_by_rule), strict=True):
                 start = time.process_time()
                 with tempfile.TemporaryDirectory() as folder:  # so that every request is made

@@ -377,7 +377,7 @@ def _decide(
     counts = {label: int((own["label"] == label).sum()) for label in (UNSAFE, SAFE)}
     if few := [f"{n} {label}" for label, n in counts.items() if n < least]:
         note += f". It takes {least} labelled pictures of a class; there are {' and '.join(few)}"
-    return risk_control.measure(held_out, own["label"], pairs), note
+    return risk_control.measure(held_out, own["label"], pairs).assign(missing=""), note
 
 
 def _scores(table: pd.DataFrame, by_path: Mapping, judge: str, policy: str) -> pd.DataFrame | None:

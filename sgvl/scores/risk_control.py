@@ -112,4 +112,4 @@ def measure(decisions: Sequence[str], labels: Sequence[str], groups: Sequence) -
         {"measure": name, "n": int(own.sum())} | intervals.average(hits[own], groups[own])._asdict()
         for name, (own, hits) in parts.items()
     ]
-    return pd.DataFrame(rows).assign(missing="")
+    return pd.DataFrame(rows)
