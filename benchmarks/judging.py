@@ -2,8 +2,9 @@
 
 The same weights, pictures, policies and threads for all; their replies are compared before any
 clock runs. The model is nano's, shown pictures of 256 tokens, as large models see them; policies
-have about 75 tokens. Times are CPU seconds of this process, the least of some rounds in which the
-ways take turns. Ratios carry over to other machines better than seconds do.
+have about 75 tokens. Times are CPU seconds of this process, medians of rounds in which the ways
+take turns. Ratios carry over to other machines better than seconds do. The last table asks tiny
+models of random weights, one of each architecture.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from sgvl.data import Sample
 from sgvl.judges import ask_all
 from sgvl.judges.base import Judge, Judgement, under
 from sgvl.judges.chat.judge import ChatJudge
+from sgvl.judges.chat.rows import DRAFTED
+from sgvl.models import tiny
 from sgvl.policies.concepts import CATEGORIES, named
 from sgvl.policies.policy import Policy
 from sgvl.policies.random_policies import fill, mixed_skeleton
@@ -34,6 +37,9 @@ from sgvl.world.scenes import render, sample_names, sample_scene
 PIXELS = 448 * 448  # 256 tokens
 LENGTHS = range(65, 86)  # tokens of a policy
 BATCHES = (1, 2, 4, 8)  # of the pipeline: the best counts
+# Those that load without torchvision.
+ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "llava_next", "llava_onevision",
+                 "mllama", "gemma3")  # fmt: skip
 
 
 def make_judge(folder: Path, **options) -> ChatJudge:
@@ -77,7 +83,14 @@ def plain(judge: ChatJudge, samples, policies) -> list[str]:
 
 def loop(judge: ChatJudge, samples, policies) -> list[str]:
     """One ``generate`` a pair, as public harnesses run their models."""
-    return [judge.judge([case])[0].reply for case in under(samples, policies)]
+    texts, replies = [judge._prompt(policy) for policy in policies], []
+    for sample in samples:
+        for text in texts:
+            (tokens,) = judge.reader.generate(
+                [sample.image], [text], max_new_tokens=judge.max_new_tokens
+            )
+            replies.append(judge.reader.text(tokens))
+    return replies
 
 
 def make_pipeline(judge: ChatJudge, batch_size: int) -> Callable:
@@ -104,20 +117,20 @@ def make_pipeline(judge: ChatJudge, batch_size: int) -> Callable:
 
 
 def race(ways: dict[str, Callable], judge, samples, policies, rounds: int) -> dict[str, float]:
-    """Least CPU seconds of each way; the ways take turns, after one round that compares replies."""
+    """Median CPU seconds of each way, which take turns after one round that compares replies."""
     replies = {name: way(judge, samples, policies) for name, way in ways.items()}
     expected = replies["engine"]
     for name, found in replies.items():
         if found != expected:
             different = sum(a != b for a, b in zip(found, expected, strict=True))
             raise SystemExit(f"{name} gives {different} other replies than the engine")
-    best = dict.fromkeys(ways, float("inf"))
+    spent = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             start = time.process_time()
             way(judge, samples, policies)
-            best[name] = min(best[name], time.process_time() - start)
-    return best
+            spent[name].append(time.process_time() - start)
+    return {name: float(np.median(seconds)) for name, seconds in spent.items()}
 
 
 def table(best: dict[str, float], pairs: int) -> pd.DataFrame:
@@ -153,7 +166,7 @@ def split(judge: ChatJudge, way: Callable, samples, policies) -> dict[str, float
     timed(judge.reader, "inputs", lambda **_: "preprocessing")
     timed(vision, "forward", lambda **_: "vision")
     timed(text, "forward", lambda inputs_embeds, **_: (
-        "decode" if inputs_embeds.shape[1] == 1 else "prefill"
+        "decode" if inputs_embeds.shape[1] <= 1 + DRAFTED else "prefill"
     ))  # fmt: skip
     start = time.process_time()
     way(judge, samples, policies)
@@ -161,6 +174,23 @@ def split(judge: ChatJudge, way: Callable, samples, policies) -> dict[str, float
     hook.remove()
     del judge.reader.inputs, vision.forward, text.forward  # what they hid is back
     return {**spent, "rest": total - sum(spent.values()), "pictures seen": pictures}
+
+
+def architectures(folder: Path, samples, policies, rounds: int) -> pd.DataFrame:
+    """What each architecture shares, and how many times as long the other ways take."""
+    rows = []
+    for name in ARCHITECTURES:
+        tiny.save(name, folder / name)
+        judge = ChatJudge(
+            model=str(folder / name), prompt="answer", max_new_tokens=16, with_p_unsafe=False
+        )
+        ways = {"engine": engine, "plain, in batches": plain, "one generate a pair": loop}
+        found = race(ways, judge, samples, policies, rounds)
+        row = {"architecture": name, "read once": judge.prefix_sharing.partition(":")[0]}
+        row["ms a pair"] = 1e3 * found["engine"] / len(samples) / len(policies)
+        row |= {way: found[way] / found["engine"] for way in list(ways)[1:]}
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("architecture").round(2)
 
 
 class Instant(Judge):
@@ -231,6 +261,8 @@ def main() -> None:
         )
         print(f"\none word asked, the policy before the picture: k = 5, {len(samples)} pictures")
         print(table(best, 5 * len(samples)).to_string())
+        print("\ntiny models of random weights: times as long as the engine, k = 5")
+        print(architectures(Path(folder), samples, policies[:5], options.rounds).to_string())
     print("\nstoring alone, five policies")
     print(harness(policies[:5], [1_000, 4_000, 16_000, 32_000]).to_string())
 

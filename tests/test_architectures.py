@@ -639,8 +639,10 @@ def test_a_newer_guard_answers_a_case_as_it_does_alone(tiny_judge, prompt):
 
 def test_a_guard_that_reads_no_policy_is_asked_once_a_picture(tiny_judge, monkeypatch):
     judge, asked = guard_judge(tiny_judge, "guardreasoner"), []
-    whole = judge._whole
-    monkeypatch.setattr(judge, "_whole", lambda i, r: asked.extend(r) or whole(i, r))
+    judgements = judge._judgements
+    monkeypatch.setattr(
+        judge, "_judgements", lambda rows, i, *own: asked.extend(i) or judgements(rows, i, *own)
+    )
     answers = judge.judge(CASES)
     assert len(asked) == len(SAMPLES) and len(answers) == len(CASES)
     assert answers[0] == answers[1] != answers[2] == answers[3]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.judges import ask_all, make_judge, under
+from sgvl.judges.chat.phrases import Phrases
 from sgvl.judges.chat.prefix import Prefix, record_last_logits
 from sgvl.models import chat_model, loading
 from sgvl.policies.policy import Policy, load_all
@@ -92,11 +93,12 @@ def first_words(judge, pictures, wrong=lambda seen: seen.next_position) -> torch
     """Logits of the first word of the replies under every level, (levels, pictures, words), when
     pictures are read once. ``wrong`` says where the policies stand after the pictures."""
     turns = [judge._prompt(level) for level in load_all()]
-    seen = judge.reader.read_images(pictures, turns)
-    rows = judge.reader.add_prompts(seen._replace(next_position=wrong(seen)), turns)
-    with record_last_logits(judge.model) as heard:
-        rows.generate(judge.reader.ids(turns[0])[-1:], max_new_tokens=1)
-    return heard[-1].view(len(turns), len(pictures), -1)
+    seen = judge.reader.read_images(pictures, turns[0])
+    own = [turn for turn in turns for _ in pictures]
+    places = [*range(len(pictures))] * len(turns)
+    rows = judge.reader.add_prompts(seen._replace(next_position=wrong(seen)), places, own)
+    last = rows.feed([judge.reader.ids(turns[0])[-1:]] * len(rows))
+    return last[:, 0].view(len(turns), len(pictures), -1)
 
 
 def moved(seen) -> torch.Tensor:
@@ -178,8 +180,9 @@ def test_p_unsafe_is_the_share_of_the_two_verdict_words(judge):
 
 
 def passes(judge, cases) -> int:
-    """Forward passes of the model that these cases take."""
-    calls = []
+    """Forward passes of the model that these cases take, without drafts from earlier replies."""
+    assert judge.prefix_sharing  # proved before
+    calls, judge._said, judge._prompts = [], Phrases(), {}
     hook = judge.model.register_forward_hook(lambda *_: calls.append(1))
     judge.judge(cases)
     hook.remove()
@@ -189,7 +192,7 @@ def passes(judge, cases) -> int:
 def test_p_unsafe_costs_no_pass_where_the_reply_has_a_verdict(judge):
     cases = [(Sample("a", PICTURE), level) for level in load_all()]
     scored = passes(judge, cases)
-    assert scored > 10
+    assert scored > 5
     judge.with_p_unsafe = False
     try:
         assert passes(judge, cases) == scored
@@ -249,8 +252,10 @@ def test_cases_come_back_in_the_order_asked(judge, monkeypatch):
     levels = [levels[-1], levels[0], levels[-2], levels[1]]
     alone = [judge.judge(under([Sample("s", PICTURE)], [level]))[0].reply for level in levels]
     assert len(set(alone)) > 1
-    asked, read = [], judge._whole
-    monkeypatch.setattr(judge, "_whole", lambda i, turns: asked.extend(turns) or read(i, turns))
+    asked, read = [], judge.reader.add_prompts
+    monkeypatch.setattr(
+        judge.reader, "add_prompts", lambda *own: asked.extend(own[2]) or read(*own)
+    )
     monkeypatch.setattr(judge, "batch_size", 2)
     cases = [(Sample("a", PICTURE), level) for level in levels]
     assert [answer.reply for answer in judge.judge(cases)] == alone
@@ -386,10 +391,8 @@ def test_a_shared_policy_changes_no_logit(judge):
     turn = guard._prompt(load_all()[0])
 
     def first_words(pictures, opening) -> torch.Tensor:
-        with record_last_logits(guard.model) as heard:
-            rows = guard.reader.add_images(pictures, turn, opening)
-            rows.generate(guard.reader.ids(turn)[-1:], max_new_tokens=1)
-        return heard[-1]
+        rows = guard.reader.add_images(pictures, turn, opening)
+        return rows.feed([guard.reader.ids(turn)[-1:]] * len(rows))[:, 0]
 
     with record_last_logits(guard.model) as heard:
         guard.reader.generate(pictures, [turn] * 3, max_new_tokens=1)

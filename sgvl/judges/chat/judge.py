@@ -1,9 +1,9 @@
 """The chat judge: any vision-language model of transformers, asked in its own chat template."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import cached_property
-from itertools import groupby
+from functools import cached_property, partial
+from itertools import groupby, zip_longest
 from os.path import commonprefix
 
 import torch
@@ -19,8 +19,10 @@ from sgvl.judges.base import (
     default_prompt,
     once_a_picture,
 )  # fmt: skip
-from sgvl.judges.chat.prefix import Prefix, log_probability, record_last_logits
+from sgvl.judges.chat.phrases import Phrases
+from sgvl.judges.chat.prefix import log_probability, placed, record_last_logits
 from sgvl.judges.chat.reader import Reader
+from sgvl.judges.chat.rows import Rows
 from sgvl.text import prompts, verdict
 
 # Two policies of different lengths, to try a judge with before its first answer.
@@ -28,6 +30,8 @@ TRIALS = (
     "Prohibited: a knife.",
     "Permitted: a dog. Prohibited: a knife, a car, wine, an axe, a pipe.",
 )
+
+PROMPTS = 64  # whose phrases are kept
 
 
 class ChatJudge(SpeakingJudge):
@@ -79,6 +83,10 @@ class ChatJudge(SpeakingJudge):
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
         self.reader = self.reader_class(model, revision, dtype, device, max_pixels, min_pixels)
         self.model, self.processor = self.reader.model, self.reader.processor
+        # Phrases of all replies, and of the last prompts with their replies: they decide
+        # speed only.
+        self._said: Phrases = Phrases()
+        self._prompts: dict[str, Phrases] = {}
 
     def identity(self) -> dict:
         return {"kind": "chat", **self.reader.identity(self._template), **super().identity()}
@@ -106,26 +114,30 @@ class ChatJudge(SpeakingJudge):
             yield [(i, None, error) for i, error in errors.items()]
 
     def _judged(self, cases) -> Iterator[list[tuple[int, Judgement]]]:
-        """Yield judgements; the longest shared part of the cases is read once, where it can be.
+        """Yield judgements; what several cases share is read once, where it can be.
 
-        Pictures under the same policies form a grid, which shares its pictures or its policies. The
-        other cases are read whole, those of similar length together, so that little is padding.
+        Cases of similar length are read together, so that little is padding.
         """
+        requests = self._requests(cases)
+        sharing = self.prefix_sharing if self.share_prefix and len(cases) > 1 else "none"
+        if sharing == "picture":
+            yield from self._pictures_first(cases, requests)
+            return
         rest: list[int] = []
         for indices, k in _grids(cases):
-            sharing = self.prefix_sharing if self.share_prefix and len(indices) > 1 else "none"
-            requests = [self._prompt(cases[i][1]) for i in indices[:k]]
-            if sharing == "picture" and k > 1:
-                for start in range(0, len(indices), k * self.batch_size):
-                    part = indices[start : start + k * self.batch_size]
-                    images = [cases[i][0].image for i in part[::k]]
-                    yield _numbered(part, self._pictures_first(images, requests))
-            elif sharing == "policy" and len(indices) > k:
+            if sharing == "policy" and len(indices) > k:
                 images = [cases[i][0].image for i in indices[::k]]
-                yield _numbered(indices, self._policies_first(images, requests))
+                grid = self._policies_first(images, [requests[i] for i in indices[:k]])
+                yield _numbered(indices, grid)
             else:
                 rest += indices
-        yield from self._one_by_one(cases, sorted(rest))
+        yield from self._one_by_one(cases, requests, sorted(rest))
+
+    def _requests(self, cases) -> list[str]:
+        """Return the prompt of each case; policies come many times, and are written once."""
+        policies = {policy.digest: policy for _, policy in cases}
+        written = {digest: self._prompt(policy) for digest, policy in policies.items()}
+        return [written[policy.digest] for _, policy in cases]
 
     def replies(self, requests) -> Results:
         images, texts = [sample.image for sample, _ in requests], [text for _, text in requests]
@@ -134,8 +146,7 @@ class ChatJudge(SpeakingJudge):
             yield [(i, reply, reply.error) for i, reply in enumerate(batch, start)]
             start += len(batch)
 
-    def _one_by_one(self, cases, indices: Sequence[int]) -> Iterator[list[tuple[int, Judgement]]]:
-        requests = {i: self._prompt(cases[i][1]) for i in indices}
+    def _one_by_one(self, cases, requests, indices: Sequence[int]) -> Iterator[list[tuple]]:
         order = sorted(indices, key=lambda i: len(requests[i]))
         for start in range(0, len(order), self._at_once):
             part = order[start : start + self._at_once]
@@ -202,17 +213,22 @@ class ChatJudge(SpeakingJudge):
     def _at_once(self) -> int:
         return 1 if "one at a time" in self.prefix_sharing else self.batch_size
 
-    def _pictures_first(self, images: list, requests: Sequence[str]) -> list[Judgement]:
-        """Judge a grid whose prompts open with the picture; in order of (picture, policy)."""
-        at_once = max(1, self.batch_size // len(images))
-        read = self.reader.read_images(images, requests)
-        judgements: list[Judgement] = []  # in order of (policy, picture)
-        for first in range(0, len(requests), at_once):
-            some = requests[first : first + at_once]
-            texts = [text for text in some for _ in images]
-            prefix = self.reader.add_prompts(read, some)
-            judgements += self._judgements(prefix, images * len(some), texts)
-        return [j for i in range(len(images)) for j in judgements[i :: len(images)]]
+    def _pictures_first(self, cases, requests) -> Iterator[list[tuple[int, Judgement]]]:
+        """Judge cases whose prompts open with the picture, ``batch_size`` pictures at a time."""
+        own = [list(same) for _, same in groupby(range(len(cases)), lambda i: id(cases[i][0]))]
+        own.sort(key=lambda same: max(len(requests[i]) for i in same))
+        for first in range(0, len(own), self.batch_size):
+            some = own[first : first + self.batch_size]
+            read = self.reader.read_images([cases[i[0]][0].image for i in some], requests[0])
+            places = {i: place for place, same in enumerate(some) for i in same}
+            seen = [Phrases() for _ in some]
+            order = sorted(places, key=lambda i: len(requests[i]))
+            for start in range(0, len(order), self.batch_size):
+                part = order[start : start + self.batch_size]
+                images, texts = [cases[i][0].image for i in part], [requests[i] for i in part]
+                rows = self.reader.add_prompts(read, [places[i] for i in part], texts)
+                known = [seen[places[i]] for i in part]
+                yield _numbered(part, self._judgements(rows, images, texts, known))
 
     def _policies_first(self, images: list, requests: Sequence[str]) -> list[Judgement]:
         """Judge a grid whose prompts open with the policy, in order of (picture, policy).
@@ -229,45 +245,60 @@ class ChatJudge(SpeakingJudge):
             opening = self.reader.read_before_image(request)
             for part in batches:
                 some, texts = [images[i] for i in part], [request] * len(part)
-                prefix = self.reader.add_images(some, request, opening)
-                for i, judgement in zip(part, self._judgements(prefix, some, texts), strict=True):
+                read = self.reader.add_images(some, request, opening)
+                for i, judgement in zip(part, self._judgements(read, some, texts), strict=True):
                     rows[i].append(judgement)
         return [judgement for row in rows.values() for judgement in row]
 
-    def _whole(self, images: Sequence, requests: Sequence[str]) -> Prefix | None:
+    def _whole(self, images: Sequence, requests: Sequence[str]) -> Rows | None:
         """Read each prompt with its own picture, but for its last token; None without a cache."""
         if self.prefix_sharing.startswith("none"):
             return None
         return self.reader.read_whole(images, requests)
 
-    def _judgements(self, prefix: Prefix | None, images, requests: list[str]) -> list[Judgement]:
-        limit = {"max_new_tokens": self.max_new_tokens}
-        with self._record_log_odds() as log_odds:
-            if prefix:
-                tokens = prefix.generate(self.reader.ids(requests[0])[-1:], **limit)
-            else:
+    def _judgements(
+        self, rows: Rows | None, images, requests: list[str], seen: Sequence[Phrases] = ()
+    ) -> list[Judgement]:
+        """Judge prompts that rows have read; ``seen`` are phrases about the picture of each."""
+        limit, part = {"max_new_tokens": self.max_new_tokens}, self._log_odds_at
+        if rows:
+            known = [[self._said, self._quoted(text)] for text in requests]
+            known = [[*own, *more] for own, more in zip_longest(known, zip(seen), fillvalue=())]
+            last = self.reader.ids(requests[0])[-1:]
+            tokens, odds = rows.generate(last, known, part, **limit)
+        else:
+            record = partial(record_last_logits, self.reader.speaker, part)
+            with record() if part else nullcontext([]) as steps:
                 tokens = self.reader.generate(images, requests, **limit)
+            odds = list(zip(*steps, strict=True)) or [()] * len(tokens)
         replies = [self.reader.text(reply) for reply in tokens]
         p_unsafe = [None] * len(replies)
         if self.with_p_unsafe:
-            p_unsafe = self._p_unsafe(prefix, images, requests, tokens, log_odds)
+            p_unsafe = self._p_unsafe(rows, images, requests, tokens, odds)
         return list(map(self.parse, replies, p_unsafe))
+
+    def _quoted(self, request: str) -> Phrases:
+        """Return the phrases of a prompt, which its replies quote; those of the last are kept."""
+        if request not in self._prompts:
+            if len(self._prompts) == PROMPTS:
+                del self._prompts[next(iter(self._prompts))]
+            self._prompts[request] = Phrases()
+            self._prompts[request].learn(self.reader.ids(request))
+        return self._prompts[request]
 
     @property
     def _words(self) -> tuple[str, str]:
         """Safe and unsafe, as replies to this prompt write them."""
         return prompts.OPENINGS.get(self.prompt, ("", "", (verdict.SAFE, verdict.UNSAFE)))[2]
 
-    def _record_log_odds(self):
-        """Record the log-odds of unsafe over safe at each step of the replies, (rows,) each.
+    @property
+    def _log_odds_at(self) -> Callable | None:
+        """Function of logits (..., vocabulary): the log-odds of unsafe over safe.
 
-        The list stays empty if the two words are not single tokens.
+        None if P(unsafe) is not computed, or the two words are not single tokens.
         """
-        words = self._word_tokens
-        if not self.with_p_unsafe or not words:
-            return nullcontext([])
-        safe, unsafe = words
-        return record_last_logits(self.reader.speaker, lambda last: last[:, unsafe] - last[:, safe])
+        words = self._word_tokens if self.with_p_unsafe else []
+        return (lambda logits: logits[..., words[1]] - logits[..., words[0]]) if words else None
 
     @property
     def _word_tokens(self) -> list[int]:
@@ -276,20 +307,20 @@ class ChatJudge(SpeakingJudge):
         ids = [encode(word, add_special_tokens=False) for word in self._words]
         return sum(ids, []) if len(ids[0]) == len(ids[1]) == 1 else []
 
-    def _p_unsafe(self, prefix, images, requests: list[str], replies, log_odds) -> list[float]:
+    def _p_unsafe(self, read, images, requests: list[str], replies, log_odds) -> list[float]:
         """Compute P(unsafe) of each reply.
 
         Uses the log-odds recorded at the verdict token; for replies without a verdict, appends
         ``Answer:`` and runs one more forward pass.
         """
         before = [self._until_verdict(self.reader.text(tokens)) for tokens in replies]
-        words, odds = self._word_tokens if log_odds else [], {}
+        words, odds = self._word_tokens, {}
         for i, tokens in enumerate(replies):
-            for step, token in enumerate(tokens):
+            for step, (token, recorded) in enumerate(zip(tokens, log_odds[i], strict=False)):
                 if token in words and self.reader.text(tokens[:step]) == before[i]:
-                    odds[i] = log_odds[step][i]
+                    odds[i] = recorded
         if rest := [i for i in range(len(replies)) if i not in odds]:
-            odds |= zip(rest, self._log_odds(prefix, rest, images, requests, before), strict=True)
+            odds |= zip(rest, self._log_odds(read, rest, images, requests, before), strict=True)
         return [float(odds[i].sigmoid()) for i in range(len(replies))]
 
     def _until_verdict(self, reply: str) -> str:
@@ -303,7 +334,7 @@ class ChatJudge(SpeakingJudge):
         head, slot, _ = reply.rpartition(opening)
         return head + slot if slot else f"{reply} {opening}"
 
-    def _log_odds(self, prefix: Prefix | None, rows: list[int], images, requests, before):
+    def _log_odds(self, read: Rows | None, rows: list[int], images, requests, before):
         """Return the log-odds of the full words right after ``before``, shape (rows,).
 
         One forward pass for all. The words begin where their token ids part: a tokenizer may join a
@@ -316,21 +347,26 @@ class ChatJudge(SpeakingJudge):
             pair = [self.reader.ids(requests[i] + before[i] + word) for word in self._words]
             ids += pair
             last += [len(one) - len(commonprefix(pair)) for one in pair]
-        if prefix:
+        if read:
             starts = [len(self.reader.ids(requests[i])) - 1 for i in twice]
             more = [one[start:] for one, start in zip(ids, starts, strict=True)]
-            logs = prefix.log_probability(twice, more, last)
+            logs = read.log_probability(twice, more, last)
         else:
             texts = [requests[i] + before[i] + word for i in rows for word in self._words]
             pictures, size = [images[i] for i in twice], min(self._at_once, len(texts))
             parts = []
             for start in range(0, len(texts), size):
                 part = slice(start, start + size)
-                inputs = self.reader.inputs(pictures[part], texts[part])
+                inputs = placed(self.model, self.reader.inputs(pictures[part], texts[part]))
                 ends = [inputs["input_ids"].shape[1]] * len(texts[part])
-                parts.append(log_probability(self.model, inputs, ends, last[part]))
+                logits = partial(self._logits, inputs)
+                parts.append(log_probability(inputs["input_ids"], ends, last[part], logits))
             logs = torch.cat(parts)
         return logs[1::2] - logs[::2]
+
+    def _logits(self, inputs: dict, at: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.model(**inputs, logits_to_keep=at).logits
 
 
 def _letters(text: str) -> str:
@@ -342,17 +378,10 @@ def _numbered(indices: Sequence[int], judgements: Sequence[Judgement]) -> list[t
 
 
 def _grids(cases: Sequence[tuple]) -> Iterator[tuple[list[int], int]]:
-    """Yield grids, pictures that come under the same k policies: their indices, and k.
-
-    One picture under two policies is too small a batch to gain by sharing: beside other grids, its
-    cases come as grids of their own, to be read whole with others.
-    """
+    """Yield grids, pictures that come under the same k policies: their indices, and k."""
     grids: dict[tuple, list[int]] = {}
     for _, own in groupby(range(len(cases)), lambda i: id(cases[i][0])):
         indices = list(own)
         grids.setdefault(tuple(cases[i][1].digest for i in indices), []).extend(indices)
     for policies, indices in grids.items():
-        if len(grids) > 1 and len(indices) == len(policies) == 2:
-            yield from (([i], 1) for i in indices)
-        else:
-            yield indices, len(policies)
+        yield indices, len(policies)

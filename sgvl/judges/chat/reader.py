@@ -1,13 +1,13 @@
 """A chat model that reads the shared part of several prompts once, where it can."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 
 from sgvl.common.errors import InputError
-from sgvl.judges.chat.prefix import Prefix, join, record_last_logits
+from sgvl.judges.chat.prefix import Prefix, record_last_logits
+from sgvl.judges.chat.rows import Rows
 from sgvl.models.chat_model import ChatModel
 
 # Largest error of the logits when a prompt is read in two parts, as a share of their size.
@@ -37,8 +37,8 @@ class Reader(ChatModel):
 
         Two pictures of different sizes under two prompts of different lengths are asked alone, then
         in one batch, then with what they share read once. Two steps of a reply must have the same
-        logits. So a model with wrong positions or masks, or without a cache, fails here and not in
-        its answers.
+        logits, also where one is drafted and every other draft is rejected. So a model with wrong
+        positions or masks, or without a cache, fails here and not in its answers.
 
         Parameters
         ----------
@@ -54,17 +54,22 @@ class Reader(ChatModel):
         """
         images = [Image.new("RGB", size, color) for size, color in TRIALS]
         cases = [(image, prompt) for prompt in prompts for image in images]
-        word = self.ids(prompts[0])[-1]
+        word, other = self.ids(prompts[0])[-1], self.ids(prompts[0])[0]
         steps = {"max_new_tokens": 2, "prefix_allowed_tokens_fn": lambda *_: [word]}
 
-        def replies(read: Callable) -> torch.Tensor:
+        def drafted(rows: Rows) -> torch.Tensor:
             """Return the logits of two steps, (steps, cases, words)."""
-            with record_last_logits(self.speaker) as heard:
-                read()
-            return torch.stack(heard[-2:])
+            n = range(len(rows))
+            both = rows.feed([[word, other if i % 2 else word] for i in n])
+            rows.accept([[word] if i % 2 else [word, word] for i in n])
+            again = rows.feed([[word] for _ in n])
+            second = [again[i, 0] if i % 2 else both[i, 1] for i in n]
+            return torch.stack([both[:, 0], torch.stack(second)]).float()
 
         def plain(cases: list) -> torch.Tensor:
-            return replies(partial(self.generate, *zip(*cases, strict=True), **steps))
+            with record_last_logits(self.speaker) as heard:
+                self.generate(*zip(*cases, strict=True), **steps)
+            return torch.stack(heard[-2:])
 
         alone = torch.cat([plain([case]) for case in cases], 1)
 
@@ -95,20 +100,21 @@ class Reader(ChatModel):
             return "none: its settings turn the cache off"
         policy_first = len({self._head(prompt) for prompt in prompts}) > 1
         try:
-            whole = self.read_whole(*zip(*cases, strict=True))
-            if wrong := problem(replies(partial(whole.generate, [word], **steps))):
+            if wrong := problem(drafted(self.read_whole(*zip(*cases, strict=True)))):
                 return f"none: after its cache {wrong}"
             if policy_first:
                 shared = []
                 for prompt in prompts:
                     opening = self.read_before_image(prompt)
-                    for image in images:
-                        rows = self.add_images([image] * 2, prompt, opening)
-                        shared.append(replies(partial(rows.generate, [word], **steps))[:, :1])
+                    shared += [
+                        drafted(self.add_images([image] * 2, prompt, opening))[:, i : i + 1]
+                        for i, image in enumerate(images)
+                    ]
                 shared = torch.cat(shared, 1)
             else:
-                rows = self.add_prompts(self.read_images(images, prompts), prompts)
-                shared = replies(partial(rows.generate, [word], **steps))
+                read = self.read_images(images, prompts[0])
+                own = [prompt for prompt in prompts for _ in images]
+                shared = drafted(self.add_prompts(read, [0, 1, 0, 1], own))
         except Exception as error:  # whatever this model cannot do
             return f"none: {_first_line(error)}"
         if wrong := problem(shared):
@@ -120,18 +126,22 @@ class Reader(ChatModel):
         ids = self.inputs([Image.new("RGB", *TRIALS[0])], [prompt])["input_ids"][0]
         return self.processor.tokenizer.decode(ids)
 
-    def read_whole(self, images: Sequence, prompts: Sequence[str]) -> Prefix:
+    def read_whole(self, images: Sequence, prompts: Sequence[str]) -> Rows:
         """Read each prompt with its image, except for the prompt's last token."""
-        return Prefix.read(self.model, self._unfinished(images, prompts))
+        prefix = Prefix.read(self.model, self._unfinished(images, prompts))
+        return Rows(prefix, range(len(images)))
 
-    def read_images(self, images: Sequence, prompts: Sequence[str]) -> Prefix:
-        """Read what all prompts open with, up to the end of each image."""
-        return Prefix.read(self.model, self.inputs(images, [self._head(prompts[0])] * len(images)))
+    def read_images(self, images: Sequence, prompt: str) -> Prefix:
+        """Read what all prompts open with, as this one does, up to the end of each image."""
+        return Prefix.read(self.model, self.inputs(images, [self._head(prompt)] * len(images)))
 
-    def add_prompts(self, images: Prefix, prompts: Sequence[str]) -> Prefix:
-        """Go on with the rest of each prompt, except its last token; rows are (prompt, image)."""
-        start = len(self.ids(self._head(prompts[0])))
-        return join([images.extend(self.ids(prompt)[start:-1]) for prompt in prompts])
+    def add_prompts(self, images: Prefix, places: Sequence[int], prompts: Sequence[str]) -> Rows:
+        """Go on with the rest of each prompt, but its last token, after the image at its place."""
+        return Rows(images, places).extend([self.after_image(one)[:-1] for one in prompts])
+
+    def after_image(self, prompt: str) -> list[int]:
+        """Return the tokens of a prompt after its image."""
+        return self.ids(prompt)[len(self.ids(self._head(prompt))) :]
 
     def read_before_image(self, prompt: str) -> Prefix:
         """Read a prompt up to its image."""
@@ -139,9 +149,10 @@ class Reader(ChatModel):
             self.model, self.inputs([], [prompt[: prompt.index(self._mark(prompt))]])
         )
 
-    def add_images(self, images: Sequence, prompt: str, before: Prefix) -> Prefix:
+    def add_images(self, images: Sequence, prompt: str, before: Prefix) -> Rows:
         """Go on with each image, all of one size, and the rest of the prompt but its last token."""
-        return before.branch(self._unfinished(images, [prompt] * len(images)))
+        prefix = before.branch(self._unfinished(images, [prompt] * len(images)))
+        return Rows(prefix, range(len(images)))
 
     def _unfinished(self, images: Sequence, prompts: Sequence[str]) -> dict:
         """Return the model's inputs without the last token of each prompt."""
