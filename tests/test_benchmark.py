@@ -1,5 +1,7 @@
 """05 asks every judge about small sets; 06's tables follow from what is stored."""
 
+import re
+
 import pandas as pd
 import PIL.Image
 import pytest
@@ -187,6 +189,21 @@ def test_one_model_is_in_memory_at_a_time(data, tmp_path, monkeypatch):
     assert most == [0, 0, 0]
 
 
+def test_judges_asked_in_processes_of_their_own_give_the_same_panel(panel, tmp_path):
+    asked, _, sets_read = panel
+    job = [JUDGES[0], JUDGES[2]], LEVEL, sets_read, [], tmp_path
+    found = benchmark.ask_panel(*job, processes=2)
+    assert list(found.judges["judge"]) == ["always_unsafe", "exact", "sft_L1"]
+    for name, frame in asked.frames.items():
+        own = frame[frame["judge"] != "base"].reset_index(drop=True)
+        assert len(own) == len(found.frames[name])
+        if len(own):
+            pd.testing.assert_frame_equal(found.frames[name], own, check_dtype=False)
+    (tmp_path / "exact.jsonl").write_text("torn\n")
+    with pytest.raises(InputError, match=r"exact\.jsonl, line 1 is not a record"):
+        benchmark.ask_panel(*job, processes=2)
+
+
 def test_workers_share_every_set_and_a_run_without_them_reads_it(data, tmp_path):
     sets_read = benchmark.read_sets(data, pairs=3)
     for k in range(3):
@@ -352,9 +369,9 @@ def test_over_a_fifth_unparseable_is_said_with_a_reply_and_other_parsers():
     verdicts = ["unparseable", "unparseable", "safe", "safe"]
     answers = pd.DataFrame({"verdict": verdicts, "reply": replies})
     told = r"qwen: 2 of 4 replies .* parser 'answer' reads, such as 'unsafe.\\nS1'.*llama_guard 1"
-    with pytest.warns(UserWarning, match=told):
-        benchmark.warn_unparseable(judge, answers)
-    benchmark.warn_unparseable(judge, pd.concat([answers.head(1), *[answers.tail(2)] * 3]))
+    assert re.match(told, benchmark.why_unparseable(judge, answers))
+    few = pd.concat([answers.head(1), *[answers.tail(2)] * 3])
+    assert not benchmark.why_unparseable(judge, few)
 
 
 def test_pictures_of_ones_own_take_one_request_each_then_none(tmp_path, server, capsys):

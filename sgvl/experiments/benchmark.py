@@ -36,6 +36,7 @@ from datasets import Dataset
 from sgvl.common.errors import InputError, Unavailable, nearest, need_known, raise_any
 from sgvl.common.files import write_csv
 from sgvl.common.paths import plain_name
+from sgvl.common.processes import mapping
 from sgvl.common.registry import options_of
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
@@ -177,9 +178,10 @@ def ask_panel(
     folder: Path,
     worker: tuple[int, int] = (0, 1),
     protocols: Mapping[str, dict] = MappingProxyType({}),
+    processes: int = 1,
     **about,
 ) -> Panel:
-    """Ask every judge about every set; one judge is in memory at a time.
+    """Ask every judge about every set; one judge is in the memory of a process at a time.
 
     A judge whose model comes from a unit that is unavailable is not asked, nor is one whose spec
     says ``optional: true`` and that cannot be made, such as a gated model.
@@ -193,6 +195,8 @@ def ask_panel(
         several workers hold its share.
     protocols : how judges that speak are asked about the set of a role, where it is not in their
         own way: options by role, as ``check_protocols`` takes them
+    processes : judges that are asked at the same time, each in a process with its share of the
+        cores
     about : further arguments of ``ask_judge``
 
     Raises
@@ -206,29 +210,52 @@ def ask_panel(
     cases = cases_of(sets.bench, policies)
     demanded = dict(protocols.get("bench") or {})
     raise_any(_unreadable([spec for spec, _ in panel], demanded, cases.distinct()))
+    one = partial(
+        _ask_one, cases=cases, sets=sets, protocols=dict(protocols), folder=folder, worker=worker,
+        about=about,
+    )  # fmt: skip
+    with mapping(processes) as run:
+        asked = list(run(one, panel))
+    answered = [part for part in asked if isinstance(part, Asked)]
+    for part in answered:
+        if part.warning:
+            warnings.warn(part.warning, stacklevel=2)
+    missing = [part for part in asked if not isinstance(part, Asked)]
+    rows = pd.DataFrame([part.row for part in answered], columns=JUDGES)
+    frames = joined(part.frames for part in answered)
+    return Panel(rows, frames, pd.DataFrame(missing, columns=NOT_ASKED))
+
+
+class Asked(NamedTuple):
+    """One judge that was asked: its row in the table of judges, its frames, and a warning."""
+
+    row: tuple
+    frames: dict[str, pd.DataFrame]
+    warning: str
+
+
+def _ask_one(
+    job: tuple[dict, bool], cases: Cases, sets: TestSets, protocols, folder, worker, about
+) -> Asked | tuple[str, str, str]:
+    """Ask a judge, (spec, whether about everything); the columns of NOT_ASKED if it is not had."""
+    spec, whole = job
+    try:
+        judge = _judge(spec)
+    except Unavailable as error:
+        id = spec.get("id", spec["kind"])
+        return id, spec.get("name", id), str(error)
     samples = store.samples(sets.bench)
-    rows, panels, not_asked = [], [], []
-    for spec, whole in panel:
-        try:
-            judge = _judge(spec)
-        except Unavailable as error:
-            id = spec.get("id", spec["kind"])
-            not_asked.append((id, spec.get("name", id), str(error)))
-            continue
-        ask = _asks(judge, protocols, folder=folder, worker=worker)
-        if hasattr(judge, "endpoint"):
-            extent = f"{len(samples)} pictures under {len(cases.distinct())} policies"
-            print(f"{judge.name}: {extent}, {len(cases.policies)} requests less what is stored")
-        frames = {"levels": judging.under_policies(ask["bench"], cases, samples)}
-        if whole:
-            frames |= ask_judge(judge, ask, sets, cases, samples, **about)
-        warn_unparseable(ask["bench"].args[0], frames["levels"])
-        panels.append({name: frame.assign(judge=judge.id) for name, frame in frames.items()})
-        spent = time_spent({way.args[0] for way in ask.values()}, folder)
-        rows.append((*_about(judge, whole, spec.get("model", "")), *spent))
-        del judge, ask
-    missing = pd.DataFrame(not_asked, columns=NOT_ASKED)
-    return Panel(pd.DataFrame(rows, columns=JUDGES), joined(panels), missing)
+    ask = _asks(judge, protocols, folder=folder, worker=worker)
+    if hasattr(judge, "endpoint"):
+        extent = f"{len(samples)} pictures under {len(cases.distinct())} policies"
+        print(f"{judge.name}: {extent}, {len(cases.policies)} requests less what is stored")
+    frames = {"levels": judging.under_policies(ask["bench"], cases, samples)}
+    if whole:
+        frames |= ask_judge(judge, ask, sets, cases, samples, **about)
+    warning = why_unparseable(ask["bench"].args[0], frames["levels"])
+    frames = {name: frame.assign(judge=judge.id) for name, frame in frames.items()}
+    spent = time_spent({way.args[0] for way in ask.values()}, folder)
+    return Asked((*_about(judge, whole, spec.get("model", "")), *spent), frames, warning)
 
 
 def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy]) -> Iterator[str]:
@@ -239,12 +266,6 @@ def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy
         if spec["kind"] in ("chat", "served") and brief:
             id = spec.get("id", spec["kind"])
             yield f"judge {id}: {', '.join(texts)}: text without rules; set policy_form: full"
-
-
-def warn_unparseable(judge: Judge, answers: pd.DataFrame) -> None:
-    """Warn of a judge with over a fifth of its replies unparseable."""
-    if why := why_unparseable(judge, answers):
-        warnings.warn(why, stacklevel=3)
 
 
 def why_unparseable(judge: Judge, answers: pd.DataFrame) -> str:

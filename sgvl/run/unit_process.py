@@ -10,7 +10,6 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 import time
 from base64 import b64encode
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 from sgvl.common import files
 from sgvl.common.errors import Busy, Unavailable
 from sgvl.common.paths import PACKAGE, ROOT
+from sgvl.common.processes import end_with_parent
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
 from sgvl.run.units import Unit, is_share
@@ -166,7 +166,7 @@ def _child(send, unit: Unit, threads: int | None, draws: bool) -> None:
         os.setsid()  # Ctrl-C at a terminal then reaches the parent only, which passes it on
     signal.signal(signal.SIGTERM, interrupt)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the cell we stopped
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     os.chdir(ROOT)
     # The kernel must find the same folders and the same sgvl as this process.
     os.environ["SGVL_ROOT"] = str(ROOT)
@@ -270,9 +270,3 @@ def _publish(unit: Unit, status: Status, reason: str) -> None:
 def _unfinished(unit: Unit) -> Path:
     """Return the path of the executed notebook while it runs."""
     return unit.executed.with_suffix(".running.ipynb")
-
-
-def _die_with_parent() -> None:
-    """Wait for the parent to end, even by SIGKILL; then end this process and its kernel."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,41 @@
+"""Several processes of one machine that share the calls of a function."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+
+@contextmanager
+def mapping(processes: int) -> Iterator[Callable]:
+    """Yield ``map`` itself, or for several processes one that makes its calls in them, in order.
+
+    The function, its arguments and its results travel between processes, so they must pickle. Each
+    process computes with its share of the cores, and ends with this one.
+    """
+    if processes == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _begin, [processes]) as pool:
+        yield pool.map
+
+
+def _begin(processes: int) -> None:
+    import torch
+
+    end_with_parent()
+    torch.set_num_threads(max(1, os.cpu_count() // processes))
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it ends, even by SIGKILL."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
