@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.judges import ask_all, make_judge, under
-from sgvl.judges.chat.phrases import Phrases
+from sgvl.judges.chat import rows
+from sgvl.judges.chat.phrases import Phrases, draft
 from sgvl.judges.chat.prefix import Prefix, record_last_logits
 from sgvl.models import chat_model, loading
 from sgvl.policies.policy import Policy, load_all
@@ -198,6 +199,29 @@ def test_p_unsafe_costs_no_pass_where_the_reply_has_a_verdict(judge):
         assert passes(judge, cases) == scored
     finally:
         judge.with_p_unsafe = True
+
+
+def test_a_draft_is_what_has_followed_without_exception():
+    said, other = Phrases(), Phrases()
+    said.learn([1, 2, 3, 1, 2, 4])  # 1 is followed by 2, but 2 by 3 and by 4
+    other.learn([7, 2, 5])
+    assert draft([said], [9, 1], 5) == [2]
+    assert draft([said, other], [9, 1], 5) == [2, 5]
+    assert draft([said, other], [9, 1], 1) == [2] and draft([other], [9, 1], 5) == []
+
+
+def test_drafts_save_passes_and_change_no_reply(judge, monkeypatch):
+    cases = [(Sample("a", PICTURE), level) for level in load_all()]
+    assert judge.prefix_sharing  # proved before
+    counted = []
+    hook = judge.model.register_forward_hook(lambda *_: counted.append(1))
+    first, again = ([answer.reply for answer in judge.judge(cases)] for _ in range(2))
+    few = len(counted)  # of the first, which the second repeats
+    monkeypatch.setattr(rows, "DRAFTED", 0)
+    counted.clear()
+    assert [answer.reply for answer in judge.judge(cases)] == first == again
+    hook.remove()
+    assert 2 * len(counted) > 1.3 * few
 
 
 def test_words_are_scored_in_full_whatever_way_the_judge_takes(judge, monkeypatch):
