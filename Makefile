@@ -14,10 +14,10 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run rehearse seeds test test-slow test-browser test-faults bench lint lock nano-model clean
+.PHONY: help env run rehearse seeds stage2 test test-slow test-browser test-faults bench lint lock nano-model clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP)  ## create .venv with the locked packages
 
@@ -46,6 +46,10 @@ rehearse: env  ## run both GPU profiles on the CPU with small stand-ins, and che
 
 seeds: env  ## after `make run`: train both stages with five seeds (more than an hour), and put them into the report
 	$(BIN)/python -m sgvl.run nano_seeds
+	$(BIN)/python -m sgvl.run nano --only 07_figures --force
+
+stage2: env  ## after `make run`: train stage 2 with one thing changed at a time, and put the table into the report
+	$(BIN)/python -m sgvl.run nano_ablations
 	$(BIN)/python -m sgvl.run nano --only 07_figures --force
 
 # Two processes of one thread each: with more, two at once wait for each other's threads.

@@ -49,7 +49,10 @@ def papermill(checkout: Path, name: str, *options: str, **more) -> subprocess.Co
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "09_seeds" else []) for name in NAMES],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.startswith("09") else [])
+        for name in NAMES
+    ],
 )
 def test_defaults_run(checkout, name):
     """In order: a notebook reads what an earlier one wrote."""

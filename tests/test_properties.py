@@ -89,8 +89,9 @@ WRITTEN = st.text(max_size=12) | st.sampled_from(
 
 @cache
 def every_unit() -> dict[str, units.Unit]:
-    """The units of nano, and the one that trains again."""
-    return units.load_units("nano") | units.load_units("nano_seeds")
+    """The units of nano, and those that train again."""
+    again = units.load_units("nano_seeds") | units.load_units("nano_ablations")
+    return units.load_units("nano") | again
 
 
 @cache
@@ -152,7 +153,7 @@ def check_unit(name: str, text: str, folder) -> dict:
 
 
 # Parameters whose options TRL, peft or a judge defines; there -1 can mean "no limit".
-LIBRARIES_OWN = ("settings", "lora", "judges", "judge", "rewarded", "collapsing")
+LIBRARIES_OWN = ("settings", "lora", "judges", "judge", "rewarded", "collapsing", "changes")
 
 
 def sound_or_one_line(name: str, text: str, folder) -> None:
@@ -178,6 +179,8 @@ def sound_or_one_line(name: str, text: str, folder) -> None:
 @example(("09_seeds", {"profile": "nano_seeds", "settings": {"max_stepz": 2}}))
 @example(("09_seeds", {"profile": "nano_seeds", "settings": {"learning_rate": math.inf}}))
 @example(("09_seeds", {"profile": "nano_seeds", "trainings": [1, -2]}))
+@example(("09b_stage2", {"profile": "nano_ablations", "changes": {"a": {"settings": None}}}))
+@example(("09b_stage2", {"profile": "nano_ablations", "changes": {"a": {"keep_p_unsafe": [1]}}}))
 @example(("05_benchmark", {"judges": [{"kind": "rule", "name": {"a": 1}}]}))
 @example(("05_benchmark", {"bench": "x" * 300}))
 @example(("10_your_pictures", {"judge": {"kind": "chat", "models": "nano"}}))

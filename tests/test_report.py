@@ -194,6 +194,15 @@ def test_the_seeds_of_another_run_are_shown(folder, table5, tmp_path):
     assert 'src="seeds.png"' not in document.read_text(encoding="utf-8")
 
 
+def test_stage_two_with_one_thing_changed_is_shown(folder, table5, tmp_path):
+    head = "## Stage 2, one change at a time\n"
+    without = page.write(folder, a_run(table5))[0].read_text(encoding="utf-8")
+    assert without.partition(head)[2].lstrip().startswith("Not run.")
+    write_table(table5.set_index("judge"), tmp_path / "own", "stage2", "By change", "seed 1")
+    text = page.write(folder, a_run(table5), None, tmp_path / "own")[0].read_text(encoding="utf-8")
+    assert "By change" in text.partition(head)[2] and "As published" not in text.partition(head)[2]
+
+
 HOSTILE = "My <b>own</b> judge ](http://a.b)"
 
 

@@ -11,7 +11,7 @@ from trl import GRPOTrainer
 
 from sgvl.common.errors import InputError
 from sgvl.training import grpo, rollouts, trainer
-from sgvl.training.reward import make_reward
+from sgvl.training.reward import make_rewards
 from sgvl.world import sets
 
 SETTINGS = {
@@ -59,7 +59,7 @@ def train(folder, **engine):
     rows = grpo.conditioned(sets.llavaguard(0, images=4))
     config = trainer.make_config("grpo", SETTINGS, folder)
     start = trainer.prepare("grpo", rows, "nano", folder, SETTINGS)
-    reward = make_reward("plain", "answer")
+    reward = make_rewards("plain", "answer")
     made = GRPOTrainer(**start, args=config, train_dataset=rows, reward_funcs=reward)
     made.use_vllm, made.vllm_generation, made._last_loaded_step = True, Engine(made, **engine), -1
     trainer.train_and_save(made)

@@ -1,6 +1,7 @@
 """Training again with other seeds: recipes really trained for two steps, and hand-worked means."""
 
 import json
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -34,7 +35,8 @@ def train(tmp_path, monkeypatch):
     made = {"captions": captions, "replay": replies.add_column("reply", ["Answer: safe"] * 4)}
     store.save(made, tmp_path / "tiny" / "recaption", 0)
     store.save({"llavaguard": sets.llavaguard(0, images=2)}, tmp_path / "tiny" / "data", 0)
-    return lambda unit, seed: seeds.train(unit, seed, "nano", "again", "tiny", TWO_STEPS)
+    return partial(seeds.train, recipes="nano", profile="again", data_profile="tiny",
+                   settings=TWO_STEPS)  # fmt: skip
 
 
 def test_a_stage_starts_from_the_weights_of_its_own_seed(train, tmp_path):
@@ -49,6 +51,15 @@ def test_a_stage_starts_from_the_weights_of_its_own_seed(train, tmp_path):
     assert digest(str(trained[1])) != digest(str(trained[2]))
     written = trained[1].stat().st_mtime_ns
     assert train("04_grpo.full", 1) == trained[1] and trained[1].stat().st_mtime_ns == written
+
+    changes = {"settings": {"learning_rate": 1e-3}}
+    varied = train("04_grpo.full", 1, variation="fast", changes=changes)
+    assert varied == tmp_path / "again/training/04_grpo.full.fast.seed1/model"
+    plain, facts = (
+        json.loads((m.parent / "identity.json").read_text()) for m in (trained[1], varied)
+    )
+    assert facts == plain | {"settings": plain["settings"] | changes["settings"]}
+    assert digest(str(varied)) != digest(str(trained[1]))
 
 
 def test_only_a_training_can_be_trained_again(train):

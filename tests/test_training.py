@@ -27,10 +27,11 @@ from sgvl.data import store
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.models.loading import load as load_model
 from sgvl.policies.concepts import CATEGORIES, named
-from sgvl.policies.policy import load
+from sgvl.policies.policy import Policy, load
 from sgvl.recaption.replay import make_replay
+from sgvl.scores.rationale import Grounding
 from sgvl.text.verdict import parse
-from sgvl.training import grpo, launch, reward, sft, trainer
+from sgvl.training import grpo, launch, reward, screening, sft, trainer
 from sgvl.world import pairs, sets
 from sgvl.world.scenes import describe
 
@@ -103,7 +104,8 @@ def test_the_released_reward_pays_form_before_truth_and_the_plain_one_does_not()
 
 def test_the_reward_logs_what_a_mean_hides():
     columns, numbers = {}, {}
-    rewards = reward.make_reward("plain")(
+    (pay,) = reward.make_rewards("plain")
+    rewards = pay(
         completions=[[{"content": "Answer: safe"}], [{"content": "?"}]],
         label=["safe", "unsafe"],
         id=["a", "b"],
@@ -118,9 +120,37 @@ def test_the_reward_logs_what_a_mean_hides():
 
 def test_an_unknown_reward_or_parser_is_named():
     with pytest.raises(InputError, match="did you mean plain"):
-        reward.make_reward("plane")
+        reward.make_rewards("plane")
     with pytest.raises(InputError, match="did you mean answer"):
-        reward.make_reward("plain", "answers")
+        reward.make_rewards("plain", "answers")
+
+
+WEAPONS = {"prohibit": ["weapons"], "except": ["museum"], "text": "No weapons."}
+POLICY = Policy(name="p", title="P", default="permitted", rules=[WEAPONS])
+REASON = "knife: weapons prohibited except museum, here prohibited. Answer: unsafe"
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),  # verdict; thing, quote, rule, status, entailed
+    [
+        (REASON, (1, 1, 1, 1, 1, 1)),
+        (REASON.replace("museum", "home"), (1, 1, 0, 0, 1, 1)),
+        (REASON.replace("Answer: unsafe", "Answer: safe"), (0.1, 1, 1, 1, 1, 0)),
+        (REASON.replace("knife", "dog"), (1, 0, 1, 0, 0, 1)),
+        ("Answer: unsafe", (1, 0, 0, 0, 0, 0)),
+        ("", (0, 0, 0, 0, 0, 0)),
+    ],
+)
+def test_the_grounded_reward_pays_for_each_part_of_the_reason_apart(reply, expected):
+    rows = {"tags": [["knife", "park"]], "rules": [POLICY.model_dump_json(by_alias=True)]}
+    rows |= {"label": ["unsafe"], "id": ["a"], "policy": ["p"]}
+    parts = reward.make_rewards("grounded")
+    assert tuple(part([[{"content": reply}]], **rows)[0] for part in parts) == expected
+    assert [part.__name__ for part in parts[:3]] == [
+        "verdict_reward",
+        "thing_reward",
+        "quote_reward",
+    ]
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -228,6 +258,28 @@ def test_opposite_labels_follow_each_other():
     assert all(labels[i] != labels[i + 1] for i in range(0, len(rows), 2))
     assert all(ids[i] == ids[i + 1] for i in range(0, len(rows), 2))
     assert ids != sorted(ids)
+
+
+def test_prompts_are_screened_by_what_the_model_says_and_the_list_is_read_again(
+    tmp_path, monkeypatch
+):
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=3))
+    cold = {"temperature": 1e-3, "max_completion_length": 100}  # as good as greedy
+    kept, listed = screening.screened(rows, [0.1, 1.0], tmp_path, "nano", cold)
+    judge = ChatJudge(with_p_unsafe=False)
+    texts = [row["prompt"][0]["content"] for row in rows]
+    batches = judge.reader.replies(list(rows["image"]), texts, 100)
+    said = [parse(reply.text).verdict == "unsafe" for batch in batches for reply in batch]
+    assert listed["p_unsafe"].tolist() == said and 0 < sum(said) < len(said)
+    assert listed["id"].tolist() == list(rows["id"])
+    assert list(kept["id"]) == [row["id"] for row, unsafe in zip(rows, said, strict=True) if unsafe]
+
+    monkeypatch.setattr(screening, "p_unsafe", None)  # a resume asks nothing
+    again, _ = screening.screened(rows, [0.0, 0.1], tmp_path, "nano", cold)
+    assert {*again["id"], *kept["id"]} == set(rows["id"])
+    with pytest.raises(InputError, match=r"none of 6 prompts has P\(unsafe\) in \[0.2, 0.3\]"):
+        screening.screened(rows, [0.2, 0.3], tmp_path, "nano", cold)
+    assert screening.screened(rows, [], tmp_path, "nano", cold)[0] is rows
 
 
 def test_the_loss_covers_the_answer_alone(tmp_path):
@@ -365,7 +417,7 @@ def test_a_revision_pins_the_base_model_and_the_reference_of_stage_two(two_commi
     start = trainer.prepare(*job, revision="v1")
     config = trainer.make_config("grpo", GRPO, tmp_path / "old")
     trl_trainer = GRPOTrainer(
-        **start, args=config, train_dataset=job[1], reward_funcs=reward.make_reward()
+        **start, args=config, train_dataset=job[1], reward_funcs=reward.make_rewards()
     )
     name, weight = next(iter(load_model("nano").model.state_dict().items()))
     for network in (start["model"], trl_trainer.ref_model):
@@ -490,11 +542,44 @@ def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
     assert set(grpo.rollouts(tmp_path)["step"]) == {1}, "those of the replaced training are gone"
 
 
+def test_each_part_of_the_grounded_reward_is_normalised_apart(tmp_path):
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=2), exact=True)
+    settings = GRPO | {"multi_objective_aggregation": "normalize_then_sum", "max_steps": 1}
+    settings |= {"max_completion_length": 60, "temperature": 1.3}
+    grpo.train(rows, "nano", tmp_path, settings, "grounded")
+    rollouts = grpo.rollouts(tmp_path)
+    parts = [f"{part}_reward" for part in ("verdict", *Grounding._fields)]
+    assert rollouts["reward"].tolist() == pytest.approx(rollouts[parts].sum(axis=1).tolist())
+    grouped = rollouts.groupby("sample")[parts]
+    apart = (rollouts[parts] - grouped.transform("mean")) / (grouped.transform("std") + 1e-4)
+    total = apart.sum(axis=1)
+    expected = (total - total.mean()) / (total.std() + 1e-4)  # over the batch
+    assert rollouts["advantage"].abs().max() > 0
+    assert rollouts["advantage"].tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+def test_a_reason_is_paid_for_only_where_the_exact_one_is_known():
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=1), exact=True)
+    grpo.need_exact(rows, "grounded")
+    for missing in ("tags", "rules"):
+        with pytest.raises(InputError, match=f"reward grounded: the prompts have no {missing}"):
+            grpo.need_exact(rows.remove_columns(missing), "grounded")
+    text = Policy(name="t", title="T", text="Be nice.").model_dump_json()
+    alone = rows.remove_columns("rules").add_column("rules", [text] * len(rows))
+    with pytest.raises(InputError, match="is text alone"):
+        grpo.need_exact(alone, "grounded")
+    grpo.need_exact(rows.remove_columns(["tags", "rules"]), "plain")
+
+
 def test_dead_groups_are_counted():
     table = pd.DataFrame(
         {"step": 1, "sample": ["a", "a", "b", "b"], "reward": [0.1, 0.1, 1.0, 0.1]}
     )
     assert grpo.groups(table)["dead"].tolist() == [True, False]
+    table = table.assign(
+        thing_reward=[1, 0, 1, 1], verdict_reward=[0, 1, 1, 1], reward=[1, 1, 2, 2]
+    )
+    assert grpo.groups(table)["dead"].tolist() == [False, True], "a sum hides parts that differ"
 
 
 def test_a_reward_that_is_no_number_stops_the_run_and_names_step_and_sample(tmp_path, monkeypatch):

@@ -5,18 +5,25 @@ change.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
+from datasets import Dataset
 
 from sgvl.common.errors import InputError, need_known
 from sgvl.common.paths import ROOT, runs
+from sgvl.data.cases import cases_of
+from sgvl.experiments import rationales
 from sgvl.experiments.benchmark import TestSets, ask_panel, joined
 from sgvl.experiments.claims import Effect, Evidence, Term
 from sgvl.policies.policy import LEVELS
 from sgvl.run import units
+from sgvl.scores.metrics import of_right
 from sgvl.training import grpo, launch, sft
+from sgvl.training.reward import GROUNDED
+from sgvl.training.screening import screened
 from sgvl.training.trainer import check_fields
 
 # The measures that are compared over seeds: frame, policies and metric of a ``Term``.
@@ -24,6 +31,7 @@ MEASURES = {
     "harmful things named": ("naming", ("harmful",), "accuracy"),
     "random policies followed": ("following_harmful", (), "balanced_accuracy"),
     "L2 to L5 followed": ("levels", LEVELS[1:], "balanced_accuracy"),
+    "right for the right reason": ("reasons", LEVELS[1:], "accuracy"),
     "general ability": ("general", (), "accuracy"),
 }
 
@@ -52,6 +60,8 @@ def train(
     profile: str,
     data_profile: str,
     settings: dict,
+    variation: str = "",
+    changes: Mapping = MappingProxyType({}),
 ) -> Path:
     """Train one recipe with another seed, unless that is done, and return the model's folder.
 
@@ -65,6 +75,8 @@ def train(
     profile : run folder of the trainings
     data_profile : run folder of the data sets and of the captions
     settings : replace settings of the recipe
+    variation, changes : name and parameters of a recipe that differs from the unit's in these; its
+        first weights are those that the unit starts from
 
     Raises
     ------
@@ -77,24 +89,45 @@ def train(
         if name.startswith(("03_", "04_"))
     }
     need_known("no unit", unit, trainings)
-    recipe = trainings[unit]
-    folder = runs(profile) / "training" / f"{unit}.seed{seed}"
+    recipe = changed(trainings[unit], changes)
+    name = ".".join(filter(None, (unit, variation, f"seed{seed}")))
+    folder = runs(profile) / "training" / name
     model = recipe["model"]
-    if earlier := re.fullmatch(f"runs/{re.escape(recipes)}/training/([^/]+)/model", model):
-        start = train(earlier[1], seed, recipes, profile, data_profile, settings)
+    if earlier := unit_of(recipes, model):
+        start = train(earlier, seed, recipes, profile, data_profile, settings)
         model = str(start.relative_to(ROOT))
+    chosen = recipe["settings"] | {"seed": seed} | settings
+    load = {"dtype": recipe["dtype"], "revision": recipe["revision"] or None}
     if unit.startswith("03_"):
         stage, options = "sft", {}
         rows = sft.rows_of(recipe["variant"], runs(data_profile), recipe["replay"])
     else:
         stage, options = "grpo", {"reward": recipe["reward"], "parser": recipe["parser"]}
-        rows = grpo.shuffled(grpo.rows_of(recipe["variant"], runs(data_profile)), seed)
+        parts = ("train", "pairs_train", "policy_form", "prompt", "system")
+        way = {part: recipe[part] for part in parts} | {"exact": recipe["reward"] == GROUNDED}
+        rows = grpo.shuffled(grpo.rows_of(recipe["variant"], runs(data_profile), **way), seed)
+        screen, keep = folder.with_name(f"{name}.screen"), recipe["keep_p_unsafe"]
+        rows, _ = screened(rows, keep, screen, model, chosen, recipe["parser"], **load)
     launch.train(
         stage, rows, recipe["processes"], recipe["layout"], model=model, folder=folder,
-        settings=recipe["settings"] | {"seed": seed} | settings, dtype=recipe["dtype"],
-        lora=recipe["lora"] or None, revision=recipe["revision"] or None, **options,
+        settings=chosen, lora=recipe["lora"] or None, **load, **options,
     )  # fmt: skip
     return folder / "model"
+
+
+def unit_of(recipes: str, model: str) -> str:
+    """Return the unit that trains a model of the profile ``recipes``; "" for any other model."""
+    trained = re.fullmatch(f"runs/{re.escape(recipes)}/training/([^/]+)/model", model)
+    return trained[1] if trained else ""
+
+
+def changed(recipe: Mapping, changes: Mapping) -> dict:
+    """Return a recipe with other parameters; its settings stay, but for those that are named.
+
+    >>> changed({"seed": 0, "settings": {"beta": 0.02, "top_k": 0}}, {"settings": {"beta": 0}})
+    {'seed': 0, 'settings': {'beta': 0, 'top_k': 0}}
+    """
+    return {**recipe, **changes, "settings": recipe["settings"] | changes.get("settings", {})}
 
 
 def specs_of(recipes: str) -> dict[str, dict]:
@@ -114,19 +147,22 @@ def judge_names(recipes: str, judges: Iterable[str]) -> dict[str, str]:
 
 
 def ask(
-    models: dict[tuple[str, int], Path | None], recipes: str, sets: TestSets, folder: Path
-) -> dict[str, pd.DataFrame]:
+    models: dict[tuple[str, int], Path | None], recipes: str, sets: TestSets, folder: Path,
+    like: str = "",
+) -> dict[str, pd.DataFrame]:  # fmt: skip
     """Ask every model about every test set, as the profile ``recipes`` asks its judges.
 
     Parameters
     ----------
     models : a model's folder for each (judge id, training seed); None is the judge's own model
     folder : where answers are stored; what it holds is not asked again
+    like : the judge of ``recipes`` as which all are asked; by default the one of the same id
 
     Returns
     -------
     dict
-        The frames of ``sgvl.experiments.benchmark``, with a column seed.
+        The frames of ``sgvl.experiments.benchmark``, with a column seed, and ``reasons``: whether
+        an answer of ``levels`` is right, and for the right reason.
 
     Raises
     ------
@@ -135,11 +171,22 @@ def ask(
     """
     specs, parts = specs_of(recipes), []
     for (judge, seed), model in models.items():
-        need_known("judge", judge, specs)
-        spec = specs[judge] | {"with_p_unsafe": False} | ({"model": str(model)} if model else {})
+        need_known("judge", like or judge, specs)
+        spec = specs[like or judge] | {"id": judge, "with_p_unsafe": False}
+        spec |= {"model": str(model)} if model else {}
         panel = ask_panel([spec], [], sets, [], folder / f"seed{seed}")
         parts.append({name: frame.assign(seed=seed) for name, frame in panel.frames.items()})
-    return joined(parts)
+    frames = joined(parts)
+    return frames | {"reasons": _reasons(frames["levels"], sets.bench)}
+
+
+def _reasons(levels: pd.DataFrame, bench: Dataset) -> pd.DataFrame:
+    cases = cases_of(bench)
+    runs = [
+        rationales.read(own, cases, bench).assign(seed=seed) for seed, own in levels.groupby("seed")
+    ]
+    exact = pd.concat(runs).dropna(subset="right")
+    return of_right(exact.astype({"right": bool}))
 
 
 def measure(evidence: Evidence, judges: list[str]) -> pd.DataFrame:

@@ -159,9 +159,12 @@ class ChatModel:
         return sum(count(image_sizes=sizes).num_image_tokens) if count and sizes else 0
 
     def generate(self, images: Sequence, texts: Sequence[str], **options) -> list[list[int]]:
-        """Return the token ids of greedy replies to a batch, each padded to the longest."""
+        """Return the token ids of replies to a batch, each padded to the longest.
+
+        They are greedy unless ``options`` of transformers say ``do_sample``.
+        """
         inputs = self.inputs(images, texts)
-        out = self.model.generate(**inputs, do_sample=False, **options)
+        out = self.model.generate(**inputs, **{"do_sample": False, **options})
         return out[:, inputs["input_ids"].shape[1] :].tolist()
 
     def replies(

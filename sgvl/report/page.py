@@ -107,13 +107,16 @@ class Run(NamedTuple):
     cards: Sequence[str] = ()  # ids of the judges that have a card beside the report
 
 
-def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
+def write(
+    folder: Path, run: Run, seeds: Path | None = None, stage2: Path | None = None
+) -> list[Path]:
     """Write both forms of the report from the files in ``folder``.
 
     Parameters
     ----------
     folder : where 07_figures wrote its tables and figures
-    seeds : where 09_seeds wrote its own, or their published copy; None leaves them out
+    seeds, stage2 : where 09_seeds and 09b_stage2 wrote theirs, or the published copies; None leaves
+        them out
 
     Returns
     -------
@@ -133,6 +136,7 @@ def write(folder: Path, run: Run, seeds: Path | None = None) -> list[Path]:
     parts += ["## Judge cards\n", *_cards(run)]
     copied = _copy_seeds(folder, seeds)
     parts += ["## Trained with other seeds\n", *_seeds(seeds, copied)]
+    parts += ["## Stage 2, one change at a time\n", *_stage2(stage2)]
     parts += ["## The published tables, audited\n", *_audit()]
     gaps = not_run(run.profile, run.scores)
     parts += ["## What was not run\n", page_markdown(gaps) if len(gaps) else "Nothing.\n"]
@@ -273,13 +277,24 @@ def _copy_seeds(folder, seeds):
 def _seeds(seeds, copied):
     if not copied:
         return ["Not run.\n"]
-    published = seeds.is_relative_to(paths.FIGURES)
     return [
-        *(["As published; `make seeds` runs them again.\n"] if published else []),
+        *_as_published(seeds, "make seeds"),
         f"![{copied[0].stem}]({copied[0].name})\n",
         *_ours(seeds, "seeds_differences"),
         *_ours(seeds, "seeds_claims"),
     ]
+
+
+def _stage2(folder):
+    """Return the table of 09b_stage2."""
+    if not folder:
+        return ["Not run.\n"]
+    return [*_as_published(folder, "make stage2"), *_ours(folder, "stage2")]
+
+
+def _as_published(folder, command):
+    published = folder.is_relative_to(paths.FIGURES)
+    return [f"As published; `{command}` runs it again.\n"] if published else []
 
 
 def _audit():

@@ -78,10 +78,10 @@ def _folders(panels: Sequence[str]) -> list[str]:
     return [f"benchmark/{panel}" for panel in panels] or ["benchmark"]
 
 
-def seeds_folder(profile: str) -> Path | None:
-    """Return the folder of 09's artefacts: this run's, else the published one; None for neither."""
+def artefacts_folder(profile: str, name: str) -> Path | None:
+    """Return where a profile has an artefact: in its run, else published; None for neither."""
     folders = (figures_of(profile), FIGURES / profile) if profile else ()
-    return next((folder for folder in folders if (folder / "seeds.png").is_file()), None)
+    return next((folder for folder in folders if (folder / name).is_file()), None)
 
 
 def sources(

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import need_known
+from sgvl.common.errors import InputError, need_known
 from sgvl.data import store
 from sgvl.data.cases import Case, training_cases
 from sgvl.policies.policy import LEVELS, Policy, load_all
 from sgvl.text import prompts
 from sgvl.training import trainer
-from sgvl.training.reward import make_reward
+from sgvl.training.reward import EXACT, GROUNDED, make_rewards
 
 VARIANTS = ("full", "rl", "rl_safeedit", *LEVELS)
 
@@ -41,7 +41,7 @@ def source(
 
 def rows_of(
     variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train",
-    policy_form: str = "brief", prompt: str = "reason", system: str = "",
+    policy_form: str = "brief", prompt: str = "reason", system: str = "", exact: bool = False,
 ) -> Dataset:  # fmt: skip
     """Make the prompts of a variant from the data sets in the folder of a run with 01_data.
 
@@ -53,8 +53,10 @@ def rows_of(
     train, pairs_train : names of the sets in these roles
     policy_form, prompt : as in ``trainer.request``
     system : a name in ``prompts.SYSTEM``; empty keeps that of the model's chat template
+    exact : whether each prompt has its policy as JSON (``rules``) and, of drawn pictures, ``tags``:
+        what the reward ``grounded`` reads
     """
-    way = policy_form, prompt, system
+    way = policy_form, prompt, system, exact
     rows = source(variant, folder, train, pairs_train)
     if variant in ("full", "rl"):
         return conditioned(rows, *way)
@@ -63,33 +65,36 @@ def rows_of(
 
 
 def conditioned(
-    rows: Dataset, policy_form: str = "brief", prompt: str = "reason", system: str = ""
-) -> Dataset:
+    rows: Dataset, policy_form: str = "brief", prompt: str = "reason", system: str = "",
+    exact: bool = False,
+) -> Dataset:  # fmt: skip
     """Make one prompt of each row of a data set whose rows bring their own policy and label.
 
     Two of one picture and opposite labels come one after the other, as in ``training_cases``.
     """
     ids = list(rows["id"])
     cases = [(case, ids[case.place]) for case in training_cases(rows)]
-    return _prompts(rows, cases, policy_form, prompt, system)
+    return _prompts(rows, cases, policy_form, prompt, system, exact)
 
 
 def under(
     rows: Dataset, policies: list[Policy], policy_form: str = "brief", prompt: str = "reason",
-    system: str = "",
+    system: str = "", exact: bool = False,
 ) -> Dataset:  # fmt: skip
     """Make a prompt of every picture under each policy that it is labelled under."""
     ids = list(rows["id"])
     cases = [
         (case, f"{ids[case.place]}-{case.policy.name}") for case in training_cases(rows, policies)
     ]
-    return _prompts(rows, cases, policy_form, prompt, system)
+    return _prompts(rows, cases, policy_form, prompt, system, exact)
 
 
 def _prompts(
-    rows: Dataset, cases: list[tuple[Case, str]], policy_form: str, prompt: str, system: str
-) -> Dataset:
+    rows: Dataset, cases: list[tuple[Case, str]], policy_form: str, prompt: str, system: str,
+    exact: bool,
+) -> Dataset:  # fmt: skip
     """Make prompts of cases and their ids, with the columns that the reward reads."""
+    tags = rows["tags"] if exact and store.has_tags(rows) else None
     texts = (
         {
             "prompt": prompts.turns(text, system),
@@ -97,6 +102,8 @@ def _prompts(
             "policy": case.policy.name,
             "id": id_,
         }
+        | ({"rules": case.policy.model_dump_json(by_alias=True)} if exact else {})
+        | ({"tags": tags[case.place]} if tags else {})
         for case, id_ in cases
         for text in [trainer.request(case.policy, policy_form, prompt)]
     )
@@ -114,6 +121,24 @@ def shuffled(rows: Dataset, seed: int) -> Dataset:
     return rows.select([*chosen, *range(len(chosen), len(rows))])
 
 
+def need_exact(rows: Dataset, reward: str) -> None:
+    """Raise InputError for a reward that reads reasons, and prompts whose exact reason is unknown.
+
+    That is known of drawn pictures under policies with rules.
+    """
+    if reward != GROUNDED:
+        return
+    if missing := [name for name in EXACT if name not in rows.column_names]:
+        raise InputError(
+            f"reward {GROUNDED}: the prompts have no {missing[0]}; only drawn pictures have exact "
+            "reasons: choose plain or released for others"
+        )
+    texts = [name for name, rules in zip(rows["policy"], rows["rules"], strict=True)
+             if Policy.model_validate_json(rules, strict=False).default is None]  # fmt: skip
+    if texts:
+        raise InputError(f"reward {GROUNDED}: policy {texts[0]} is text alone, without rules")
+
+
 def train(
     rows: Dataset, model: str, folder: Path, settings: dict, reward: str = "plain",
     parser: str = "answer", lora: dict | None = None, dtype: str = "float32",
@@ -129,7 +154,7 @@ def train(
     rows : prompts as ``prompt_row`` makes them
     model : "nano", a folder, or a hub id
     settings : fields of ``trl.GRPOConfig``
-    reward, parser : names in ``reward.REWARDS`` and ``sgvl.text.verdict.PARSERS``
+    reward, parser : as ``reward.make_rewards`` takes them
     lora : fields of ``peft.LoraConfig``; None trains all weights of the language model
     dtype, revision, max_pixels : as in ``trainer.prepare``
 
@@ -140,15 +165,16 @@ def train(
     """
     from trl import GRPOTrainer
 
+    need_exact(rows, reward)
     config = trainer.make_config("grpo", settings, folder)
-    reward_function = make_reward(reward, parser)
+    reward_functions = make_rewards(reward, parser)
     names = {"reward": reward, "parser": parser}
     start = trainer.prepare(
         "grpo", rows, model, folder, settings, lora, dtype, revision, max_pixels, **names
     )
     if start:
         trainer.train_and_save(
-            GRPOTrainer(**start, args=config, train_dataset=rows, reward_funcs=reward_function)
+            GRPOTrainer(**start, args=config, train_dataset=rows, reward_funcs=reward_functions)
         )
     return trainer.read_log(folder)
 
@@ -157,19 +183,24 @@ def rollouts(folder: Path) -> pd.DataFrame:
     """Return every stored rollout of a training, one row per completion.
 
     Columns: step, sample, policy, label, reply, verdict, reward, advantage. The completions of one
-    sample at one step are a group.
+    sample at one step are a group. A reward of several parts is their sum, and each part has a
+    column too, such as thing_reward.
     """
     files = sorted((folder / "completions").glob("*.parquet"))
     table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     table["reply"] = [completion[0]["content"] for completion in table.pop("completion")]
-    return table.drop(columns="prompt").rename(columns={"verdict_reward": "reward"})
+    parts = [name for name in table if name.endswith("_reward")]
+    table = table.assign(reward=table[parts].sum(axis="columns")).drop(columns="prompt")
+    return table if len(parts) > 1 else table.drop(columns=parts)
 
 
 def groups(rollouts: pd.DataFrame) -> pd.DataFrame:
     """Return one row per group: step, sample, mean, std and number of rewards, and ``dead``.
 
-    A dead group has equal rewards: all its advantages are 0.
+    A dead group has equal rewards, part by part: all its advantages are 0.
     """
-    rewards = rollouts.groupby(["step", "sample"], sort=False)["reward"]
-    table = rewards.agg(["mean", "std", "size"]).reset_index()
-    return table.assign(dead=table["std"] < 1e-6)
+    parts = [name for name in rollouts if name.endswith("_reward")]
+    grouped = rollouts.groupby(["step", "sample"], sort=False)
+    table = grouped["reward"].agg(["mean", "std", "size"])
+    dead = (grouped[[*parts, "reward"]].std() < 1e-6).all(axis="columns")
+    return table.assign(dead=dead).reset_index()

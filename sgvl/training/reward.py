@@ -1,15 +1,23 @@
 """Rewards of the second stage, in the form that TRL calls.
 
-The parser that scores the benchmark parses the replies here too, so training and scoring cannot
-disagree about a verdict.
+The parsers and scores of the benchmark serve here too, so training and scoring cannot disagree
+about a verdict or its reason.
+
+``grounded`` is several rewards at once: ``plain`` and, apart, each score of the reason against the
+exact content of the picture. TRL adds them up; with ``multi_objective_aggregation:
+normalize_then_sum`` among the settings, each is normalised within its group first.
 """
 
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from sgvl.common.errors import need_known
-from sgvl.text import verdict
+from sgvl.policies.policy import Policy
+from sgvl.scores import rationale as scores
+from sgvl.scores.rationale import Grounding
+from sgvl.text import rationale, verdict
 
 LONG = 50  # characters; the released reward counts a shorter reason as none
 FORMAT_SHARE = 0.1  # ours, after EasyR1's weight of a format reward
@@ -52,6 +60,8 @@ def released(reply: str, verdict_given: str, label: str) -> float:
 
 
 REWARDS: dict[str, Callable[[str, str, str], float]] = {"plain": plain, "released": released}
+GROUNDED = "grounded"
+EXACT = ("tags", "rules")  # columns of prompts that this reward reads: things, and a policy's JSON
 
 
 def rewards_of(
@@ -66,11 +76,19 @@ def rewards_of(
     return [REWARDS[name](reply, v, label) for reply, v in zip(replies, verdicts, strict=True)]
 
 
-def make_reward(name: str = "plain", parser: str = "answer") -> Callable[..., list[float]]:
-    """Make the reward function that ``GRPOTrainer`` calls once per generated batch.
+def check(reward: str, parser: str) -> None:
+    """Check the names of a reward and of a parser. Raises InputError for an unknown one."""
+    need_known("reward", reward, [*REWARDS, GROUNDED])
+    need_known("parser", parser, verdict.PARSERS)
 
-    It takes the completions and the columns ``label``, ``id`` and ``policy``, one entry per
-    completion. It logs the share of replies that are right, parseable, and say safe.
+
+def make_rewards(name: str = "plain", parser: str = "answer") -> list[Callable[..., list[float]]]:
+    """Make the reward functions that ``GRPOTrainer`` calls once per generated batch.
+
+    They take the completions and the columns ``label``, ``id`` and ``policy`` (for ``grounded``
+    also ``EXACT``), one entry per completion. The first pays for the verdict, and logs the share of
+    replies that are right, parseable, and say safe; ``grounded`` has one more for each score of the
+    reason.
 
     Raises
     ------
@@ -79,13 +97,18 @@ def make_reward(name: str = "plain", parser: str = "answer") -> Callable[..., li
     FloatingPointError
         When called: for a reward that is not finite, with its step and sample.
     """
-    need_known("reward", name, REWARDS)
-    need_known("parser", parser, verdict.PARSERS)
+    check(name, parser)
+    if name != GROUNDED:
+        return [_verdict_reward(REWARDS[name], parser)]
+    parts = [_reason_reward(part, parser) for part in Grounding._fields]
+    return [_verdict_reward(plain, parser), *parts]
 
+
+def _verdict_reward(pays: Callable, parser: str) -> Callable[..., list[float]]:
     def verdict_reward(completions, label, id, policy, trainer_state=None, **kwargs) -> list[float]:
         replies = [completion[0]["content"] for completion in completions]
         verdicts = [verdict.parse(reply, parser).verdict for reply in replies]
-        rewards = [REWARDS[name](*case) for case in zip(replies, verdicts, label, strict=True)]
+        rewards = [pays(*case) for case in zip(replies, verdicts, label, strict=True)]
         for reward, sample in zip(rewards, id, strict=True):
             if not math.isfinite(reward):
                 raise FloatingPointError(
@@ -104,3 +127,21 @@ def make_reward(name: str = "plain", parser: str = "answer") -> Callable[..., li
         return rewards
 
     return verdict_reward
+
+
+def _reason_reward(part: str, parser: str) -> Callable[..., list[float]]:
+    def reward(completions, tags, rules, **kwargs) -> list[float]:
+        replies = [completion[0]["content"] for completion in completions]
+        cases = zip(replies, map(tuple, tags), rules, strict=True)
+        return [getattr(grounding(*case, parser), part) for case in cases]
+
+    reward.__name__ = f"{part}_reward"  # as TRL calls it in logs and rollouts
+    return reward
+
+
+@lru_cache(maxsize=1024)  # each part asks about the same replies
+def grounding(reply: str, tags: tuple[str, ...], rules: str, parser: str = "answer") -> Grounding:
+    """Score the reason of a reply against the tags of its picture and the JSON of its policy."""
+    policy = Policy.model_validate_json(rules, strict=False)
+    given = verdict.parse(reply, parser).verdict
+    return scores.score(rationale.items(reply), given, tags, policy)

@@ -66,6 +66,14 @@ MAIN_FIELDS = {
 }  # fmt: skip
 
 
+# Values that TRL would refuse at the first step only, after the model is loaded.
+CHOICES = {
+    "loss_type": ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+}
+
+
 def main_fields(stage: str, settings: dict) -> pd.DataFrame:
     """Return the main fields of a stage's configuration: the value of each, and who sets it."""
     names, defaults = MAIN_FIELDS[stage], _config_class(stage).__dataclass_fields__
@@ -137,6 +145,11 @@ def check_fields(stage: str, settings: dict, lora: dict | None = None) -> None:
     """
     problems = _field_problems("settings", _config_class(stage), settings)
     problems += rollouts.setting_problems(settings)
+    problems += [
+        f"settings: {name} {settings[name]!r}: {nearest(str(settings[name]), known)}"
+        for name, known in CHOICES.items()
+        if stage == "grpo" and name in settings and settings[name] not in known
+    ]
     if lora:
         from peft import LoraConfig
 
