@@ -25,6 +25,7 @@ from sgvl.data import Sample
 from sgvl.judges import ask_all
 from sgvl.judges.base import Judge, Judgement, under
 from sgvl.judges.chat.judge import ChatJudge
+from sgvl.judges.chat.phrases import Phrases
 from sgvl.judges.chat.rows import DRAFTED
 from sgvl.models import tiny
 from sgvl.policies.concepts import CATEGORIES, named
@@ -69,7 +70,11 @@ def make_policies(n: int, tokenizer) -> list[Policy]:
 
 
 def engine(judge: ChatJudge, samples, policies) -> list[str]:
-    """What comes first is read once, each picture or each policy, and the other from there."""
+    """What comes first is read once, each picture or each policy, and the other from there.
+
+    Phrases of earlier rounds are forgotten, or every draft would be right.
+    """
+    judge._said, judge._prompts = Phrases(), {}
     return [answer.reply for answer in judge.judge(under(samples, policies))]
 
 
