@@ -179,8 +179,9 @@ def test_a_loop_of_anything_costs_linear_time(parser):
     frames = ("%s", "unsafe%s", "Answer: unsafe%sx", '{"rating": "%s', "<think>%s<answer>yes",
               "unsafe\n%s")  # fmt: skip
     for seed, frame in itertools.product(SEEDS, frames):
-        loop = seed * (LOOP // 2 // len(seed))
-        start = time.process_time()
-        parse(frame % loop, parser)
-        took = time.process_time() - start
-        assert took < 0.15, (seed, frame, took, "milliseconds when linear, seconds when not")
+        loop, took = seed * (LOOP // 2 // len(seed)), []
+        while len(took) < 3 and min(took, default=1.0) >= 0.15:  # a busy machine can disturb one
+            start = time.process_time()
+            parse(frame % loop, parser)
+            took.append(time.process_time() - start)
+        assert min(took) < 0.15, (seed, frame, took, "milliseconds when linear, seconds when not")
