@@ -16,9 +16,7 @@ FAR = 20  # levels between a drawing's colour and every colour of the background
 SMALLEST = 76  # pixels; a drawing that is found smaller has been found in part
 MARGIN = 4  # pixels around what was found
 GRAIN_STEPS = 16  # in which the grain is kept while it is filled in, as whole numbers
-SIGMA = (
-    1.4826 * (9 / 8) ** 0.5
-)  # of normal grain, for its median size after a 3 x 3 mean is taken off
+SIGMA = 1.4826 * (9 / 8) ** 0.5  # of normal grain, by its median size less a mean over 3 x 3
 
 
 def find_things(picture: Image.Image, count: int) -> list[tuple[int, int, int, int]]:

@@ -182,10 +182,10 @@ def ask(
 
 def _reasons(levels: pd.DataFrame, bench: Dataset) -> pd.DataFrame:
     cases = cases_of(bench)
-    runs = [
+    parts = [
         rationales.read(own, cases, bench).assign(seed=seed) for seed, own in levels.groupby("seed")
     ]
-    exact = pd.concat(runs).dropna(subset="right")
+    exact = pd.concat(parts).dropna(subset="right")
     return of_right(exact.astype({"right": bool}))
 
 

@@ -14,7 +14,7 @@ divided in this way, because no rule alone knows what another one permits.
 """
 
 from sgvl.common.errors import InputError
-from sgvl.policies.concepts import concepts
+from sgvl.policies.concepts import category_of
 from sgvl.policies.policy import Policy, Rule
 
 
@@ -36,9 +36,8 @@ def rules_apart(policy: Policy) -> list[Policy]:
 
 def _overriding(rules: list[Rule], rule: Rule) -> list[Rule]:
     """Return what other rules say of things whose category is one of the rule's tags."""
-    names = concepts()
     parts = [
-        (other, [tag for tag in other.tags if tag in names and names[tag].category in rule.tags])
+        (other, [tag for tag in other.tags if category_of(tag) in rule.tags])
         for other in rules
         if other is not rule
     ]

@@ -96,6 +96,11 @@ def concepts() -> dict[str, Concept]:
     return {row.name: row for row in rows}
 
 
+def category_of(tag: str) -> str:
+    """Return the category of a concept; "" for any other tag."""
+    return concepts()[tag].category if tag in concepts() else ""
+
+
 def group(concept: str) -> str:
     """Return "neutral", "sensitive" or "harmful" for a concept."""
     return CATEGORIES[concepts()[concept].category].group

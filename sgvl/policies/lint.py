@@ -29,8 +29,8 @@ import yaml
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from sgvl.common.strict_yaml import Loader
-from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
-from sgvl.policies.policy import OPPOSITE, Policy, Rule, file_of, load, parts_of
+from sgvl.policies.concepts import CATEGORIES, PLACES, category_of, concepts, in_category
+from sgvl.policies.policy import Policy, Rule, file_of, load, parts_of
 
 CHECKS = (
     *("never-fires", "unmet-exception", "contradiction"),
@@ -181,11 +181,6 @@ def _named(words: Iterable[str]) -> frozenset[str]:
     return frozenset(t for t in (*CATEGORIES, *concepts()) if _share(words, [t]))
 
 
-def _category(tag: str) -> str:
-    """Return the category of a thing; none for a category."""
-    return concepts()[tag].category if tag in concepts() else ""
-
-
 def _tag_terms(tag: str) -> list[str]:
     return [tag, *in_category(tag)]
 
@@ -247,15 +242,15 @@ def _contradictions(rules: Sequence[_Ruled]) -> _Found:
     """Find rules on a thing that turn what a rule on its category says, and do not say so."""
     for (one, line, _), (other, its_line, _) in permutations(rules, 2):
         for tag in one.tags:
-            category = _category(tag)
+            category = category_of(tag)
             if category not in other.tags:
                 continue
-            places = [p for p in PLACES if _status(one, p) != _status(other, p)]
+            places = [p for p in PLACES if one.status_at(p) != other.status_at(p)]
             said = _share(_words(one.text), [category]) or _share(_words(other.text), [tag])
             if not places or (one.status != other.status and said):
                 continue
             here = "" if len(places) == len(PLACES) else f" at {', '.join(places)}"
-            mine, its = (_VERB[_status(rule, places[0])] for rule in (one, other))
+            mine, its = (_VERB[rule.status_at(places[0])] for rule in (one, other))
             clash = (
                 f"this rule {mine} {tag}{here}, the one on {category} in line {its_line} {its} it"
             )
@@ -264,10 +259,6 @@ def _contradictions(rules: Sequence[_Ruled]) -> _Found:
         stance = _stance(rule.text)
         if stance and stance != rule.status and not excepts:
             yield line, "contradiction", f"the rule's own text says {stance}: {rule.text}"
-
-
-def _status(rule: Rule, place: str) -> str:
-    return OPPOSITE[rule.status] if place in rule.places else rule.status
 
 
 def _divided(policy: Policy, rules: Sequence[_Ruled], divided: Iterable[Mapping]) -> _Found:
@@ -313,7 +304,7 @@ def _sentences_without(
 ) -> _Found:
     """Find sentences, and things and places in them, that no rule stands for."""
     check, by_tag = "sentence-without-rule", {tag: r for r in rules for tag in r.rule.tags}
-    known = {*by_tag, *map(_category, by_tag)}
+    known = {*by_tag, *map(category_of, by_tag)}
     for line, text, words, named, places, item in sentences:
         stance, plain = _stance(text), text.lower()
         own = [r for r in rules if _share(words, _terms(r.rule))]
@@ -323,14 +314,14 @@ def _sentences_without(
             if (item or (against_default and not of_rest)) and _content(text):
                 yield line, check, f"no rule stands for it: {text}"
             continue
-        unruled = [tag for tag in named if tag not in known and _category(tag) not in by_tag]
+        unruled = [tag for tag in named if tag not in known and category_of(tag) not in by_tag]
         excepting = any(places & {*r.rule.places} for r in own)
         if against_default or excepting or (item and len(unruled) == len(named)):
             spoken = {word for r in own for word in _words(r.rule.text)}
             for tag in sorted(tag for tag in unruled if not _share([tag], spoken)):
                 yield line, check, f"no rule is about {tag}: {text}"
         said_of = _named(_words(_EXCEPT.sub("", text)))
-        about = [by_tag.get(tag) or by_tag.get(_category(tag)) for tag in sorted(said_of)]
+        about = [by_tag.get(tag) or by_tag.get(category_of(tag)) for tag in sorted(said_of)]
         about = [r for r in about if r]
         if not about or not stance or _NO_PLACE.search(plain):
             continue

@@ -90,6 +90,10 @@ class Rule(BaseModel):
         """Return the tags' status where the rule applies."""
         return "prohibited" if self.prohibit else "permitted"
 
+    def status_at(self, place: str | None) -> Status:
+        """Return the tags' status at a place: an exception turns it."""
+        return OPPOSITE[self.status] if place in self.places else self.status
+
     def clause(self, tag: str) -> str:
         """Return the rule for one of its tags: ``weapons prohibited except museum, news``."""
         where = f" except {', '.join(self.places)}" if self.places else ""
@@ -236,8 +240,7 @@ class Policy(BaseModel):
         rule = self._rule_of.get(tag)
         if rule is None:
             return ItemRuling(concept, category, self.default, f"all else {self.default}", None)
-        status = OPPOSITE[rule.status] if place in rule.places else rule.status
-        return ItemRuling(concept, category, status, rule.clause(tag), rule)
+        return ItemRuling(concept, category, rule.status_at(place), rule.clause(tag), rule)
 
     def label(self, tags: Iterable[str]) -> Ruling:
         """Label a scene exactly: unsafe if the policy prohibits at least one thing in it.

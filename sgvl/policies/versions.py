@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sgvl.common.errors import InputError
-from sgvl.policies.concepts import CATEGORIES, concepts, in_category
+from sgvl.policies.concepts import CATEGORIES, category_of, in_category
 from sgvl.policies.policy import Policy, Rule, parse
 
 DIGITS = 12  # of a digest, in names of files and columns
@@ -137,7 +137,7 @@ def _same(one: Rule, other: Rule) -> bool:
 
 
 def _addition(tag: str, rules: dict[str, Rule]) -> str:
-    about = rules.get(concepts()[tag].category) if tag in concepts() else None
+    about = rules.get(category_of(tag))
     return "thing carved out" if about and about.status != rules[tag].status else "rule added"
 
 

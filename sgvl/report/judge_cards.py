@@ -4,7 +4,6 @@ A card holds every score with n and interval, what the judge cannot do, its cost
 trouble, as ``docs/JUDGES.md`` lists it. Nothing is measured here.
 """
 
-import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sgvl.common import files
 from sgvl.judges.systems import SYSTEMS
 from sgvl.report import stored
 from sgvl.report.page import CARD, html_document
-from sgvl.report.tables import output_paths, page_markdown
+from sgvl.report.tables import escaped, output_paths, page_markdown
 from sgvl.scores.bars import LEAST, MOST
 
 # The stored tables of a card: notebook, file, and the column that names a score, "" for one score.
@@ -90,7 +89,7 @@ def write(folder: Path, profile: str, about: pd.DataFrame, scored: pd.DataFrame)
 
 def _card(profile: str, judge: str, row: pd.Series, own: pd.DataFrame) -> str:
     """Return a card as Markdown; what is not ours is escaped."""
-    title = html.escape(str(row["name"]), quote=False).replace("](", "]&#40;")
+    title = escaped(str(row["name"]))
     facts = pd.DataFrame(_facts(judge, row).items(), columns=["fact", "value"])
     table = own[["table", "score", "n", "value", "low", "high"]].astype({"n": "Int64"})
     note = f"Percent with 95 % intervals, profile {profile}."

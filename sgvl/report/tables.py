@@ -187,7 +187,7 @@ def page_markdown(frame: pd.DataFrame, caption: str = "", note: str = "") -> str
     printed = _printed(frame)
     for column in printed:
         printed[column] = printed[column].map(_name if column == "judge" else _stacked)
-    return markdown(printed.rename(columns=_stacked_head), _escaped(caption), _escaped(note))
+    return markdown(printed.rename(columns=_stacked_head), escaped(caption), escaped(note))
 
 
 def output_paths(folder: Path | str, name: str, *suffixes: str) -> list[Path]:
@@ -216,19 +216,20 @@ def latex(text: str) -> str:
     return ("{}" if text.startswith("[") else "") + " ".join(text.split()).translate(LATEX)
 
 
-def _escaped(text):
+def escaped(text: str) -> str:
+    """Escape text for Markdown that a browser or GitHub renders: it brings no markup or link."""
     # Without "](" there is no link and no picture; "&#40;" is the bracket, as text.
     return html.escape(text, quote=False).replace("](", "]&#40;")
 
 
 def _name(text):
-    return _escaped(text).replace(" ", "&nbsp;")
+    return escaped(text).replace(" ", "&nbsp;")
 
 
 def _stacked(text):
     """Write the interval, and the paper's value if there is one, beneath the value."""
     if not (match := STACKED.fullmatch(text)):
-        return _escaped(text)
+        return escaped(text)
     value, interval, paper, inside = match.groups()
     below = [interval]
     if paper:
@@ -238,7 +239,7 @@ def _stacked(text):
 
 def _stacked_head(text):
     name, n, count = text.partition(" n=")
-    return _escaped(name) + (f"<br><sub>n={_escaped(count)}</sub>" if n else "")
+    return escaped(name) + (f"<br><sub>n={escaped(count)}</sub>" if n else "")
 
 
 def _head(policy, scores):

@@ -126,9 +126,7 @@ def _effect(table: pd.DataFrame, row: str) -> Effect:
     """Return a row of measures as an effect; unknown where it is missing or counts nothing."""
     if row not in table.index or not table.loc[row, "n"]:
         return Effect(*[np.nan] * 3, 0, NOT_ASKED)
-    return Effect(
-        *table.loc[row, BOUNDS].astype(float), int(table.loc[row, "n"]), "one training run"
-    )
+    return Effect(*table.loc[row, BOUNDS].astype(float), int(table.loc[row, "n"]), ONE_RUN)
 
 
 def _smaller(margins: pd.DataFrame, n: float) -> Effect:
