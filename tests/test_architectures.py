@@ -26,7 +26,7 @@ from sgvl.judges.chat.prefix import placed
 from sgvl.judges.systems import ABSENT, NONE, SYSTEMS, expanded
 from sgvl.models import chat_model, loading, tiny, tiny_heads
 from sgvl.policies import forms
-from sgvl.policies.policy import Policy, load, load_all
+from sgvl.policies.policy import Policy, Rule, load, load_all
 from sgvl.run.rehearsal import models
 from sgvl.run.units import SERVED
 from sgvl.text import prompts
@@ -444,6 +444,14 @@ def test_rules_go_into_forms_of_guards():
     assert forms.prohibitions(strict)[1:] == [
         "Everything else is prohibited, except: knife; nudity."
     ]
+    museum = policy.model_copy(update={"rules": [
+        Rule(permit=["nudity"], **{"except": ["school"]}, text="Nudity is art, but not at school.")
+    ]})  # fmt: skip
+    assert forms.prohibitions(museum) == ["nudity at: school."]  # what is permitted but there
+    assert museum.render("slots").split("\n\n")[3] == (
+        "O4: Nudity Content:\nIt should not contain:\n- nudity at: school.\n"
+        "It can contain:\n- Nudity is art, but not at school."
+    )
     alone = Policy(name="a", title="A", text="No knives. Forks are fine.")
     assert forms.prohibitions(alone) == ["No knives. Forks are fine."]
     assert alone.render("numbered") == "S1: No knives. Forks are fine."

@@ -24,7 +24,7 @@ def prohibitions(policy: Policy) -> list[str]:
     """
     if policy.default is None:
         return [policy.render("text")]
-    texts = [_with_exceptions(policy, rule) for rule in policy.rules if rule.prohibit]
+    texts = [_with_exceptions(policy, rule) for rule in policy.rules if _wrong(rule)]
     if policy.default == "prohibited":
         permitted = _permitted(policy, lambda _: True)
         texts.append(f"Everything else is prohibited{f', except: {permitted}' * bool(permitted)}.")
@@ -82,7 +82,7 @@ def slots(policy: Policy) -> str:
 
 def _block(policy: Policy, slot: str, heading: str) -> str:
     rules = [rule for rule in policy.rules if _in_slot(rule, slot)]
-    wrong = [rule.text for rule in rules if rule.prohibit]
+    wrong = [_wrong(rule) for rule in rules if _wrong(rule)]
     fine = [rule.text for rule in rules if rule.permit]
     if policy.default == "prohibited" and not wrong:
         wrong = ["Any content of this category."]
@@ -102,10 +102,17 @@ def _category(tag: str) -> str:
     return tag if tag in CATEGORIES else concepts()[tag].category
 
 
+def _wrong(rule: Rule) -> str:
+    """Return what a rule prohibits, "" if nothing: a permission prohibits at its exceptions."""
+    if rule.prohibit:
+        return rule.text
+    return f"{', '.join(rule.permit)} at: {', '.join(rule.places)}." if rule.places else ""
+
+
 def _with_exceptions(policy: Policy, rule: Rule) -> str:
-    """Return a rule's text, and what other rules permit of the categories that it prohibits."""
-    permitted = _permitted(policy, lambda tag: _category(tag) in rule.tags)
-    return f"{rule.text} Permitted all the same: {permitted}." if permitted else rule.text
+    """Return what a rule prohibits, and what other rules permit of its categories."""
+    permitted = _permitted(policy, lambda tag: _category(tag) in rule.prohibit)
+    return f"{_wrong(rule)} Permitted all the same: {permitted}." if permitted else _wrong(rule)
 
 
 def _permitted(policy: Policy, about) -> str:

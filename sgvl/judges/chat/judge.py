@@ -127,8 +127,8 @@ class ChatJudge(SpeakingJudge):
         for indices, k in _grids(cases):
             if sharing == "policy" and len(indices) > k:
                 images = [cases[i][0].image for i in indices[::k]]
-                grid = self._policies_first(images, [requests[i] for i in indices[:k]])
-                yield _numbered(indices, grid)
+                for batch in self._policies_first(images, [requests[i] for i in indices[:k]]):
+                    yield [(indices[cell], judgement) for cell, judgement in batch]
             else:
                 rest += indices
         yield from self._one_by_one(cases, requests, sorted(rest))
@@ -230,25 +230,23 @@ class ChatJudge(SpeakingJudge):
                 known = [seen[places[i]] for i in part]
                 yield _numbered(part, self._judgements(rows, images, texts, known))
 
-    def _policies_first(self, images: list, requests: Sequence[str]) -> list[Judgement]:
-        """Judge a grid whose prompts open with the policy, in order of (picture, policy).
+    def _policies_first(self, images: list, requests: Sequence[str]) -> Iterator[list[tuple]]:
+        """Judge a grid whose prompts open with the policy; its cells are in order of pictures.
 
         Pictures of one size at a time: nothing may be padded after the policy.
         """
-        rows: dict[int, list[Judgement]] = {i: [] for i in range(len(images))}
-        by_size = sorted(rows, key=lambda i: images[i].size)
+        by_size = sorted(range(len(images)), key=lambda i: images[i].size)
         batches = []
         for _, alike in groupby(by_size, key=lambda i: images[i].size):
             own = list(alike)
             batches += [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
-        for request in requests:
+        for column, request in enumerate(requests):
             opening = self.reader.read_before_image(request)
             for part in batches:
                 some, texts = [images[i] for i in part], [request] * len(part)
                 read = self.reader.add_images(some, request, opening)
-                for i, judgement in zip(part, self._judgements(read, some, texts), strict=True):
-                    rows[i].append(judgement)
-        return [judgement for row in rows.values() for judgement in row]
+                cells = [i * len(requests) + column for i in part]
+                yield _numbered(cells, self._judgements(read, some, texts))
 
     def _whole(self, images: Sequence, requests: Sequence[str]) -> Rows | None:
         """Read each prompt with its own picture, but for its last token; None without a cache."""
