@@ -283,3 +283,13 @@ def test_all_problems_at_once_and_other_refusals():
     assert len(error.value.problems) == 3
     with pytest.raises(InputError, match="score takes one policy, not L4, L5"):
         metrics.score(pd.concat([rows(tp=1), rows(tp=1, policy="L5")]))
+
+
+def test_cases_that_divide_judges_come_first_and_each_picture_once():
+    """Of four judges two are right about b under L2, one under L1, three about c, all about a."""
+    right = {("a", "L1"): 4, ("b", "L1"): 1, ("b", "L2"): 2, ("c", "L1"): 3}
+    answers = [(*case, SAFE, UNSAFE if k < 4 - n else SAFE) for case, n in right.items()
+               for k in range(4)]  # fmt: skip
+    frame = pd.DataFrame(answers, columns=["id", "policy", "label", "verdict"])
+    assert metrics.most_divided(frame) == [("b", "L2")]
+    assert metrics.most_divided(frame, 6) == [("b", "L2"), ("c", "L1"), ("a", "L1")]

@@ -33,11 +33,14 @@ def run(tmp_path, monkeypatch):
     ],
 )
 def test_a_missing_file_names_the_notebook_that_writes_it(run, path, unit):
-    with pytest.raises(InputError) as caught:
-        stored.read("mine", path)
-    assert str(caught.value) == (
-        f"runs/mine/{path}: no such file; {unit} writes it (python -m sgvl.run mine --only {unit})"
-    )
+    for profile, how in {
+        "mine": f"run notebook {unit.partition('.')[0]}",
+        "nano": f"python -m sgvl.run nano --only {unit}",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            stored.read(profile, path)
+        problem = f"runs/{profile}/{path}: no such file; {unit} writes it ({how})"
+        assert str(caught.value) == problem
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2,3,4\n1\n5,6,7,8,9\n"])
@@ -75,7 +78,7 @@ def test_judges_of_several_panels_have_names_models_and_reasons(run):
     write(run, "b/general", "judge,right\n")
     assert stored.read_panels("mine", "general", ["a", "b"])["right"].dtype == bool
     assert list(stored.read_panels("mine", "general", ["b"])) == ["judge", "right"]
-    with pytest.raises(InputError, match="05_benchmark.b writes it .*--only 05_benchmark.b"):
+    with pytest.raises(InputError, match="own.csv: no such file; 05_benchmark.b writes it"):
         stored.read_panels("mine", "own", ["b"])
     write(run, "b/judges", "judge,name,model,asked_about\n")
     assert list(stored.read_panels("mine", "scores", ["b", "a"])["judge"][:1]) == ["sft"]

@@ -79,6 +79,7 @@ JUDGES = [
     *("requests", "seconds"),  # answers whose asking was timed, and how long it took
 ]
 NOT_ASKED = ["judge", "name", "reason"]
+REPLIES = 18  # shown as examples: six pictures for three judges
 # Columns of numbers and of true and false; all others hold text, whatever it looks like.
 NO_TEXT = {
     "p_unsafe": float,
@@ -394,22 +395,27 @@ def joined(frames: Iterable[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]
     return whole
 
 
-def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> dict:
-    """Return the case about which the judges disagree most, as ``figures.show_replies`` takes it.
+def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> list[dict]:
+    """Return the cases that divide the judges most, as ``figures.show_replies`` takes them.
 
-    ``answers`` is the frame ``levels``. Real pictures are blurred.
+    ``answers`` is the frame ``levels``. They are six pictures, fewer where many judges reply. Real
+    pictures are blurred.
     """
-    id, policy = metrics.most_divided(answers)
-    own = answers[(answers["id"] == id) & (answers["policy"] == policy)]
-    replies = own["reply"].fillna(own["rationale"]).fillna("no reason given")
-    own = own.assign(reply=replies, judge=own["judge"].map(panel.names))
-    picture = bench.select([list(bench["id"]).index(id)])
-    image = store.samples(picture)[0].image
-    return {
-        "image": image if store.has_tags(bench) else thumbnail(image, 320),
-        "title": f"{id} under {policy}",
-        "replies": own[["policy", "judge", "verdict", "label", "reply"]].to_dict("records"),
-    }
+    reasons = answers["reply"].fillna(answers["rationale"]).fillna("no reason given")
+    answers = answers.assign(reply=reasons, judge=answers["judge"].map(panel.names))
+    examples = []
+    for id, policy in metrics.most_divided(answers, max(1, REPLIES // answers["judge"].nunique())):
+        own = answers[(answers["id"] == id) & (answers["policy"] == policy)]
+        picture = bench.select([list(bench["id"]).index(id)])
+        image = store.samples(picture)[0].image
+        examples.append(
+            {
+                "image": image if store.has_tags(bench) else thumbnail(image, 320),
+                "title": f"{id} under {policy}: {own['label'].iloc[0]}",
+                "replies": own[["policy", "judge", "verdict", "label", "reply"]].to_dict("records"),
+            }
+        )
+    return examples
 
 
 def write(panel: Panel, folder: Path) -> None:

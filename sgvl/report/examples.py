@@ -149,7 +149,7 @@ def policy_case(
         raise InputError("Figure 7: no judge of `case_judges` was asked")
     ids, policies = list(bench["id"]), ["L2", "L3"]
     if not (chosen := _excepted_weapons(bench, answers)):
-        id, policy = metrics.most_divided(answers)
+        [(id, policy)] = metrics.most_divided(answers)
         chosen, policies = [id], [policy]
     id = chosen[0]
     wanted = answers["policy"].isin(policies) & (answers["id"] == id)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from sgvl.common.errors import InputError
 from sgvl.common.paths import FIGURES, ROOT, figures_of, runs
+from sgvl.run.units import parameters_of
 from sgvl.scores.blind_ceiling import NAMES as BLIND
 
 # The notebook that writes a folder of a run; a folder of training/ is named after its unit.
@@ -37,9 +38,11 @@ def read(profile: str, path: str) -> pd.DataFrame:
         folder, name, *below = Path(path).parts
         writer = WRITERS.get(folder, name) + (f".{name}" if folder in WRITERS and below else "")
         problem = "no such file" if isinstance(error, FileNotFoundError) else str(error).strip()
+        how = f"run notebook {writer.partition('.')[0]}"  # a run that was made by hand
+        if parameters_of(profile).is_dir():
+            how = f"python -m sgvl.run {profile} --only {writer}"
         raise InputError(
-            f"{file.relative_to(ROOT)}: {problem}; {writer} writes it "
-            f"(python -m sgvl.run {profile} --only {writer})"
+            f"{file.relative_to(ROOT)}: {problem}; {writer} writes it ({how})"
         ) from None
 
 

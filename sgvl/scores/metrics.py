@@ -193,11 +193,15 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["judge", "n", "agree", "low", "high"])
 
 
-def most_divided(judgements: pd.DataFrame) -> tuple[str, str]:
-    """Return the case, (id, policy), that closest to half of the judges get right."""
+def most_divided(judgements: pd.DataFrame, wanted: int = 1) -> list[tuple[str, str]]:
+    """Return cases, (id, policy), each of another picture, those first of which most judges differ.
+
+    The first is the one that closest to half of the judges get right.
+    """
     right = judgements["verdict"] == judgements["label"]
     shares = right.groupby([judgements["id"], judgements["policy"]]).mean()
-    return (shares - 0.5).abs().idxmin()
+    order = (shares - 0.5).abs().sort_values(kind="stable").index.to_frame(index=False)
+    return [*order.drop_duplicates("id").head(wanted).itertuples(index=False, name=None)]
 
 
 def unsafe_shares(frame: pd.DataFrame) -> pd.DataFrame:
