@@ -343,7 +343,7 @@ def test_in_jupyterlab(serve, lesson, page):
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     address = serve("jupyterlab", *LAB, f"--ServerApp.root_dir={lesson}")
-    exported = lesson / "runs" / "smoke" / "classroom" / "classroom.html"
+    exported = lesson / "runs" / "smoke" / "figures" / "classroom.html"
     exported.unlink()
     page.goto(f"{address}/doc/tree/{NOTEBOOK}")
     page.get_by_text("| Idle").wait_for(timeout=RUN)
@@ -390,6 +390,23 @@ def test_in_voila(serve, page):
     ask_the_model(room)
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("voila"), reason="needs voila")
+def test_three_visitors_open_voila_at_once_for_the_first_time(browser, tmp_path):
+    """The first trains, the others wait for it and read what it has stored; none is refused."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    with server(tmp_path) as start:
+        address = start("voila", NOTEBOOK)
+        pages = [browser.new_page() for _ in range(3)]
+        for page in pages:
+            page.goto(address, timeout=RUN, wait_until="commit")
+        for page in pages:
+            page.locator(".widget-vbox.sgvl").nth(8).wait_for(timeout=RUN)
+            assert "Busy" not in page.inner_text("body")
+            page.close()
+    trained = tmp_path / "runs" / "smoke" / "classroom"
+    assert len(list(trained.glob("model*.jsonl"))) == 1
+
+
 @pytest.fixture
 def exported(lesson, page) -> Lesson:
     """The exported file, opened from the disk without a network."""
@@ -397,7 +414,7 @@ def exported(lesson, page) -> Lesson:
     page.on(
         "request", lambda sent: sent.url.startswith(("file:", "data:")) or pytest.fail(sent.url)
     )
-    page.goto((lesson / "runs" / "smoke" / "classroom" / "classroom.html").as_uri())
+    page.goto((lesson / "runs" / "smoke" / "figures" / "classroom.html").as_uri())
     return Lesson("file", page, ".panel")
 
 
@@ -408,7 +425,10 @@ def test_as_a_file(exported):
     named = "field => !(field.labels?.length || field.ariaLabel || field.textContent)"
     fields = page.locator("form :is(input:not([type=hidden]), select, textarea, button)")
     assert fields.evaluate_all(f"fields => fields.filter({named}).length") == 0
-    answer = page.locator("details").first
+    assert page.locator("main > details:not(.help):visible").count() == 0
+    page.get_by_label("answers and notes").press("Space")
+    page.locator("summary:visible", has_text="For the teacher").wait_for(timeout=ANSWER)
+    answer = page.locator("details").nth(1)
     assert "exceptions for weapons" not in page.inner_text("main"), "hidden until asked"
     answer.locator("summary").press("Enter")
     assert "exceptions for weapons" in answer.inner_text()
@@ -416,6 +436,20 @@ def test_as_a_file(exported):
     page.get_by_label("pictures in words").press("Space")
     assert page.locator("img:visible").count() == 0
     exported.panel(0).says("I see a knife and a clock at the museum.")
+
+
+def test_on_a_phone_nothing_is_beside_the_screen(exported):
+    page = exported.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    exported.panel(0).slide(0, "ArrowRight", "ArrowRight")
+    exported.panel(0).says("Under L3")
+    chosen = page.locator(".panel td.chosen").first
+    assert chosen.evaluate("cell => cell.dataset.head") == "L3"
+    off = """cells => cells.filter(cell => cell.checkVisibility()
+      && cell.getBoundingClientRect().right > innerWidth).length"""
+    assert page.locator(".panel :is(td, p, input, button, select, textarea)").evaluate_all(off) == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.screenshot(path=SHOTS / "file-phone.png", full_page=True)
 
 
 def typed(rng: np.random.Generator) -> str:

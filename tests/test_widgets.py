@@ -115,13 +115,16 @@ def test_a_picture_says_what_is_in_it():
 
 def test_the_slider_flips_labels_and_quotes_rules():
     panel = widgets.matrix(widgets.CLASS, LEVELS)
-    assert panel.text.startswith("Under L1, 0 of 8 pictures are unsafe.")
+    assert panel.text.startswith("L1: ") and "Under L1, 0 of 8 pictures are unsafe." in panel.text
     panel.controls["level"].value = "L3"
     safe, unsafe = "safe", "unsafe"
     labels = [unsafe, unsafe, safe, unsafe, safe, safe, safe, safe]
     assert column(panel.text, "L3 (chosen)") == labels
     changed = "Changed since L2: knife, clock, museum; pill, key, street."
-    assert panel.text.splitlines()[0] == f"Under L3, 3 of 8 pictures are unsafe. {changed}"
+    first = "This platform wants to be fit for most people and most advertisers."
+    about, counted = panel.text.splitlines()[:3:2]
+    assert about == f"L3: mainstream platform. {first}"
+    assert counted == f"Under L3, 3 of 8 pictures are unsafe. {changed}"
     quoted = column(panel.text, "the rule that fired under L3")
     assert quoted[0] == "“Weapons are prohibited everywhere.”"
     assert quoted[7] == "“Whatever no rule mentions is permitted.”"
@@ -567,7 +570,8 @@ def test_the_page_is_the_notebook_without_a_kernel(notebook, namespace):
     assert "<title>A lesson</title>" in text and "Why?" in text
     assert '<a href="#part-1" title="A · Matrix" aria-label="A · Matrix">A</a>' in text
     assert "needs</th>" not in text and "Press" not in text and "import this" not in text
-    assert "<summary>Answer</summary><p>It depends.</p>" in text
+    assert "<details><summary>Answer</summary><p>It depends.</p>" in text, "hidden until ticked"
+    assert '<details class="help"><summary>Words that' in widgets.vocabulary().html
     assert not re.search(r"https?:|(?:src|href)=\"(?!data:|#)", text)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert set(data["panels"][0]["states"]) == {"0", "1", "2", "3", "4"}

@@ -25,7 +25,8 @@ def export(path: Path, notebook: Path, namespace: Mapping[str, object]) -> Path:
 
     Markdown is kept, without the table of what the notebook needs and without cells tagged
     ``kernel``. A code cell whose last line is the name of a panel or a view becomes that; other
-    code is left out. The page holds all states of each panel, and each picture once.
+    code is left out. The page holds all states of each panel, and each picture once; what is folded
+    (answers, numbers, the teacher's notes) is hidden until its box is ticked.
 
     Parameters
     ----------

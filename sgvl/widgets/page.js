@@ -1,7 +1,7 @@
 "use strict";
 const { panels, pictures } = JSON.parse(document.getElementById("data").textContent);
-const inWords = document.getElementById("in-words");
-inWords.addEventListener("input", () => document.body.classList.toggle("in-words", inWords.checked));
+for (const box of document.querySelectorAll("nav input"))
+  box.addEventListener("input", () => document.body.classList.toggle(box.id, box.checked));
 
 /** Put the description of each picture beside it; the style sheet shows one or the other. */
 function addWords(root) {
@@ -12,7 +12,16 @@ function addWords(root) {
     picture.after(words);
   }
 }
+
+/** Give each cell the head of its column, which a narrow screen shows in the cell. */
+function addHeads(root) {
+  for (const table of root.querySelectorAll("table")) {
+    const heads = [...table.querySelectorAll("th")].map(head => head.textContent);
+    for (const row of table.rows) [...row.cells].forEach((cell, k) => cell.dataset.head = heads[k]);
+  }
+}
 addWords(document);
+addHeads(document);
 
 document.querySelectorAll(".panel").forEach((panel, index) => {
   const { states, quiz, workshop, amendment } = panels[index];
@@ -34,6 +43,7 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
     const summary = workshop ? label() : amendment ? compare() : "";
     for (const picture of view.querySelectorAll("img")) picture.src = pictures[picture.dataset.picture];
     addWords(view);
+    addHeads(view);
     const sentences = [...view.querySelectorAll(":scope > p")].map(p => p.textContent);
     status.textContent = [summary, ...sentences, score()].join(" ");
   }

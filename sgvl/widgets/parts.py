@@ -86,8 +86,10 @@ def compose(*parts: str | Picture | Table) -> View:
     return View("\n".join(map(_html, parts)), "\n\n".join(map(_text, parts)))
 
 
-def folded(summary: str, *parts: str | Picture | Table) -> View:
+def folded(summary: str, *parts: str | Picture | Table, help: bool = False) -> View:
     """Join parts into a view that shows ``summary`` alone until the reader opens it.
+
+    The exported page hides it with the answers and the teacher's notes, unless it is ``help``.
 
     >>> folded("Answer", "42.")
     Answer
@@ -95,7 +97,8 @@ def folded(summary: str, *parts: str | Picture | Table) -> View:
     42.
     """
     inside = compose(*parts)
-    details = f"<details><summary>{html.escape(summary)}</summary>{inside.html}</details>"
+    kind = ' class="help"' if help else ""
+    details = f"<details{kind}><summary>{html.escape(summary)}</summary>{inside.html}</details>"
     return View(details, f"{summary}\n\n{inside.text}")
 
 

@@ -77,13 +77,13 @@ def overview(policies: Sequence[Policy]) -> View:
     frame = pd.DataFrame({
         "policy": [policy.name for policy in policies],
         "title": [policy.title.removeprefix(f"{policy.name}: ") for policy in policies],
-        "its first sentence": [_first_sentence(policy.text) for policy in policies],
+        "its first sentence": [_first_sentence(policy) for policy in policies],
     })  # fmt: skip
     return compose(Table(frame))
 
 
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[.!?])\s", " ".join(text.split()), maxsplit=1)[0]
+def _first_sentence(policy: Policy) -> str:
+    return re.split(r"(?<=[.!?])\s", " ".join(policy.text.split()), maxsplit=1)[0]
 
 
 def matrix(scenes: Sequence[Scene], policies: Sequence[Policy], level: str) -> View:
@@ -95,14 +95,16 @@ def matrix(scenes: Sequence[Scene], policies: Sequence[Policy], level: str) -> V
     unsafe = list(frame[level]).count(UNSAFE)
     counts = f"Under {level}, {unsafe} of {len(scenes)} pictures are unsafe."
     names = list(labels)
+    policy = policies[names.index(level)]
+    about = f"{policy.title}. {_first_sentence(policy)}"
     if level == names[0]:
-        return compose(counts, Table(frame, level))
+        return compose(about, counts, Table(frame, level))
     before = names[names.index(level) - 1]
     flipped = [
         title(s) for s, a, b in zip(scenes, frame[before], frame[level], strict=True) if a != b
     ]
     changes = f"Changed since {before}: {'; '.join(flipped) or 'none'}."
-    return compose(f"{counts} {changes}", Table(frame, level))
+    return compose(about, f"{counts} {changes}", Table(frame, level))
 
 
 def verdicts(policies: Sequence[Policy], first: str, second: str, place: str) -> View:
@@ -266,7 +268,8 @@ def vocabulary() -> View:
     """List the words that a clause may use, folded away."""
     groups = {category: ", ".join(in_category(category)) for category in CATEGORIES}
     frame = pd.DataFrame({"category": groups.keys(), "things in it": groups.values()})
-    return folded("Words that a clause may use", f"Places: {', '.join(PLACES)}.", Table(frame))
+    places = f"Places: {', '.join(PLACES)}."
+    return folded("Words that a clause may use", places, Table(frame), help=True)
 
 
 # -- the edit ------------------------------------------------------------------------------------
