@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ LEVEL = {folder: level for level, folders in LEVELS.items() for folder in folder
 DOORS = {"__init__.py", "judge.py", "diff.py"}  # the only modules that may stand outside a folder
 
 
+@cache
 def imported_folders(path: Path) -> set[str]:
     """The folders of sgvl that a file imports from, at the top or inside functions."""
     found = set()
@@ -55,6 +57,43 @@ def test_a_folder_imports_only_from_folders_of_a_lower_level(folder):
         assert others <= set(LEVEL), f"{path.relative_to(ROOT)}: {others - set(LEVEL)}"
         wrong = {other for other in others if LEVEL[other] >= LEVEL[folder]}
         assert not wrong, f"{path.relative_to(ROOT)} imports from {sorted(wrong)}"
+
+
+ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def test_the_diagram_of_the_folders_is_that_of_their_imports():
+    """Its arrows are all imports, and those alone, that no chain of others implies."""
+    imports = {
+        folder: set().union(*map(imported_folders, (PACKAGE / folder).rglob("*.py"))) - {folder}
+        for folder in LEVEL
+    }
+
+    def reached(folders):
+        return set(folders).union(*(reached(imports[folder]) for folder in folders))
+
+    direct = {
+        (one, other)
+        for one, others in imports.items()
+        for other in others
+        if other not in reached(others - {other})
+    }
+    drawn = [
+        (one, other)
+        for one, others in re.findall(r"(?m)^  (\w+) --> (.+)$", ARCHITECTURE)
+        for other in others.split(" & ")
+    ]
+    assert sorted(drawn) == sorted(direct)
+    assert set(re.findall(r"(?m)^\| \[(\w+)\]", ARCHITECTURE)) == set(LEVEL)
+
+
+def test_the_walk_of_a_picture_names_functions_that_are_there():
+    steps = re.findall(r"\| `(\w+)` in \[([\w/.]+)\]", ARCHITECTURE)
+    assert len(steps) >= 15
+    for name, file in steps:
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        tree = ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8")))
+        assert name in {node.name for node in tree if isinstance(node, kinds)}, f"{file}: {name}"
 
 
 def test_importing_sgvl_imports_no_folder():
@@ -168,9 +207,16 @@ def test_a_notebook_says_what_it_needs_gives_and_takes(path):
     assert len(tagged) == 1, f"{path.name}: one cell is tagged parameters"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CREDITS.md", "sgvl/nano/model/README.md"])
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
-    assert not missing, f"{page} links to {missing}; write the file or mend the link"
+# The order for a reader; 01b to 01d make a benchmark beside it.
+SIDE = ["01b_safeedit", "01c_annotate", "01d_release", "02_recaption"]
+MAIN = [path.stem for path in NOTEBOOKS if path.stem not in SIDE[:-1]]
+NEXT = dict(zip(MAIN, MAIN[1:], strict=False)) | dict(zip(SIDE, SIDE[1:], strict=False))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_next_leads_through_the_series(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    named = [name for text in prose for name in re.findall(r"Next: \*\*(\w+)\*\*", text)]
+    assert named == [NEXT[name] for name in [path.stem] if name in NEXT]
+    assert ("Next: " in prose[-1]) == (path.stem in NEXT), "at the end"
