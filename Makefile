@@ -1,4 +1,4 @@
-# Needs only make and Python 3.11 or 3.12. `make run` and `make test` install what they need once, then work offline.
+# Needs only make and Python 3.11 or 3.12. Each target that needs packages installs them once, then works offline.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -14,12 +14,13 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run rehearse seeds stage2 test test-slow test-browser test-faults bench lint lock nano-model clean
+.PHONY: help env lab run rehearse seeds stage2 test test-slow test-browser test-faults bench lint lock nano-model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP)  ## create .venv with the locked packages
+	@echo "to use it, in each shell: source $(VENV)/bin/activate"
 
 # The stamp is removed first and written last, so a failed or interrupted install is done again.
 # torch comes first and alone: it is the largest by far, and what goes wrong with it is then seen before the rest.
@@ -35,43 +36,47 @@ $(STAMP): pyproject.toml $(LOCK)
 	  echo "installed in $$(( $$(date +%s) - start )) s"
 	@touch $@
 
-run: env  ## run the whole notebook series, nano profile
+# The hub is open here: a notebook may load models and data from it.
+lab: $(STAMP)  ## open the notebooks in JupyterLab, the first of them at once
+	env -u HF_HUB_OFFLINE $(BIN)/python -m jupyterlab --ServerApp.root_dir=. notebooks/00_start_here.ipynb $(LAB)
+
+run: $(STAMP)  ## run the whole notebook series, nano profile
 	$(BIN)/python -m sgvl.run nano --jobs 2
 
 # Each profile is rehearsed whole, also where a unit of the other broke.
-rehearse: env  ## run both GPU profiles on the CPU with small stand-ins, and check what they made
+rehearse: $(STAMP)  ## run both GPU profiles on the CPU with small stand-ins, and check what they made
 	$(BIN)/python -m sgvl.run single --rehearse --jobs 2; single=$$?; \
 	  $(BIN)/python -m sgvl.run paper --rehearse --jobs 2 && exit $$single
 	$(BIN)/python -m pytest -n 0 -m rehearse
 
-seeds: env  ## after `make run`: train both stages with five seeds (more than an hour), and put them into the report
+seeds: $(STAMP)  ## after `make run`: train both stages with five seeds (more than an hour), and put them into the report
 	$(BIN)/python -m sgvl.run nano_seeds
 	$(BIN)/python -m sgvl.run nano --only 07_figures --force
 
-stage2: env  ## after `make run`: train stage 2 with one thing changed at a time, and put the table into the report
+stage2: $(STAMP)  ## after `make run`: train stage 2 with one thing changed at a time, and put the table into the report
 	$(BIN)/python -m sgvl.run nano_ablations
 	$(BIN)/python -m sgvl.run nano --only 07_figures --force
 
 # Two processes of one thread each: with more, two at once wait for each other's threads.
-test: env  ## run the tests
+test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: env  ## run the tests that train a model
+test-slow: $(STAMP)  ## run the tests that train a model
 	$(BIN)/python -m pytest -m slow
 
 # Drives a Chromium of the system, so no browser is downloaded.
-test-browser: env  ## run the classroom in JupyterLab, Voila and as a file, and measure the report, in Chromium
+test-browser: $(STAMP)  ## run the classroom in JupyterLab, Voila and as a file, and measure the report, in Chromium
 	$(BIN)/pip install -qq --disable-pip-version-check -c $(LOCK) -e ".[browser]"
 	$(BIN)/python -m pytest -m browser
 
-bench: env  ## race the judging engine against three other ways to ask
+bench: $(STAMP)  ## race the judging engine against three other ways to ask
 	$(BIN)/python benchmarks/judging.py
 
-test-faults: env  ## run the tests of faults, the long ones too, write docs/RELIABILITY.md, and fuzz for an hour
+test-faults: $(STAMP)  ## run the tests of faults, the long ones too, write docs/RELIABILITY.md, and fuzz for an hour
 	$(BIN)/python -m pytest -m fault --write-faults
 	$(BIN)/python -m pytest tests/test_properties.py --hypothesis-profile hour
 
-lint: env  ## check style, formatting and that notebooks hold no outputs
+lint: $(STAMP)  ## check style, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/nbstripout --verify --extra-keys "$(STRIP)" notebooks/*.ipynb
@@ -84,7 +89,7 @@ lock:  ## write requirements-cpu.lock from .venv
 	   sed 's/+cpu$$//' $(LOCK).new; } > $(LOCK)
 	@rm $(LOCK).new
 
-nano-model: env  ## rebuild the nano base model from nothing (long)
+nano-model: $(STAMP)  ## rebuild the nano base model from nothing (long)
 	$(BIN)/python -m sgvl.nano.build
 
 clean:  ## remove .venv, caches and builds; runs/ stays
