@@ -44,5 +44,5 @@ def test_the_example_goes_from_photographs_to_a_table(tmp_path):
     subprocess.run(command, check=True, cwd=tmp_path, env=env, timeout=600)
     scores = pd.read_csv(tmp_path / "runs/examples/benchmark/scores.csv")
     quiet = scores[scores["policy"] == "quiet"].set_index("judge")
-    assert list(quiet.index) == ["always_unsafe", "base"]
-    assert list(quiet["n"]) == [6, 6] and quiet["value"]["always_unsafe"] == 50.0  # 2 of 6
+    assert list(quiet.index) == ["always_unsafe", "base", "blind_macro", "blind_pooled"]
+    assert set(quiet["n"]) == {6} and quiet["value"]["always_unsafe"] == 50.0  # 2 of 6
