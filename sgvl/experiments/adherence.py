@@ -56,20 +56,27 @@ def measure(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.Dat
     """
     rows = []
     for judge, own in frame.groupby("judge", sort=False):
-        whole, sides = _squares(own), _sides(own)
-        parts = {
-            f"squares right, {kind}": (whole[whole["kind"] == kind], "right")
-            for kind in dict.fromkeys(edit.kind for edit in EDITS.values())
-        }
-        turned = sides["label"] != sides["label_after"]
-        parts["flips"] = sides[turned], "flips"
-        parts["stays"] = sides[sides["kind"] == "same"], "stays"
-        parts["order broken"] = sides[turned & (sides["kind"] == "3:1")], "broken"
-        for name, (part, column) in parts.items():
+        for name, part in cases(own).items():
             change = part["change"].mean() if name in ("flips", "stays") else np.nan
-            share = _share(part, column, resamples, seed)
+            share = _share(part, "right", resamples, seed)
             rows.append({"judge": judge, "measure": name, **share, "change": change})
     return pd.DataFrame(rows, columns=["judge", "measure", *RATE, "change"])
+
+
+def cases(own: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return what ``measure`` counts of one judge: for each measure its squares or pictures.
+
+    Columns of each: square, edit, picture ("" for a whole square), ``right`` (whether it counts).
+    """
+    whole, sides = _squares(own), _sides(own)
+    turned = sides["label"] != sides["label_after"]
+    kinds = dict.fromkeys(edit.kind for edit in EDITS.values())
+    parts = {f"squares right, {kind}": whole[whole["kind"] == kind] for kind in kinds}
+    return parts | {
+        "flips": sides.assign(right=sides["flips"])[turned],
+        "stays": sides.assign(right=sides["stays"])[sides["kind"] == "same"],
+        "order broken": sides.assign(right=sides["broken"])[turned & (sides["kind"] == "3:1")],
+    }
 
 
 def by_edit(frame: pd.DataFrame) -> pd.DataFrame:
@@ -103,6 +110,21 @@ def level_order(levels: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> p
         judge, n (two levels of a picture), value, low, high (percent of them, bootstrap over
         pairs), and ``turned``: the percentage of them whose verdicts differ at all.
     """
+    two = level_cases(levels)
+    rows = [
+        {"judge": judge, **_share(part, "right", resamples, seed)}
+        | {"turned": 100 * part["turned"].mean()}
+        for judge, part in two.groupby("judge", sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["judge", *RATE, "turned"])
+
+
+def level_cases(levels: pd.DataFrame) -> pd.DataFrame:
+    """Return what ``level_order`` counts: a row for each picture under two levels.
+
+    Columns: judge, square (the pair), edit (both levels), picture, ``right`` (whether the order is
+    broken), turned.
+    """
     own = levels[levels["policy"].isin(LEVELS)]
     two = own.merge(own, on=["judge", "id", "pair"], suffixes=("", "_after"))
     two = two[two["policy"] < two["policy_after"]]
@@ -110,13 +132,8 @@ def level_order(levels: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> p
     two = two[~back.groupby([two["policy"], two["policy_after"]]).transform("any").astype(bool)]
     broken = (two["verdict"] == UNSAFE) & (two["verdict_after"] == SAFE)
     turned = two["verdict"] != two["verdict_after"]
-    two = two.assign(broken=broken, turned=turned, square=two["pair"])
-    rows = [
-        {"judge": judge, **_share(part, "broken", resamples, seed)}
-        | {"turned": 100 * part["turned"].mean()}
-        for judge, part in two.groupby("judge", sort=False)
-    ]
-    return pd.DataFrame(rows, columns=["judge", *RATE, "turned"])
+    edit = two["policy"] + " to " + two["policy_after"]
+    return two.assign(right=broken, turned=turned, square=two["pair"], picture=two["id"], edit=edit)
 
 
 def chart(frames: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -237,9 +254,9 @@ def _squares(own: pd.DataFrame) -> pd.DataFrame:
     """Return one row a square of one judge; a square that workers share is left out."""
     right = own.assign(right=own["verdict"] == own["label"])
     whole = right.groupby("square", sort=False).agg(
-        kind=("kind", "first"), right=("right", "all"), n=("right", "size")
+        edit=("edit", "first"), kind=("kind", "first"), right=("right", "all"), n=("right", "size")
     )
-    return whole[whole["n"] == 4].reset_index()
+    return whole[whole["n"] == 4].reset_index().assign(picture="")
 
 
 def _sides(own: pd.DataFrame) -> pd.DataFrame:

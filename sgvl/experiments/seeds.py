@@ -30,6 +30,7 @@ from sgvl.training.trainer import check_fields
 MEASURES = {
     "harmful things named": ("naming", ("harmful",), "accuracy"),
     "random policies followed": ("following_harmful", (), "balanced_accuracy"),
+    "UnsafeBench": ("content", (), "headline"),
     "L2 to L5 followed": ("levels", LEVELS[1:], "balanced_accuracy"),
     "right for the right reason": ("reasons", LEVELS[1:], "accuracy"),
     "general ability": ("general", (), "accuracy"),
@@ -169,23 +170,50 @@ def ask(
     InputError
         For a judge that 05 of ``recipes`` does not ask, with the nearest id.
     """
-    specs, parts = specs_of(recipes), []
+    parts = []
     for (judge, seed), model in models.items():
-        need_known("judge", like or judge, specs)
-        spec = specs[like or judge] | {"id": judge, "with_p_unsafe": False}
-        spec |= {"model": str(model)} if model else {}
+        spec = spec_of(judge, model, recipes, like)
         panel = ask_panel([spec], [], sets, [], folder / f"seed{seed}")
         parts.append({name: frame.assign(seed=seed) for name, frame in panel.frames.items()})
     frames = joined(parts)
     return frames | {"reasons": _reasons(frames["levels"], sets.bench)}
 
 
+def spec_of(judge: str, model: Path | None, recipes: str, like: str = "") -> dict:
+    """Return how a judge is made whose model was trained again; None is its own model.
+
+    Raises InputError for a judge that 05 of ``recipes`` does not ask, with the nearest id.
+    """
+    specs = specs_of(recipes)
+    need_known("judge", like or judge, specs)
+    spec = specs[like or judge] | {"id": judge, "with_p_unsafe": False}
+    # Relative, as in 05: a checkout that has moved keeps its answers.
+    return spec | ({"model": str(model.relative_to(ROOT))} if model else {})
+
+
+def with_once(
+    frames: dict[str, pd.DataFrame], once: dict[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Add the answers of judges that were trained once: those of ``once`` that ``frames`` lacks.
+
+    Both are frames of ``sgvl.experiments.benchmark``; the judges that are added get the seed 0.
+    """
+    again = set(frames["levels"]["judge"])
+    return frames | {
+        name: pd.concat([frame, own[~own["judge"].isin(again)].assign(seed=0)])
+        for name, frame in frames.items()
+        if (own := once.get(name)) is not None
+    }
+
+
 def _reasons(levels: pd.DataFrame, bench: Dataset) -> pd.DataFrame:
+    """Return whether each answer is right for the right reason, and the parts of its rationale."""
     cases = cases_of(bench)
     parts = [
         rationales.read(own, cases, bench).assign(seed=seed) for seed, own in levels.groupby("seed")
     ]
     exact = pd.concat(parts).dropna(subset="right")
+    exact = exact.assign(verdict_right=exact["verdict"] == exact["label"])
     return of_right(exact.astype({"right": bool}))
 
 

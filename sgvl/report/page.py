@@ -84,6 +84,10 @@ OWN = {  # tables that the paper does not have
     **RATIONALES,
     "kit_claims": "The kit's own claims",
 }
+SEEDS = [  # tables of 09_seeds
+    *("seeds_differences", "seeds_comparisons", "seeds_claims", "seeds_bars", "seeds_by_operator"),
+    *("seeds_rationales", "seeds_carried_over"),
+]
 FIGURE_OF = {"squares": "adherence"}  # above a table of OWN
 ALT = {
     "adherence": "A chart with a row for each judge and four panels, all in percent: flips and "
@@ -280,8 +284,7 @@ def _seeds(seeds, copied):
     return [
         *_as_published(seeds, "make seeds"),
         f"![{copied[0].stem}]({copied[0].name})\n",
-        *_ours(seeds, "seeds_differences"),
-        *_ours(seeds, "seeds_claims"),
+        *(line for name in SEEDS if (seeds / f"{name}.md").exists() for line in _ours(seeds, name)),
     ]
 
 

@@ -100,14 +100,29 @@ def cell(row) -> str:
     return f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]"
 
 
-def judge_measures(frame: pd.DataFrame) -> pd.DataFrame:
-    """Arrange judges by measures; where n differs between judges, each cell carries its own."""
+def judge_measures(frame: pd.DataFrame, index: str = "judge") -> pd.DataFrame:
+    """Arrange judges by measures; where n differs between judges, each cell carries its own.
+
+    ``index`` is the column whose values become rows, if not judges.
+    """
     differs = frame.groupby("measure")["n"].nunique() > 1
 
     def text(row):
         return cell(row) + f", n={row.n}" * bool(differs[row.measure])
 
-    return cells(frame, "judge", "measure", text)
+    return cells(frame, index, "measure", text)
+
+
+def bar_table(bars: pd.DataFrame) -> pd.DataFrame:
+    """Arrange measures by judges, with the bar and n of each, and whether a judge meets the bar."""
+    texts = bars.assign(missing="")
+    texts["cell"] = [f"{cell(row)} {row.outcome}".strip() for row in texts.itertuples()]
+    table = texts.pivot(index="measure", columns="judge", values="cell")
+    table = table.loc[bars["measure"].unique(), bars["judge"].unique()]
+    by_measure = bars.groupby("measure", sort=False)
+    table.insert(0, "bar", by_measure["bar"].first())
+    table.insert(1, "n", by_measure["n"].agg(span))
+    return table
 
 
 def claim_table(claims: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from sgvl.policies.random_policies import opposite_policies
 from sgvl.world import questions
 from sgvl.world.drawn_rows import row, table
 from sgvl.world.pairs import HARMFUL
-from sgvl.world.scenes import check_style, sample_names, sample_scene
+from sgvl.world.scenes import Scene, check_style, sample_names, sample_scene
 
 # -- single pictures under one policy --------------------------------------------------------------
 
@@ -139,22 +139,30 @@ def following(seed: int = 0, images: int = 200, kind: str = "neutral") -> Datase
         scene = sample_scene(rng, "test", names)
         # All else is permitted where one harmful thing is to decide.
         default = None if kind == "neutral" else "permitted"
-        for policy in opposite_policies(rng, scene.tags, groups, default):
-            label = policy.label(scene.tags).label
-            records.append(
-                row(
-                    scene,
-                    id=f"{kind}-{i:04d}-{label}",
-                    source=f"following-{kind}",
-                    split="test",
-                    category=kind,
-                    pair=f"{i:04d}",
-                    policy=policy.model_dump_json(by_alias=True),
-                    label=label,
-                )
-            )
+        records += under_two_policies(rng, scene, i, kind, groups, default)
     text = Value("string")
     return table(records, pair=text, policy=text, label=LABEL)
+
+
+def under_two_policies(
+    rng, scene: Scene, number: int, kind: str, groups: Sequence[str], default: str | None
+) -> list[dict]:
+    """Make two rows of a scene, under random policies of one form and opposite labels."""
+    policies = opposite_policies(rng, scene.tags, groups, default)
+    labels = [policy.label(scene.tags).label for policy in policies]
+    return [
+        row(
+            scene,
+            id=f"{kind}-{number:04d}-{label}",
+            source=f"following-{kind}",
+            split="test",
+            category=kind,
+            pair=f"{number:04d}",
+            policy=policy.model_dump_json(by_alias=True),
+            label=label,
+        )
+        for policy, label in zip(policies, labels, strict=True)
+    ]
 
 
 # -- for training and for general ability ----------------------------------------------------------

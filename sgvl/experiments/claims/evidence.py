@@ -37,6 +37,7 @@ EXPECTED_ANSWERS = {
     "place": PLACES,
     "choice": ("A", "B", "C", "D"),
 }
+UNTRAINED = "base"  # the judge that every training starts from
 
 
 class Term(NamedTuple):
@@ -116,7 +117,11 @@ class Evidence:
         value, low, high = over_seeds(effects).interval()
         if np.isnan([value, low, high]).any():
             return _unknown("not defined on these rows: a class is absent")
-        note = f"{len(seeds)} training seeds" if len(seeds) > 1 else "one training run"
+        note = "one training run"
+        if len(seeds) > 1:
+            once = [t.judge for t, run in zip(terms, runs, strict=True) if len(run) == 1]
+            once = [f", {judge}: one run" for judge in once if judge != UNTRAINED]
+            note = "".join([f"{len(seeds)} training seeds", *once])
         return Effect(value, low, high, weights.shape[1], note)
 
     def same(self, a: str, b: str) -> bool:
