@@ -11,7 +11,6 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError
 from sgvl.data import store
-from sgvl.data.sources import load_source
 from sgvl.editing import annotation
 from sgvl.editing.annotation import Vote
 from sgvl.policies.policy import Policy, load_all
@@ -160,25 +159,6 @@ def test_votes_come_back_from_label_studio(bench, tmp_path, votes):
     assert [choice.get("value") for choice in fields.iter("Choice")][:3] == [
         *("safe", "unsafe", "unsure")
     ]
-
-
-def test_decided_labels_are_the_ground_truth_that_the_folder_source_reads(bench, tmp_path, votes):
-    cases = pd.DataFrame(
-        [(id_, id_, policy.name) for policy in LEVELS for id_ in bench["id"]],
-        columns=["id", "pair", "policy"],
-    )
-    decided = annotation.decide(cases, votes)
-    out = tmp_path / "out"
-    file = annotation.export_label_studio(out, bench, LEVELS, votes, decided)
-    rows = load_source(
-        {"kind": "folder", "path": str(out), "labels": str(file), "policies": ["L1", "L3"]}
-    )
-    names = [policy.name for policy in store.policies(rows)]
-    found = set(zip(rows["id"], names, store.labels(rows), strict=True))
-    kept = decided.dropna(subset="label")
-    assert found == set(zip(kept["id"], kept["policy"], kept["label"], strict=True))
-    assert (bench["id"][2], "L3", "unsafe") in found and len(found) == 6
-    assert store.samples(rows)[0].image.tobytes() == bench[0]["image"].tobytes()
 
 
 def test_an_export_of_its_own_is_read_and_what_does_not_fit_is_named(bench, tmp_path):

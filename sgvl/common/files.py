@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,10 @@ def disk_fault(error: BaseException, path: str | Path) -> DiskFault | None:
 def is_full(path: str | Path) -> bool:
     """Check whether the file system of a file or folder has no room for another file."""
     path = Path(path).absolute()
-    stat = os.statvfs(next(place for place in (path, *path.parents) if place.exists()))
+    place = next(place for place in (path, *path.parents) if place.exists())
+    if not hasattr(os, "statvfs"):  # Windows
+        return shutil.disk_usage(place).free < NO_ROOM
+    stat = os.statvfs(place)
     return stat.f_bavail * stat.f_frsize < NO_ROOM or bool(stat.f_files and not stat.f_favail)
 
 
@@ -135,7 +139,7 @@ def _cell(text: str) -> str:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # as Windows demands
     try:
         os.fsync(handle)
     finally:

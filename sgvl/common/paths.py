@@ -1,8 +1,9 @@
 """The folders of the project, each defined once.
 
-``ROOT`` is the checkout, which holds ``notebooks/`` and ``params/``: the one that the environment
-variable ``SGVL_ROOT`` names, or that the package lies in, or, where it is installed elsewhere, that
-the current directory is in. Jupyter runs a notebook in the notebook's own folder.
+``ROOT`` is the folder of ``notebooks/`` and ``params/``, a checkout or one that ``sgvl init`` laid
+out: the one that the environment variable ``SGVL_ROOT`` names, or that the package lies in, or,
+where it is installed elsewhere, that the current directory is in. Jupyter runs a notebook in the
+notebook's own folder.
 """
 
 import os
@@ -40,7 +41,8 @@ def need_checkout() -> None:
     """Raise InputError if ``ROOT`` is no checkout: nothing that a notebook needs would be there."""
     if not NOTEBOOKS.is_dir():
         raise InputError(
-            f"{ROOT} is not in a checkout of sgvl; set SGVL_ROOT to yours, the folder of notebooks/"
+            f"{ROOT} has no notebooks/ and params/; work in a checkout, or in a folder that "
+            "`sgvl init FOLDER` has laid out, or set SGVL_ROOT to one"
         )
 
 

@@ -24,8 +24,15 @@ def start(
     """Start a command whose output goes to ``log``, or to ``subprocess.PIPE``; return its keeper.
 
     ``end`` ends the command and all processes of its group. The keeper ends when the command does,
-    with its exit code.
+    with its exit code. Raises InputError where the system has no process groups.
     """
+    if not hasattr(os, "killpg"):
+        from sgvl.common.errors import InputError  # the keeper, which runs alone, has no sgvl
+
+        raise InputError(
+            "servers, trainings in several processes and Snakemake need process groups, which this "
+            "system lacks; on Windows, run this in WSL"
+        )
     keeper = [sys.executable, "-P", __file__, *command]  # -P: no module of this folder is in reach
     return subprocess.Popen(
         keeper,

@@ -72,9 +72,7 @@ class ImageError(InputError):
         self.kind = kind
 
 
-def load_image(
-    source: bytes | str | Path, root: str | Path | None = None, name: str | None = None
-) -> Image.Image:
+def load_image(content: bytes, name: str = "image bytes") -> Image.Image:
     """Decode one picture to 8-bit RGB.
 
     The EXIF orientation is applied, transparent parts become white, 16-bit grey is scaled to 8
@@ -83,25 +81,38 @@ def load_image(
 
     Parameters
     ----------
-    source : the file's bytes, or its path relative to ``root``
-    root : the data folder
-    name : the picture's name in error messages (default: the path)
+    content : of the file
+    name : the picture's name in error messages
 
     Raises
     ------
     ImageError
-        Not a plain path inside ``root`` (kind "path"), no such file ("missing"), damaged or of
-        another format ("image_decode"), over 64 Mpx or 100 JPEG scans ("image_too_large"), more
-        than one frame or page ("animated"), a side over 200 times the other ("aspect").
+        Damaged or of another format (kind "image_decode"), over 64 Mpx or 100 JPEG scans
+        ("image_too_large"), more than one frame or page ("animated"), a side over 200 times the
+        other ("aspect").
     """
-    if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), name or "image bytes")
-    name = name or str(source)
     try:
-        with file_inside(str(source), root, name).open("rb") as file:
-            return _decode(file, name)
-    except OSError as error:
-        raise ImageError("image_decode", name, f"cannot be read: {error.strerror}") from None
+        file, cicp = _sound_png(content)
+        image = Image.open(file, formats=FORMATS)
+        _check_header(image, name)
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(file, name)
+        image.load()
+        if cicp in SRGB_BY_CODE:  # it stands above all other chunks about colours
+            image.info = {k: v for k, v in image.info.items() if k not in COLOURS}
+        elif cicp is not None:
+            raise ValueError("cICP of other colours than sRGB; save it as sRGB")
+        return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("image_too_large", name, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageError("image_decode", name, f"not a {', '.join(FORMATS)} file") from error
+    except Exception as error:
+        # Pillow has no common error for damaged files: OSError, SyntaxError, struct.error, KeyError
+        # and more have been seen. One bad file must not end a run of thousands.
+        raise ImageError("image_decode", name, f"{type(error).__name__}: {error}") from error
 
 
 def image_digest(image: Image.Image) -> str:
@@ -124,7 +135,7 @@ def has_metadata(content: bytes) -> bool:
         image.load()
         known = bool(image.getexif()) or not image.info.keys() <= OF_PIXELS
         return known or _end(content, image.format) != len(content)
-    except Exception:  # of as many kinds as in ``_decode``
+    except Exception:  # of as many kinds as in ``load_image``
         return True
 
 
@@ -149,19 +160,17 @@ def thumbnail(image: Image.Image, side: int = 160, blur: bool = True) -> Image.I
     return small.filter(ImageFilter.GaussianBlur(side / 16)) if blur else small
 
 
-def file_inside(source: str, root: str | Path | None, name: str) -> Path:
-    """Return the file at ``source``, which must be inside ``root`` after links are resolved.
+def file_inside(name: str, root: str | Path) -> Path:
+    """Return the file of a relative path, which must be inside ``root`` after links are resolved.
 
-    Raises ImageError of the kinds "path" and "missing", as ``load_image`` does.
+    Raises ImageError for any other path (kind "path"), and if there is no such file ("missing").
     """
-    if root is None:
-        raise ImageError("path", name, "a path needs the data folder it is relative to")
-    if re.match(r"[A-Za-z]:[/\\]", source):
+    if re.match(r"[A-Za-z]:[/\\]", name):
         raise ImageError("path", name, "a path of Windows; write it relative to the data folder")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", source):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", name):
         raise ImageError("path", name, "a URL; pictures are read from the data folder only")
-    path = PurePosixPath(source)
-    if path.is_absolute() or ".." in path.parts or "\\" in source:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise ImageError("path", name, "not a plain path relative to the data folder")
     try:
         root = Path(root).resolve()
@@ -174,31 +183,6 @@ def file_inside(source: str, root: str | Path | None, name: str) -> Path:
     if not is_file:
         raise ImageError("missing", name, f"no such file in {root}")
     return file
-
-
-def _decode(file, name: str) -> Image.Image:
-    try:
-        file, cicp = _sound_png(file)
-        image = Image.open(file, formats=FORMATS)
-        _check_header(image, name)
-        if image.format in ("JPEG", "MPO"):
-            _check_scans(file, name)
-        image.load()
-        if cicp in SRGB_BY_CODE:  # it stands above all other chunks about colours
-            image.info = {k: v for k, v in image.info.items() if k not in COLOURS}
-        elif cicp is not None:
-            raise ValueError("cICP of other colours than sRGB; save it as sRGB")
-        return _to_rgb(_upright(image))
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("image_too_large", name, str(error)) from error
-    except UnidentifiedImageError as error:
-        raise ImageError("image_decode", name, f"not a {', '.join(FORMATS)} file") from error
-    except Exception as error:
-        # Pillow has no common error for damaged files: OSError, SyntaxError, struct.error, KeyError
-        # and more have been seen. One bad file must not end a run of thousands.
-        raise ImageError("image_decode", name, f"{type(error).__name__}: {error}") from error
 
 
 def _check_header(image: Image.Image, name: str) -> None:
@@ -240,16 +224,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at = end if data[at + 4 : at + 8] != b"IEND" else len(data)
 
 
-def _sound_png(file) -> tuple[IO[bytes], bytes | None]:
+def _sound_png(data: bytes) -> tuple[IO[bytes], bytes | None]:
     """Return a PNG without its damaged ancillary chunks, as viewers read it, and its cICP.
 
     A file of another format is returned as it is.
     """
-    signature = file.read(len(PNG))
-    file.seek(0)
-    if signature != PNG:
-        return file, None
-    data, kept, cicp = file.read(), [PNG], None
+    if not data.startswith(PNG):
+        return io.BytesIO(data), None
+    kept, cicp = [PNG], None
     for name, start, end in _chunks(data):
         if name[:1].islower():
             if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
@@ -276,7 +258,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Undo the EXIF orientation. ``ImageOps.exif_transpose`` fails where another tag is wrong."""
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # of as many kinds as in ``_decode``; viewers show such a picture as it lies
+    except Exception:  # as many kinds as in ``load_image``; viewers show such a picture as it lies
         turn = None
     return image if turn is None else image.transpose(turn)
 

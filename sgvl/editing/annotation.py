@@ -226,17 +226,12 @@ def divided(decided: pd.DataFrame) -> pd.DataFrame:
 
 
 def export_label_studio(
-    folder: Path,
-    dataset: Dataset,
-    policies: Sequence[Policy],
-    votes: pd.DataFrame,
-    decided: pd.DataFrame | None = None,
+    folder: Path, dataset: Dataset, policies: Sequence[Policy], votes: pd.DataFrame
 ) -> Path:
     """Write pictures, votes and the form of the question, as Label Studio imports them.
 
     ``labels.xml`` is the labelling interface: a set of choices for each policy, and a note.
-    ``tasks.json`` holds a task for each picture with an annotation for each annotator, and the
-    decided labels as the ground truth. The source ``folder`` reads both files' labels, too.
+    ``tasks.json`` holds a task for each picture with an annotation for each annotator.
 
     Returns
     -------
@@ -247,18 +242,14 @@ def export_label_studio(
     names = [policy.name for policy in policies]
     people = {name: k for k, name in enumerate(sorted(votes["annotator"].unique()), start=1)}
     own = dict(iter(votes.groupby("id")))
-    final = {} if decided is None else dict(iter(decided.dropna(subset="label").groupby("id")))
     tasks = []
     for number, sample in enumerate(store.samples(store.usable(dataset)), start=1):
         name = f"pictures/{number:05d}.png"  # an id may be no name of a file
         sample.image.save(folder / name)
         annotations = [
-            _annotation(rows, {"id": people[annotator], "email": annotator}, False)
+            _annotation(rows, {"id": people[annotator], "email": annotator})
             for annotator, rows in own.get(sample.id, votes.head(0)).groupby("annotator")
         ]
-        if sample.id in final:
-            rows = final[sample.id].rename(columns={"label": "verdict"}).assign(note="")
-            annotations.append(_annotation(rows, {"id": 0, "email": "decided"}, True))
         data = {"image": f"/data/local-files/?d={name}", "id": sample.id}
         tasks.append({"id": number, "data": data, "annotations": annotations})
     write(folder / "labels.xml", _interface(names))
@@ -266,7 +257,7 @@ def export_label_studio(
     return folder / "tasks.json"
 
 
-def _annotation(rows: pd.DataFrame, by: dict, ground_truth: bool) -> dict:
+def _annotation(rows: pd.DataFrame, by: dict) -> dict:
     result = [
         {"from_name": row.policy, "to_name": "image", "type": "choices"}
         | {"value": {"choices": [row.verdict]}}
@@ -276,7 +267,7 @@ def _annotation(rows: pd.DataFrame, by: dict, ground_truth: bool) -> dict:
         {"from_name": "note", "to_name": "image", "type": "textarea", "value": {"text": [note]}}
         for note in sorted(set(rows["note"]) - {""})
     ]
-    return {"completed_by": by, "result": result, "ground_truth": ground_truth}
+    return {"completed_by": by, "result": result, "ground_truth": False}
 
 
 def _interface(policies: Sequence[str]) -> str:

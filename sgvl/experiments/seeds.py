@@ -96,7 +96,7 @@ def train(
     model = recipe["model"]
     if earlier := unit_of(recipes, model):
         start = train(earlier, seed, recipes, profile, data_profile, settings)
-        model = str(start.relative_to(ROOT))
+        model = start.relative_to(ROOT).as_posix()
     chosen = recipe["settings"] | {"seed": seed} | settings
     load = {"dtype": recipe["dtype"], "revision": recipe["revision"] or None}
     if unit.startswith("03_"):

@@ -141,7 +141,8 @@ def save(architecture: str, folder: str | Path, seed: int = 0) -> None:
     if architecture in NEED_TORCHVISION:
         key, name = NEED_TORCHVISION[architecture]
         file = Path(folder) / "processor_config.json"
-        file.write_text(re.sub(rf'"{key}": "\w+"', f'"{key}": "{name}"', file.read_text()))
+        text = re.sub(rf'"{key}": "\w+"', f'"{key}": "{name}"', file.read_text("utf-8"))
+        file.write_text(text, "utf-8")
 
 
 def _tokenizer(specials: list[str], bos: str = "", adds_bos: bool = False, **named: str):

@@ -64,7 +64,7 @@ def _safety_checker(folder: Path) -> None:
         weights[f"{name}_embeds"] = torch.randn(n, WIDTH)
         weights[f"{name}_embeds_weights"] = 0.2 + 0.2 * torch.rand(n)
     save_file(weights, folder / "model.safetensors")
-    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), "utf-8")
 
 
 def _linear(name: str, outputs: int, inputs: int) -> dict:

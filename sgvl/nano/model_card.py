@@ -209,7 +209,7 @@ def write_card(recipe, folder: Path, output: Path) -> None:
         measure(ChatJudge(model=str(model), prompt="reason"), recipe.card_cases)
         for model in (output, output.with_name("pretrained"))
     )
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
     card = {"recipe": asdict(recipe), "figures": figures, "pretrained": before, "curve": log}
     card["versions"] = versions()
     files.write(output / "card.json", json.dumps(card, indent=1) + "\n")

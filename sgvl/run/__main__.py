@@ -177,7 +177,7 @@ def locked(profile: str):
 
 
 def _holder(profile: str) -> str:
-    return f"process {(runs(profile) / '.pid').read_text()}"
+    return f"process {(runs(profile) / '.pid').read_text('utf-8')}"
 
 
 def _print_status(plan: list[str], units: dict[str, Unit]) -> list[Status]:

@@ -16,6 +16,7 @@ import json
 import re
 import string
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 from sgvl.common.errors import InputError
@@ -176,14 +177,26 @@ def _slot(reply: str, marker: re.Pattern, words: dict[str, str]) -> Parsed:
     return Parsed(verdict, before.strip().rstrip("\n*_# ") or None)
 
 
+def _fields(text: str, names: tuple[str, ...]) -> dict[str, str] | None:
+    """Read lines ``name: value``; None if a name is unknown, or there twice."""
+    fields: dict[str, str] = {}
+    for line in filter(str.strip, text.splitlines()):
+        name, _, value = line.partition(":")
+        name = name.strip(_ORNAMENT).lower()
+        if name not in names or name in fields:
+            return None
+        fields[name] = value.strip(_ORNAMENT)
+    return fields
+
+
 def _answer(reply: str) -> Parsed:
     verdict = _word(reply)
     return Parsed(verdict) if verdict else _slot(reply, _ANSWER, _WORDS)
 
 
-def _one_word(reply: str) -> Parsed:
-    verdict = _word(reply)
-    return Parsed(verdict) if verdict else _unparseable("not one word, safe or unsafe")
+def _one_word(reply: str, words: dict[str, str] = _WORDS) -> Parsed:
+    verdict = _word(reply, words)
+    return Parsed(verdict) if verdict else _unparseable(f"not one word, {' or '.join(words)}")
 
 
 def _think_answer(reply: str) -> Parsed:
@@ -295,13 +308,10 @@ def _singguard(reply: str) -> Parsed:
 
 
 def _nemotron(reply: str) -> Parsed:
-    fields: dict[str, str] = {}
-    for line in filter(str.strip, reply.strip(_ORNAMENT).splitlines()):
-        name, _, value = line.partition(":")
-        name = name.strip(_ORNAMENT).lower()
-        if name not in ("user safety", "response safety", "safety categories") or name in fields:
-            return _unparseable("a line that is not of the form")
-        fields[name] = value.strip(_ORNAMENT)
+    names = ("user safety", "response safety", "safety categories")
+    fields = _fields(reply.strip(_ORNAMENT), names)
+    if fields is None:
+        return _unparseable("a line that is not of the form")
     verdict, categories = _word(fields.get("user safety", "")), fields.get("safety categories")
     if verdict is None:
         return _unparseable("no verdict about the user")
@@ -309,11 +319,6 @@ def _nemotron(reply: str) -> Parsed:
     if response is None or (verdict == SAFE and (response == UNSAFE or categories)):
         return _unparseable("its lines disagree")
     return Parsed(verdict, categories)
-
-
-def _shieldstral(reply: str) -> Parsed:
-    verdict = _word(reply, _VIOLATES)
-    return Parsed(verdict) if verdict else _unparseable("not one word, yes or no")
 
 
 def _guardreasoner(reply: str) -> Parsed:
@@ -326,13 +331,9 @@ def _guardreasoner(reply: str) -> Parsed:
     before = _FENCE.sub("", reply[max(0, result.start() - NEAR) : result.start()])
     if not _ENDS.search(before) or _DENIAL.search(before):
         return _unparseable("the answer stands inside a sentence")
-    fields: dict[str, str] = {}
-    for line in filter(str.strip, result[1].splitlines()):
-        name, _, value = line.partition(":")
-        name = name.strip(_ORNAMENT).lower()
-        if name not in ("answers", "request", "response") or name in fields:
-            return _unparseable("a line that is not of the form")
-        fields[name] = value
+    fields = _fields(result[1], ("answers", "request", "response"))
+    if fields is None:
+        return _unparseable("a line that is not of the form")
     verdict = _word(fields.get("request", ""), _HARM)
     if verdict is None:
         return _unparseable("the answer is not one verdict")
@@ -425,7 +426,7 @@ PARSERS: dict[str, Callable[[str], Parsed]] = {
     "policyshift": _policyshift,
     "singguard": _singguard,
     "nemotron": _nemotron,
-    "shieldstral": _shieldstral,
+    "shieldstral": partial(_one_word, words=_VIOLATES),
     "guardreasoner": _guardreasoner,
     "released": _released,
     "released_unsafebench": _released_unsafebench,

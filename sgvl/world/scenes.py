@@ -72,11 +72,10 @@ class Scene:
         return (*(t.concept for t in sorted(self.things, key=lambda t: t.slot)), self.place)
 
 
-def grown(box: tuple[int, int, int, int], margin: int = 4) -> tuple[int, int, int, int]:
-    """Add a margin to a box, within the picture, so that its blur shows around the drawing."""
+def grown(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Add 4 pixels around a box, within the picture, so that its blur shows around the drawing."""
     left, top, right, bottom = box
-    return (max(left - margin, 0), max(top - margin, 0),
-            min(right + margin, SIZE), min(bottom + margin, SIZE))  # fmt: skip
+    return max(left - 4, 0), max(top - 4, 0), min(right + 4, SIZE), min(bottom + 4, SIZE)
 
 
 def check_style(style: str) -> None:

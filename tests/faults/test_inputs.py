@@ -89,7 +89,7 @@ def test_a_broken_picture_ends_a_run_by_its_name_and_costs_no_answer(name, tmp_p
     judge, store = NotingJudge(tmp_path / "notes.txt"), tmp_path / "noting.jsonl"
 
     def pictures():
-        return (Sample(file, load_image(file, tmp_path)) for file in files)
+        return (Sample(name, load_image((tmp_path / name).read_bytes(), name)) for name in files)
 
     with pytest.raises(ImageError, match=f"^{name}: "):
         ask_all(judge, under(pictures(), POLICIES), store.parent, batch_size=2)

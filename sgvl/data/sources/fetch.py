@@ -129,7 +129,7 @@ def _from_host(client, urls: list[str], folder: Path, pause: float) -> dict[str,
 def _stored(failure: Path) -> str:
     """Return the status in the file of a final failure; "" if there is none or it is damaged."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(failure.read_text())["status"])
+        return str(json.loads(failure.read_text("utf-8"))["status"])
     return ""
 
 

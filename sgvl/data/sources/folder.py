@@ -108,7 +108,7 @@ def labelled(
             continue
         image = path_of(row["image"].replace("\\", "/"), root)
         try:
-            picture = file_inside(image, root, image)
+            picture = file_inside(image, root)
         except ImageError as error:
             problems.append(f"{file}, {_at(line)}: {error}")
             continue

@@ -62,7 +62,7 @@ def files_of(repo: str, revision: str, pattern: str, path: str = "") -> tuple[st
         there = ", ".join(names[:10]) or "none"
         raise InputError(f"{root}: no file matches {pattern}; files: {there}")
     try:
-        return root.resolve().name, {name: file_inside(name, root, name) for name in wanted}
+        return root.resolve().name, {name: file_inside(name, root) for name in wanted}
     except ImageError as error:
         raise InputError(f"{root}: {error}") from None
 
