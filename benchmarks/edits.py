@@ -24,7 +24,7 @@ from sgvl import judge as door
 from sgvl.common import files
 from sgvl.common.errors import ExitCode, InputError
 from sgvl.data import Sample
-from sgvl.experiments import rule_by_rule, squares
+from sgvl.experiments import adherence, rule_by_rule, squares
 from sgvl.judges import Judge, ask_all, make_judge, under
 from sgvl.policies.concepts import CATEGORIES, named
 from sgvl.policies.policy import Policy
@@ -210,7 +210,7 @@ def edited(
                 "requests a picture after the edit": f"{requests[way] / len(drawn):.2f}",
             }
         )
-    return pd.DataFrame(rows), squares.by_edit(frame)
+    return pd.DataFrame(rows), adherence.by_edit(frame)
 
 
 # -- thresholds ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from sgvl.editing import drawn, gate, made
 from sgvl.editing.assess import instruction, verdict
 from sgvl.editing.drawn import find_things, replace_thing
 from sgvl.editing.gate import Bounds, compare
-from sgvl.experiments.controls import linear_probe
+from sgvl.experiments.controls import fit_probe
 from sgvl.models import tiny
 from sgvl.policies.concepts import named
 from sgvl.policies.policy import load
@@ -182,9 +182,9 @@ def test_the_probe_finds_a_tell_and_none_where_there_is_none():
         text = Value("string")
         return Dataset.from_list(rows, Features(image=Picture(), member=text, pair=text))
 
-    assert editing.probe(made_set(lambda i: load_image(jpeg(i, 50))), linear_probe)["value"] > 95
-    clean = editing.probe(made_set(lambda i: i), linear_probe)
-    assert clean["at_chance"] and clean["n"] == 40
+    assert editing.probe(made_set(lambda i: load_image(jpeg(i, 50))), fit_probe)["value"] > 95
+    clean = editing.probe(made_set(lambda i: i), fit_probe)
+    assert clean["at_chance"] and clean["n"] == 80
 
 
 def test_a_thing_drawn_again_leaves_no_trace_but_without_grain_it_does(monkeypatch):
@@ -193,9 +193,9 @@ def test_a_thing_drawn_again_leaves_no_trace_but_without_grain_it_does(monkeypat
         scene = sample_scene(rng, "train", sample_names(rng, named("neutral"), 2, "train"))
         shared = {"image": render(scene), "tags": scene.tags, "pair": str(k)}
         rows += [shared | {"member": member} for member in ("original", "edit")]
-    assert made.probe_redrawn(rows, linear_probe)["at_chance"]
+    assert made.probe_redrawn(rows, fit_probe)["at_chance"]
     monkeypatch.setattr(drawn, "SIGMA", 0.0)
-    assert not made.probe_redrawn(rows, linear_probe)["at_chance"]
+    assert not made.probe_redrawn(rows, fit_probe)["at_chance"]
 
 
 # ---- assessors -----------------------------------------------------------------------------------

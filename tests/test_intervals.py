@@ -78,7 +78,7 @@ def test_gap_of_two_perfect_judges_is_newcombes():
 
 
 def test_docstring_tells_the_truth():
-    assert doctest.testmod(intervals) == (0, 2)
+    assert doctest.testmod(intervals) == (0, 3)
 
 
 @pytest.mark.parametrize("resamples", [0, -1])

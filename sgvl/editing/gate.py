@@ -153,7 +153,7 @@ def _block_step(grey: np.ndarray, outside: np.ndarray) -> float:
 def traces(picture: Image.Image) -> dict:
     """Extract features of one picture that editing could leave, whatever it shows.
 
-    They feed ``controls.linear_probe``: fine detail, its least over patches, the share of patches
+    They feed ``controls.fit_probe``: fine detail, its least over patches, the share of patches
     without any, the step at the borders of JPEG's blocks, and the size.
     """
     grey = np.asarray(picture.convert("L"), dtype=float)

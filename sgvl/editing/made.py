@@ -15,7 +15,8 @@ from sgvl.editing.assess import DONE
 from sgvl.editing.drawn import find_things, replace_thing
 from sgvl.editing.gate import CHANGED, Bounds, Found, compare, traces
 from sgvl.recaption.base import FAILED, OK, Item
-from sgvl.text.verdict import SAFE, UNSAFE
+from sgvl.scores import intervals
+from sgvl.text.verdict import UNSAFE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,17 +244,27 @@ def with_instructions(
     ]
 
 
-def probe(dataset: "Dataset", linear_probe: Callable) -> dict:
-    """Tell originals from edits by their traces, as ``linear_probe`` of the controls does.
+def probe(dataset: "Dataset", fit_probe: Callable) -> dict:
+    """Tell originals from edits by their traces.
 
-    Half of the pairs fits the probe, the other half scores it. With fewer than ten pairs in a half
-    there is no score.
+    Each half of the pairs is told by a probe that was fitted on the other half. With fewer than ten
+    pairs in a half there is no score.
+
+    Parameters
+    ----------
+    fit_probe : ``sgvl.experiments.controls.fit_probe``
+
+    Returns
+    -------
+    dict
+        n (pictures), value, low, high (balanced accuracy in percent, as
+        ``intervals.pairs_told_apart``), at_chance.
     """
     columns = (dataset[name] for name in ("image", "member", "pair"))
-    return _probe(zip(*columns, strict=True), linear_probe)
+    return _probe(zip(*columns, strict=True), fit_probe)
 
 
-def probe_redrawn(dataset: "Dataset", linear_probe: Callable) -> dict:
+def probe_redrawn(dataset: "Dataset", fit_probe: Callable) -> dict:
     """Tell originals from themselves with one thing drawn again in its place, as ``probe`` does.
 
     That is an edit by ``drawn.replace_thing`` which changes no content, so all that a probe finds
@@ -270,18 +281,24 @@ def probe_redrawn(dataset: "Dataset", linear_probe: Callable) -> dict:
                 yield row["image"], "original", row["pair"]
                 yield replace_thing(row["image"], box, things[k], seed=n), "edit", row["pair"]
 
-    return _probe(members(), linear_probe)
+    return _probe(members(), fit_probe)
 
 
-def _probe(members: Iterable[tuple], linear_probe: Callable) -> dict:
+def _probe(members: Iterable[tuple], fit_probe: Callable) -> dict:
     """Score the probe on pictures with their member and pair, the two of a pair side by side."""
-    rows = [(traces(image), member, pair) for image, member, pair in members]
-    n = len(rows) // 4 * 2
-    if n < 20:
-        return {"n": n, "value": None, "low": None, "high": None, "at_chance": None}
-    features, member, pairs = zip(*rows, strict=True)
-    labels = [UNSAFE if each == "original" else SAFE for each in member]
-    return linear_probe(features[:n], labels[:n], features[n:], labels[n:], pairs[:n])
+    rows = [(traces(image), member) for image, member, _ in members]
+    half = len(rows) // 4 * 2
+    if half < 20:
+        return dict.fromkeys(("n", "value", "low", "high", "at_chance")) | {"n": len(rows)}
+    right: list[bool] = []
+    for own, other in ((rows[:half], rows[half:]), (rows[half:], rows[:half])):
+        (features, truth), fitted = zip(*own, strict=True), fit_probe(*zip(*other, strict=True))
+        right += list(fitted.predict(features) == np.array(truth))
+    pairs = np.array(right).reshape(-1, 2)
+    alike = int(pairs.all(1).sum()), int((~pairs).all(1).sum())
+    score = intervals.pairs_told_apart(*alike, len(pairs))
+    at_chance = score.low <= 50 <= score.high
+    return {"n": len(rows), **score._asdict(), "at_chance": at_chance}
 
 
 def sets_to_save(dataset: "Dataset", name: str) -> tuple[dict[str, "Dataset"], dict[str, str]]:

@@ -71,6 +71,21 @@ def policy_form(policies: Iterable[Policy]) -> list[dict]:
     return rows
 
 
+def fit_probe(features, labels):
+    """Fit a logistic regression on a dict of features and a label for each row."""
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(
+        DictVectorizer(sparse=False),
+        StandardScaler(),
+        LogisticRegression(class_weight="balanced", C=0.1, max_iter=1000),
+    )
+    return model.fit(features, labels)
+
+
 def linear_probe(features, labels, other_features, other_labels, pairs) -> dict:
     """Fit a logistic regression on another draw of the set, and score it on this one.
 
@@ -88,17 +103,7 @@ def linear_probe(features, labels, other_features, other_labels, pairs) -> dict:
     dict
         n, value, low, high (balanced accuracy in percent, 95 % interval), at_chance.
     """
-    from sklearn.feature_extraction import DictVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(
-        DictVectorizer(sparse=False),
-        StandardScaler(),
-        LogisticRegression(class_weight="balanced", C=0.1, max_iter=1000),
-    )
-    model.fit(other_features, other_labels)
+    model = fit_probe(other_features, other_labels)
     return _score(labels, model.predict(features), pairs)
 
 

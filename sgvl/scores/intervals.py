@@ -156,6 +156,33 @@ def wilson(share: float, n: int) -> np.ndarray:
     return ((share + z2 / (2 * n) + half * np.array([-1, 1])) / (1 + z2 / n)).clip(0, 1)
 
 
+def pairs_told_apart(right: int, wrong: int, pairs: int) -> Interval:
+    """Return the balanced accuracy of telling the two of a pair apart, with an exact interval.
+
+    A pair both of whose members get the same label counts as half right. The interval is that of
+    the share of right ones (Clopper-Pearson) among the pairs whose members get different labels, so
+    that 50 is in it unless a sign test rejects chance. A bootstrap would reject it after three
+    pairs that happen to be right.
+
+    Parameters
+    ----------
+    right, wrong : pairs both of whose members have the right label, and the wrong one
+    pairs : all pairs
+
+    >>> [round(bound, 1) for bound in pairs_told_apart(3, 0, 25)]
+    [56.0, 47.5, 56.0]
+    """
+    from scipy.stats import binomtest
+
+    told = right + wrong
+    if not told:
+        _, most = wilson(0.0, pairs)
+        return Interval(50.0, 50 - 50 * float(most), 50 + 50 * float(most))
+    bounds = binomtest(right, told).proportion_ci(CONFIDENCE)
+    shares = right / told, bounds.low, bounds.high
+    return Interval(*(50 + 50 * told / pairs * (2 * float(share) - 1) for share in shares))
+
+
 def _bca(value, draws, without):
     """Return BCa bounds (2,), or plain percentiles where the correction is undefined."""
     from scipy.special import ndtr, ndtri
