@@ -31,14 +31,20 @@ from sgvl.widgets.parts import style
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-LINKING = [*PAGES, ROOT / "CREDITS.md", ROOT / "sgvl/nano/model/README.md"]
 PUBLISHED = ROOT / "figures" / "nano"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LINKING = [*PAGES, ROOT / "CREDITS.md", ROOT / "sgvl/nano/model/README.md"]
+LINKING += [PUBLISHED / "REPORT.md", *NOTEBOOKS]
 
 names = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def text_of(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
+    """The text of a file; of a notebook, its prose."""
+    if page.suffix != ".ipynb":
+        return page.read_text(encoding="utf-8")
+    cells = nbformat.read(page, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
 # ---- links ---------------------------------------------------------------------------------------
