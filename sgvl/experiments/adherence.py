@@ -58,7 +58,7 @@ def measure(frame: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.Dat
     for judge, own in frame.groupby("judge", sort=False):
         for name, part in cases(own).items():
             change = part["change"].mean() if name in ("flips", "stays") else np.nan
-            share = _share(part, "right", resamples, seed)
+            share = _share(part, resamples, seed)
             rows.append({"judge": judge, "measure": name, **share, "change": change})
     return pd.DataFrame(rows, columns=["judge", "measure", *RATE, "change"])
 
@@ -112,8 +112,7 @@ def level_order(levels: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> p
     """
     two = level_cases(levels)
     rows = [
-        {"judge": judge, **_share(part, "right", resamples, seed)}
-        | {"turned": 100 * part["turned"].mean()}
+        {"judge": judge, **_share(part, resamples, seed)} | {"turned": 100 * part["turned"].mean()}
         for judge, part in two.groupby("judge", sort=False)
     ]
     return pd.DataFrame(rows, columns=["judge", *RATE, "turned"])
@@ -156,7 +155,7 @@ def chart(frames: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0)
     right = squares.assign(right=squares["verdict"] == squares["label"])
     for kind, limits in BLIND.items():
         cells = [
-            {"judge": judge, **_share(own, "right", resamples, seed)}
+            {"judge": judge, **_share(own, resamples, seed)}
             for judge, own in right[right["kind"] == kind].groupby("judge", sort=False)
         ]
         verdicts = pd.DataFrame(cells, columns=["judge", *RATE])
@@ -277,14 +276,14 @@ def _sides(own: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _share(rows: pd.DataFrame, column: str, resamples: int, seed: int) -> dict:
-    """Return n, and the share of rows with this column true, with a bootstrap over squares."""
-    return share_right(rows.assign(right=rows[column], pair=rows["square"]), resamples, seed)
+def _share(rows: pd.DataFrame, resamples: int, seed: int) -> dict:
+    """Return n, and the share of rows that are right, with a bootstrap over squares."""
+    return share_right(rows.assign(pair=rows["square"]), resamples, seed)
 
 
 def _whole_squares(own: pd.DataFrame, resamples: int, seed: int) -> dict:
     """Score the squares that no judge of one half of the input gets right."""
-    return _share(_squares(own[own["kind"].isin(BLIND)]), "right", resamples, seed)
+    return _share(_squares(own[own["kind"].isin(BLIND)]), resamples, seed)
 
 
 def _both_right(own: pd.DataFrame, resamples: int, seed: int) -> dict:

@@ -62,13 +62,7 @@ FRAMES = {
     "content": [*judging.COLUMNS, "judge"],
     **dict.fromkeys(("own", *FOLLOWING), [*judging.OWN, "judge"]),
     "inversion": [
-        "id",
-        "policy",
-        "label",
-        "verdict",
-        "inverted_label",
-        "inverted_verdict",
-        "judge",
+        *("id", "policy", "label", "verdict", "inverted_label", "inverted_verdict", "judge")
     ],
     "squares": squares.COLUMNS,
     "general": [*ability.QUESTIONS, "judge"],
@@ -256,7 +250,10 @@ def _ask_one(
     warning = why_unparseable(ask["bench"].args[0], frames["levels"])
     frames = {name: frame.assign(judge=judge.id) for name, frame in frames.items()}
     spent = time_spent({way.args[0] for way in ask.values()}, folder)
-    return Asked((*_about(judge, whole, spec.get("model", "")), *spent), frames, warning)
+    reads = judge.reads_policy, judge.reads_tags, judge.prefix_sharing
+    extent = "everything" if whole else "levels"
+    row = judge.id, judge.name, *reads, extent, spec.get("model", ""), *spent
+    return Asked(row, frames, warning)
 
 
 def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy]) -> Iterator[str]:
@@ -463,8 +460,3 @@ def _read_csv(file: Path) -> pd.DataFrame:
         keep_default_na=False,
         na_values={"p_unsafe": [""]},
     )
-
-
-def _about(judge: Judge, whole: bool, model: str) -> tuple:
-    reads = judge.reads_policy, judge.reads_tags, judge.prefix_sharing
-    return judge.id, judge.name, *reads, "everything" if whole else "levels", model

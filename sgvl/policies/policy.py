@@ -266,18 +266,11 @@ class Policy(BaseModel):
             raise InputError(f"policy {self.name}: a scene has one place, not {', '.join(places)}")
         place = places[0] if places else None
         items = tuple(self.item(tag, place) for tag in tags if tag not in PLACES)
-        for item in items:
-            if item.status == "prohibited":
-                return Ruling("unsafe", self._say(item), items)
-        # Nothing fired: quote a permission or an exception that mattered, else the default.
-        ruled = [item for item in items if item.rule]
-        return Ruling("safe", self._say(ruled[0]) if ruled else self._say_default(), items)
-
-    def _say(self, item: ItemRuling) -> str:
-        return item.rule.text if item.rule else self._say_default()
-
-    def _say_default(self) -> str:
-        return f"Whatever no rule mentions is {self.default}."
+        fired = [item.rule for item in items if item.status == "prohibited"]
+        # Where nothing fired, quote a permission or an exception that mattered, else the default.
+        quoted = next(iter(fired or [item.rule for item in items if item.rule]), None)
+        text = quoted.text if quoted else f"Whatever no rule mentions is {self.default}."
+        return Ruling("unsafe" if fired else "safe", text, items)
 
     def compare(self, other: "Policy") -> list["Flip"]:
         """List the tags that two policies treat differently, and where; a category is one row."""
@@ -357,7 +350,8 @@ def parse(content: bytes, path: Path) -> Policy:
     try:
         return Policy.model_validate(header | {"text": parts[2]})
     except ValidationError as error:
-        raise InputError([f"{path}: {_where(e)}{_what(e)}" for e in error.errors()]) from None
+        problems = [(".".join(map(str, e["loc"])), _what(e)) for e in error.errors()]
+        raise InputError(": ".join(filter(None, [str(path), *p])) for p in problems) from None
 
 
 def parts_of(content: str) -> list[str]:
@@ -398,10 +392,6 @@ def _header(path: Path, text: str) -> dict:
     if not isinstance(header, dict):
         raise InputError(f"{path}: the header must be a mapping of name, title, default, rules")
     return header
-
-
-def _where(error: dict) -> str:
-    return ".".join(str(part) for part in error["loc"]) + ": " if error["loc"] else ""
 
 
 def _what(error: dict) -> str:

@@ -236,13 +236,12 @@ class Plan:
     def _rollout(self, work: Training, settings: dict, batch: int, tokens: int) -> float:
         if settings.get("use_vllm"):
             share = settings.get("vllm_gpu_memory_utilization", 0.3)
-            return share * self.gpu.memory if self._colocated(settings) else 0
+            colocated = settings.get("vllm_mode", "colocate") == "colocate"
+            return share * self.gpu.memory if colocated else 0
         replies = batch * self._per_generation(settings)
         return work.gathered() + replies * tokens * work.size.cache
 
-    def _generate(
-        self, size: Size, settings: dict, batch: int, prompt: int, reply: int
-    ) -> float:  # fmt: skip
+    def _generate(self, size: Size, settings: dict, batch: int, prompt: int, reply: int) -> float:
         """Return the seconds of one GPU for one reply, at its full length."""
         batch *= self._per_generation(settings)
         read = costs.vision(size, size.picture) + costs.forward(size, prompt)
@@ -252,9 +251,6 @@ class Plan:
     def _per_generation(self, settings: dict) -> int:
         steps = settings.get("gradient_accumulation_steps", 1)
         return settings.get("steps_per_generation") or steps
-
-    def _colocated(self, settings: dict) -> bool:
-        return settings.get("vllm_mode", "colocate") == "colocate"
 
     # -- captions ----------------------------------------------------------------------------------
 
