@@ -400,7 +400,7 @@ def test_three_visitors_open_voila_at_once_for_the_first_time(browser, tmp_path)
         for page in pages:
             page.goto(address, timeout=RUN, wait_until="commit")
         for page in pages:
-            page.locator(".widget-vbox.sgvl").nth(8).wait_for(timeout=RUN)
+            page.locator(".widget-vbox.sgvl").nth(8).wait_for(timeout=3 * RUN)
             assert "Busy" not in page.inner_text("body")
             page.close()
     trained = tmp_path / "runs" / "smoke" / "classroom"

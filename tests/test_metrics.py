@@ -285,11 +285,13 @@ def test_all_problems_at_once_and_other_refusals():
         metrics.score(pd.concat([rows(tp=1), rows(tp=1, policy="L5")]))
 
 
-def test_cases_that_divide_judges_come_first_and_each_picture_once():
-    """Of four judges two are right about b under L2, one under L1, three about c, all about a."""
-    right = {("a", "L1"): 4, ("b", "L1"): 1, ("b", "L2"): 2, ("c", "L1"): 3}
-    answers = [(*case, SAFE, UNSAFE if k < 4 - n else SAFE) for case, n in right.items()
-               for k in range(4)]  # fmt: skip
-    frame = pd.DataFrame(answers, columns=["id", "policy", "label", "verdict"])
+def test_cases_that_divide_judges_come_first_each_in_another_way():
+    """Who of four judges is right: two about b under L2, the same two about c, others about d."""
+    right = {("a", "L1"): "wxyz", ("b", "L1"): "w", ("b", "L2"): "wx", ("c", "L1"): "wx",
+             ("d", "L1"): "yz"}  # fmt: skip
+    answers = [(*case, judge, SAFE, SAFE if judge in who else UNSAFE)
+               for case, who in right.items() for judge in "wxyz"]  # fmt: skip
+    frame = pd.DataFrame(answers, columns=["id", "policy", "judge", "label", "verdict"])
     assert metrics.most_divided(frame) == [("b", "L2")]
-    assert metrics.most_divided(frame, 6) == [("b", "L2"), ("c", "L1"), ("a", "L1")]
+    in_order = [("b", "L2"), ("d", "L1"), ("c", "L1"), ("a", "L1")]
+    assert metrics.most_divided(frame, 6) == in_order

@@ -196,12 +196,16 @@ def agreement(frame: pd.DataFrame) -> pd.DataFrame:
 def most_divided(judgements: pd.DataFrame, wanted: int = 1) -> list[tuple[str, str]]:
     """Return cases, (id, policy), each of another picture, those first of which most judges differ.
 
-    The first is the one that closest to half of the judges get right.
+    The first is the one that closest to half of the judges get right. Where other judges are right,
+    a case comes before more of the same.
     """
-    right = judgements["verdict"] == judgements["label"]
-    shares = right.groupby([judgements["id"], judgements["policy"]]).mean()
-    order = (shares - 0.5).abs().sort_values(kind="stable").index.to_frame(index=False)
-    return [*order.drop_duplicates("id").head(wanted).itertuples(index=False, name=None)]
+    right = judgements.assign(right=judgements["verdict"] == judgements["label"])
+    cases = right.sort_values("judge").groupby(["id", "policy"])["right"].agg(["mean", tuple])
+    cases["distance"] = (cases["mean"] - 0.5).abs()
+    cases = cases.sort_values("distance", kind="stable").reset_index().drop_duplicates("id")
+    cases["again"] = cases.groupby("tuple").cumcount().where(cases["distance"] < 0.5, len(cases))
+    cases = cases.sort_values(["again", "distance"], kind="stable").head(wanted)
+    return [*cases[["id", "policy"]].itertuples(index=False, name=None)]
 
 
 def unsafe_shares(frame: pd.DataFrame) -> pd.DataFrame:
