@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SITE   := $(VENV)/.installed-site
 LOCK   := requirements-cpu.lock
 
 # The same keys stand in .pre-commit-config.yaml; tests/test_environment.py compares them.
@@ -14,7 +15,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env lab run rehearse seeds stage2 test test-slow test-browser test-faults bench lint lock nano-model clean
+.PHONY: help env lab run rehearse seeds stage2 test test-slow test-browser test-faults bench site lint lock nano-model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +76,13 @@ bench: $(STAMP)  ## race the judging engine against three other ways to ask
 test-faults: $(STAMP)  ## run the tests of faults, the long ones too, write docs/RELIABILITY.md, and fuzz for an hour
 	$(BIN)/python -m pytest -m fault --write-faults
 	$(BIN)/python -m pytest tests/test_properties.py --hypothesis-profile hour
+
+$(SITE): $(STAMP)
+	$(BIN)/pip install -qq --disable-pip-version-check -c $(LOCK) -e ".[site]"
+	@touch $@
+
+site: $(SITE)  ## after `make run`: make a web site of the executed notebooks, the report and docs/
+	$(BIN)/python docs/site/build_site.py
 
 lint: $(STAMP)  ## check style, formatting and that notebooks hold no outputs
 	$(BIN)/ruff check

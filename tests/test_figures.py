@@ -4,6 +4,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.pylabtools import select_figure_formats
 from PIL import Image
 
 from sgvl.common.errors import InputError
@@ -113,7 +115,7 @@ def test_three_files_same_bytes_twice(name, tmp_path):
 @pytest.mark.parametrize("name", DRAWN)
 def test_nothing_stays_open(name):
     plt.close("all")
-    DRAWN[name]()
+    assert DRAWN[name]().get_label(), "a description"
     assert not plt.get_fignums()
 
 
@@ -213,3 +215,15 @@ def test_a_log_of_few_rows_is_drawn_too(rows):
     (ax,) = figures.curves(log, {"loss": "loss"}).axes
     assert [len(line.get_xdata()) for line in ax.lines] == [rows, rows]
     assert (ax.lines[1].get_marker() == ".") == (rows == 1)
+
+
+def test_a_figure_is_described_in_its_png_and_in_a_notebook(tmp_path):
+    figure = figures.show_verdicts(examples())
+    words = "An embrace: L1 safe, L5 unsafe, openai_content unparseable."
+    assert figure.get_label() == f"{words} {words}"
+    png = figures.save(figure, "figure5", SHARES, tmp_path)[1]
+    assert figures.description(png, "") == figure.get_label()
+    shell = InteractiveShell()
+    select_figure_formats(shell, {"png"})
+    data, metadata = shell.display_formatter.format(figure)
+    assert data["image/png"] and metadata == {"image/png": {"alt": figure.get_label()}}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sgvl.experiments.rationales import RIGHT_REASON
-from sgvl.report import judge_cards, page, printed, reference, tables
+from sgvl.report import figures, judge_cards, page, printed, reference, tables
 from sgvl.report.page import Run
 from sgvl.report.tables import write_table
 
@@ -83,7 +83,8 @@ def test_every_table_and_figure_has_a_place_and_the_missing_say_so(folder, table
     names = [f"Table {k}" for k in range(1, 7)] + [f"Figure {k}" for k in range(1, 8)]
     assert list(sections) == names
     assert "seed 0" in sections["Table 5"] and "Not run." not in sections["Table 5"]
-    assert "![figure6](figure6.png)" in sections["Figure 6"]
+    words = "Figure 6: safety against general ability"
+    assert f"![{words}](figure6.png)" in sections["Figure 6"]
     assert "Not run." in sections["Figure 7"] and "Not run." in sections["Table 2"]
 
 
@@ -273,10 +274,13 @@ def test_cards_are_escaped_and_the_report_leads_to_them(folder, table5):
 
 def test_a_figure_of_squares_stands_above_its_table_and_is_described(folder, table5):
     assert "adherence" not in page.write(folder, a_run(table5))[0].read_text(encoding="utf-8")
-    Image.new("RGB", (8, 8), "red").save(folder / "adherence.png")
-    _, document = page.write(folder, a_run(table5))
-    alt = re.search('<img[^>]*alt="(A chart[^"]*)"', document.read_text(encoding="utf-8"))
-    assert "a judge of one half of the input" in alt[1]
+    row = {"judge": "base", "panel": "a [1](x) <b>", "measure": "flips", "n": 9, "blind": None}
+    drawn = pd.DataFrame([row | {"value": 50.0, "low": 40.0, "high": 60.0}])
+    figures.save(figures.adherence(drawn), "adherence", drawn, folder)
+    report, document = page.write(folder, a_run(table5))
+    assert "in panels: a \\[1\\]&#40;x) &lt;b&gt;. Dashed" in report.read_text(encoding="utf-8")
+    alt = re.search('<img[^>]*alt="(A row for each of 1 judges[^"]*)"', document.read_text("utf-8"))
+    assert "in panels: a [1](x) &lt;b&gt;." in alt[1].replace("&#40;", "(")
 
 
 def test_the_same_run_gives_the_same_bytes(folder, table5):

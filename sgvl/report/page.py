@@ -16,10 +16,10 @@ import pandas as pd
 
 from sgvl.common import files, paths
 from sgvl.common.paths import PARAMS, runs
-from sgvl.report import reference
+from sgvl.report import figures, reference
 from sgvl.report.audit import audit
 from sgvl.report.printed import TITLES
-from sgvl.report.tables import RATIONALES, markdown, output_paths, page_markdown, span
+from sgvl.report.tables import RATIONALES, escaped, markdown, output_paths, page_markdown, span
 from sgvl.scores.blind_ceiling import NAMES as BLIND
 from sgvl.training import grpo, sft
 
@@ -89,11 +89,6 @@ SEEDS = [  # tables of 09_seeds
     *("seeds_rationales", "seeds_carried_over"),
 ]
 FIGURE_OF = {"squares": "adherence"}  # above a table of OWN
-ALT = {
-    "adherence": "A chart with a row for each judge and four panels, all in percent: flips and "
-    "stays; squares and verdicts right of the kind xor, and of the kind 3:1, with what a judge of "
-    "one half of the input can reach; order broken. The tables give the numbers."
-}
 JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark")
 
 
@@ -134,7 +129,7 @@ def write(
         parts += [f"## {title}\n", *_figure(folder, name)]
         parts += [f"Data: {html.escape(run.data[name])}\n"] if name in run.data else []
     parts += ["## Training curves\n"]
-    parts += [_picture(file.stem) for file in sorted(folder.glob("curves_*.png"))]
+    parts += [_picture(file) for file in sorted(folder.glob("curves_*.png"))]
     for name, title in OWN.items():
         parts += [f"## {title}\n", *_above(folder, name), *_ours(folder, name)]
     parts += ["## Judge cards\n", *_cards(run)]
@@ -247,12 +242,19 @@ def _paper(name, run):
 def _figure(folder, name):
     if not (folder / f"{name}.png").exists():
         return ["Not run.\n"]
-    return [_picture(name)]
+    return [_picture(folder / f"{name}.png")]
 
 
-def _picture(name):
-    alt = ALT.get(name, name)
-    return f"![{alt}]({name}.png)\n\n[PDF]({name}.pdf), [numbers]({name}.csv)\n"
+def _picture(png):
+    name = png.stem
+    return f"{_image(png)}\n[PDF]({name}.pdf), [numbers]({name}.csv)\n"
+
+
+def _image(png):
+    """Link a picture with the description that it holds."""
+    alt = escaped(figures.description(png, FIGURES.get(png.stem, png.stem)))
+    alt = re.sub(r"[][]", r"\\\g<0>", alt)
+    return f"![{alt}]({png.name})\n"
 
 
 def _above(folder, name):
@@ -283,7 +285,7 @@ def _seeds(seeds, copied):
         return ["Not run.\n"]
     return [
         *_as_published(seeds, "make seeds"),
-        f"![{copied[0].stem}]({copied[0].name})\n",
+        _image(copied[0]),
         *(line for name in SEEDS if (seeds / f"{name}.md").exists() for line in _ours(seeds, name)),
     ]
 

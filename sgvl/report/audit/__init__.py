@@ -2,24 +2,24 @@
 
 ``audit(reference.paper(folder))`` takes any folder of CSVs. Each starts with "# source: ...":
 
-table1.csv, ...   a table as printed. The first column names the rows, all others are read as text;
-                  an empty cell is one that the paper left out.
-columns.csv       table, column, set, metric, overall: the columns that hold percentages.
-                  ``set`` is the test set that was scored; one name in two tables is one set.
-                  ``metric`` is accuracy, f1, or other (an average, or not stated).
-                  ``overall`` is the column of the same table that summarises this one, or empty.
-text.csv          claim, kind, about, value, where, quote: the numbers that the text states.
-                    images, pairs, rows   the size of each set in ``about`` ("L1;L2")
-                    total                 the rows of these sets together
-                    unsafe                the percentage of unsafe images in them
-                    cell                  the value of cells "table:row:column"; * means all
-                    minimum, maximum      of such cells
-                    count                 the number of such cells that are printed
-                    difference            of "cell > cell", in points
-                    order                 "cells > cells": the left ones are larger
-                    mean                  these overall cells are means of their columns
-                    alias                 ``about`` and ``value`` are two names of one model
-figure4.csv       policy, unsafe_percent: shares by set, as read from a figure. May be absent.
+    table1.csv, ...   a table as printed. The first column names the rows, all others are read as
+                      text; an empty cell is one that the paper left out.
+    columns.csv       table, column, set, metric, overall: the columns that hold percentages.
+                      ``set`` is the test set that was scored; one name in two tables is one set.
+                      ``metric`` is accuracy, f1, or other (an average, or not stated).
+                      ``overall`` is the column of the same table that summarises this one.
+    text.csv          claim, kind, about, value, where, quote: the numbers that the text states.
+                        images, pairs, rows   the size of each set in ``about`` ("L1;L2")
+                        total                 the rows of these sets together
+                        unsafe                the percentage of unsafe images in them
+                        cell                  the value of cells "table:row:column"; * means all
+                        minimum, maximum      of such cells
+                        count                 the number of such cells that are printed
+                        difference            of "cell > cell", in points
+                        order                 "cells > cells": the left ones are larger
+                        mean                  these overall cells are means of their columns
+                        alias                 ``about`` and ``value`` are two names of one model
+    figure4.csv       policy, unsafe_percent: shares by set, as read from a figure. May be absent.
 
 Each finding holds what was printed, what follows from it, and the assumptions that it rests on
 (``findings.ASSUMPTIONS``). ``python -m sgvl.report.audit [folder]`` prints them.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from PIL import Image
 
 from sgvl.common.files import replaced, write_csv
 from sgvl.report.figures.charts import (
@@ -35,6 +36,7 @@ __all__ = [
     "by_seed",
     "curve_labels",
     "curves",
+    "description",
     "pipeline",
     "precision_recall",
     "save",
@@ -61,7 +63,8 @@ def use_style() -> None:
 def save(fig: plt.Figure, name: str, frame: pd.DataFrame, folder: Path | str) -> list[Path]:
     """Write ``name`` as .pdf, .png and .csv (what is plotted) into ``folder``; return the paths.
 
-    The same figure gives the same bytes: neither date nor program version is stored. Raises
+    The same figure gives the same bytes: neither date nor program version is stored. The PNG holds
+    the figure's description, which ``description`` reads. Raises
     ``InputError`` if ``name`` is no plain file name.
     """
     pdf, png, csv = paths = output_paths(folder, name, "pdf", "png", "csv")
@@ -69,7 +72,14 @@ def save(fig: plt.Figure, name: str, frame: pd.DataFrame, folder: Path | str) ->
         undated = dict.fromkeys(("CreationDate", "Creator", "Producer"))
         fig.savefig(part, format="pdf", metadata=undated)
     with replaced(png) as part:
-        fig.savefig(part, format="png", dpi=DPI, metadata={"Software": None})
+        described = {"Software": None, "Description": fig.get_label() or None}
+        fig.savefig(part, format="png", dpi=DPI, metadata=described)
     write_csv(with_index_columns(frame), csv)
     plt.close(fig)
     return paths
+
+
+def description(png: Path, otherwise: str) -> str:
+    """Return the description in a PNG that ``save`` wrote, or ``otherwise`` if it has none."""
+    with Image.open(png) as image:
+        return image.info.get("Description", otherwise)

@@ -1,12 +1,25 @@
 """Draw charts of scores, shares and training curves."""
 
-from textwrap import fill
+from textwrap import fill, shorten
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 PAGE = 6.8  # inches of content in a figure as wide as both columns of a paper
+LONGEST = 600  # letters of a description
+
+
+def described(fig: plt.Figure, text: str) -> plt.Figure:
+    """Close a figure, and give it the text that stands for it where nobody sees it.
+
+    A notebook stores it beside the picture, ``save`` in the PNG; ``get_label`` returns it.
+    """
+    plt.close(fig)
+    text = shorten(text, LONGEST, placeholder=" …")
+    fig.set_label(text)
+    fig._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": text}})
+    return fig
 
 
 def unsafe_share(shares: pd.DataFrame, paper: dict[str, float] | None = None) -> plt.Figure:
@@ -38,8 +51,8 @@ def unsafe_share(shares: pd.DataFrame, paper: dict[str, float] | None = None) ->
     ax.set_xticks(at, [f"{row.policy}\nn = {row.n}" for row in shares.itertuples()])
     ax.set(ylabel="unsafe images (%)", ylim=(0, 100))
     ax.legend(loc="upper left")
-    plt.close(fig)
-    return fig
+    values = ", ".join(f"{row.policy} {row.value:.0f}" for row in shares.itertuples())
+    return described(fig, f"Bars: the share of unsafe images by policy, in percent: {values}.")
 
 
 def score_heatmap(scores: pd.DataFrame) -> plt.Figure:
@@ -69,8 +82,8 @@ def score_heatmap(scores: pd.DataFrame) -> plt.Figure:
     ax.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     ax.axvline(sum(policies != "macro") - 1, color="white", linewidth=4)  # averages stand apart
     ax.set(xlabel="", ylabel="")
-    plt.close(fig)
-    return fig
+    text = f"A heat map of scores in percent: {len(judges)} judges by {', '.join(policies)}."
+    return described(fig, f"{text} Darker is better; the table gives the numbers.")
 
 
 def curve_labels(log: pd.DataFrame) -> dict[str, str]:
@@ -106,8 +119,7 @@ def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
         ax.set_xlabel("step")
     for ax in axes.flat[len(labels) :]:
         ax.set_visible(False)
-    plt.close(fig)
-    return fig
+    return described(fig, f"Training curves against the step: {', '.join(labels.values())}.")
 
 
 def trade_off(points: pd.DataFrame) -> plt.Figure:
@@ -127,8 +139,9 @@ def trade_off(points: pd.DataFrame) -> plt.Figure:
         ax.errorbar(row.general, row.safety, up, across, label=row.judge, **style)
     ax.set(xlabel="general ability (% right)", ylabel="SafeEditBench (macro, %)")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    plt.close(fig)
-    return fig
+    values = [f"{row.judge} {row.general:.0f}, {row.safety:.0f}" for row in points.itertuples()]
+    text = "A point for each judge, in percent, general ability across and safety upward"
+    return described(fig, f"{text}: {'; '.join(values)}.")
 
 
 def by_seed(runs: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
@@ -158,8 +171,8 @@ def by_seed(runs: pd.DataFrame, means: pd.DataFrame) -> plt.Figure:
         ax.set(title=fill(measure, 16), xlim=(-4, 104), xlabel="%")
     axes[0].set_yticks(range(len(judges)), judges)
     axes[0].set_ylim(len(judges) - 0.4, -0.6)
-    plt.close(fig)
-    return fig
+    text = f"A point for each training run, and the mean with its interval: {', '.join(judges)}"
+    return described(fig, f"{text}, by {', '.join(measures)}. The table gives the numbers.")
 
 
 def adherence(rows: pd.DataFrame) -> plt.Figure:
@@ -194,8 +207,8 @@ def adherence(rows: pd.DataFrame) -> plt.Figure:
         ax.legend(handles=handles, loc="upper center", bbox_to_anchor=below)
     axes[0][0].set_yticks(range(len(judges)), judges)
     axes[0][0].set_ylim(len(judges) - 0.5, -0.5)
-    plt.close(fig)
-    return fig
+    text = f"A row for each of {len(judges)} judges, in percent, in panels: {', '.join(panels)}"
+    return described(fig, f"{text}. Dashed lines: what a blind judge can reach. See the tables.")
 
 
 def precision_recall(unsafe, p_unsafe, recall: float, precision: float) -> plt.Figure:
@@ -215,5 +228,5 @@ def precision_recall(unsafe, p_unsafe, recall: float, precision: float) -> plt.F
         ax.step(100 * recalls, 100 * precisions, where="post")
     ax.plot(100 * recall, 100 * precision, "o", color="black", ms=7)
     ax.set(xlabel="recall (%)", ylabel="precision (%)", xlim=(0, 103), ylim=(0, 103))
-    plt.close(fig)
-    return fig
+    text = f"Precision against recall; marked: {100 * precision:.0f} % and {100 * recall:.0f} %."
+    return described(fig, text)

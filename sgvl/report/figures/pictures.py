@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.patches import FancyArrow, FancyBboxPatch, Rectangle
 from PIL.Image import Image
 
-from sgvl.report.figures.charts import PAGE
+from sgvl.report.figures.charts import PAGE, described
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 MARGIN = 0.05
@@ -28,9 +28,9 @@ def show_pairs(pairs: list[dict], columns: int = 2) -> plt.Figure:
 
     Parameters
     ----------
-    pairs : each ``{"unsafe": PIL image, "safe": PIL image, "box": (left, top, right, bottom) in
-        pixels, "title": str}``. A published pair has no box. Nothing is blurred here: real pictures
-        must already be.
+    pairs : dictionaries
+        "unsafe" and "safe" are PIL images, "box" is (left, top, right, bottom) in pixels, "title" a
+        text. A published pair has no box. Nothing is blurred here: real pictures must already be.
     columns : pairs in a row
     """
     side = (PAGE + 0.3) / (2 * columns) - 0.2  # of a picture; 0.1 within a pair, 0.3 between pairs
@@ -47,7 +47,8 @@ def show_pairs(pairs: list[dict], columns: int = 2) -> plt.Figure:
             _member(ax, pair, SAFE, "edited counterpart", x + side + 0.1, y, side)
         y += max(_inches(pair["unsafe"], side)[1] for pair in row) + 0.4
     _set_height(ax, y - 0.2)
-    return ax.figure
+    titles = "; ".join(pair["title"] for pair in pairs)
+    return described(ax.figure, f"Unsafe originals beside their edited counterparts: {titles}.")
 
 
 def show_gallery(pictures: list[dict], columns: int = 6) -> plt.Figure:
@@ -67,7 +68,8 @@ def show_gallery(pictures: list[dict], columns: int = 6) -> plt.Figure:
             _picture(ax, picture["image"], k * (side + 0.15), y, side)
         y += max(_inches(picture["image"], side)[1] for picture in row) + 0.15
     _set_height(ax, y)
-    return ax.figure
+    titles = "; ".join(picture["title"] for picture in pictures)
+    return described(ax.figure, f"Small pictures: {titles}.")
 
 
 def show_verdicts(examples: list[dict]) -> plt.Figure:
@@ -75,10 +77,10 @@ def show_verdicts(examples: list[dict]) -> plt.Figure:
 
     Parameters
     ----------
-    examples : each ``{"image": PIL image, "title": str, "verdicts": [{"policy": str, "label":
-        "safe", "unsafe" or "unparseable", "rule": the rule that fired, or ""}]}``, with a "note"
-        in place of our words where there is no rule. Nothing is blurred here: real pictures must
-        already be.
+    examples : dictionaries
+        "image" is a PIL image, "title" a text, "verdicts" a list of dictionaries: "policy", "label"
+        (safe, unsafe or unparseable) and "rule", the one that fired or "", with a "note" in place
+        of our words where there is no rule. Nothing is blurred here: real pictures must already be.
 
     Policy text is untrusted: it is drawn as it is, never parsed as mathematics.
     """
@@ -103,7 +105,7 @@ def show_verdicts(examples: list[dict]) -> plt.Figure:
         _line(ax, side + 0.2, y)
         y = max(y, bottom) + 0.3
     _set_height(ax, y - 0.3)
-    return ax.figure
+    return described(ax.figure, _spoken(examples, "verdicts", "policy", "label"))
 
 
 def show_recaptions(examples: list[dict]) -> plt.Figure:
@@ -126,7 +128,9 @@ def show_recaptions(examples: list[dict]) -> plt.Figure:
             at = _words(ax, side + 0.2, at + 0.16, words, width) + 0.12
         y = max(at, y + _inches(example["image"], side)[1]) + 0.15
     _set_height(ax, y - 0.15)
-    return ax.figure
+    captions = "; ".join(example["before"] for example in examples)
+    text = f"Pictures, their captions by the base model ({captions}), and the recaptions"
+    return described(ax.figure, f"{text}, in which added words are marked.")
 
 
 def show_replies(examples: list[dict]) -> plt.Figure:
@@ -134,9 +138,10 @@ def show_replies(examples: list[dict]) -> plt.Figure:
 
     Parameters
     ----------
-    examples : each ``{"image": PIL image, "title": str, "replies": [{"policy": str, "judge": str,
-        "verdict": str, "label": str, "reply": str}]}``. The label is drawn where the verdict
-        differs from it. An answer to a question has no policy, and the verdict "right", "wrong" or
+    examples : dictionaries
+        "image" is a PIL image, "title" a text, "replies" a list of dictionaries of texts: "policy",
+        "judge", "verdict", "label" and "reply". The label is drawn where the verdict differs from
+        it. An answer to a question has no policy, and the verdict "right", "wrong" or
         "unparseable".
     """
     side, width = 1.5, 48  # inches of a picture; letters in a line of a reply
@@ -161,7 +166,7 @@ def show_replies(examples: list[dict]) -> plt.Figure:
         _line(ax, side + 0.2, y)
         y = max(y, bottom) + 0.3
     _set_height(ax, y - 0.3)
-    return ax.figure
+    return described(ax.figure, _spoken(examples, "replies", "judge", "verdict"))
 
 
 def pipeline(facts: dict) -> plt.Figure:
@@ -211,7 +216,18 @@ def pipeline(facts: dict) -> plt.Figure:
     _arrow(ax, (middle, turn), (middle, below))
     _write(ax, middle + 0.1, turn + 0.15, "the trained weights", color="#595959")
     _set_height(ax, below + second)
-    return ax.figure
+    text = """The two stages, each from left to right. Stage 1: a picture, its caption, the
+        recaption, training. Stage 2: a picture, policies, reinforcement, right labels. Stage 2
+        begins with the weights of stage 1."""
+    return described(ax.figure, text)
+
+
+def _spoken(examples, lines, who, what):
+    """Say who called each picture what, as "An embrace: L1 safe, L5 unsafe."."""
+    return " ".join(
+        f"{example['title']}: {', '.join(f'{line[who]} {line[what]}' for line in example[lines])}."
+        for example in examples
+    )
 
 
 def _shortened(words, most=40):
