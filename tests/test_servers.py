@@ -1,6 +1,7 @@
 """Servers that the runner starts: real processes that speak the protocol, asked by a notebook."""
 
 import dataclasses
+import os
 import signal
 import socket
 import subprocess
@@ -183,6 +184,12 @@ def test_a_whole_process_group_ends(tmp_path):
         assert absent.wait(60) == process_group.NOT_FOUND
     *pids, told = (tmp_path / "log").read_text().split(maxsplit=2)
     assert all(gone(int(pid)) for pid in pids) and told.startswith("no-such-program: No such file")
+
+
+def test_a_system_without_process_groups_is_refused_in_one_line(monkeypatch):
+    monkeypatch.delattr(os, "killpg")
+    with pytest.raises(InputError, match="on Windows, run this in WSL$"):
+        process_group.start([sys.executable, "-c", ""], subprocess.PIPE)
 
 
 def test_all_that_is_wrong_with_declarations_is_named_before_anything_runs(project):

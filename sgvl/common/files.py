@@ -64,10 +64,9 @@ def is_full(path: str | Path) -> bool:
     """Check whether the file system of a file or folder has no room for another file."""
     path = Path(path).absolute()
     place = next(place for place in (path, *path.parents) if place.exists())
-    if not hasattr(os, "statvfs"):  # Windows
-        return shutil.disk_usage(place).free < NO_ROOM
-    stat = os.statvfs(place)
-    return stat.f_bavail * stat.f_frsize < NO_ROOM or bool(stat.f_files and not stat.f_favail)
+    stat = os.statvfs(place) if hasattr(os, "statvfs") else None  # not on Windows
+    no_name_left = bool(stat and stat.f_files and not stat.f_favail)
+    return shutil.disk_usage(place).free < NO_ROOM or no_name_left
 
 
 @contextmanager
