@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml $(LOCK)
 
 # The hub is open here: a notebook may load models and data from it.
 lab: $(STAMP)  ## open the notebooks in JupyterLab, the first of them at once
-	env -u HF_HUB_OFFLINE $(BIN)/python -m jupyterlab --ServerApp.root_dir=. notebooks/00_start_here.ipynb $(LAB)
+	env -u HF_HUB_OFFLINE $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB)
 
 run: $(STAMP)  ## run the whole notebook series, nano profile
 	$(BIN)/python -m sgvl.run nano --jobs 2
