@@ -114,6 +114,14 @@ def project(tmp_path):
     return Project(tmp_path / "a {checkout}, non-ASCII é")
 
 
+def test_a_dry_run_lists_a_notebook_of_several_processes(project):
+    """05 asks several judges at the same time; it is no training, whose processes have a layout."""
+    project.notebook("05_ask", "ran('05_ask', '')", parameters="processes: int = 1")
+    project.parameters("05_ask", "processes: 2\n")
+    code, out, err = project.run("nano", "--dry-run")
+    assert (code, err) == (0, "") and out.startswith("papermill notebooks/05_ask.ipynb ")
+
+
 def test_runs_in_order_and_again_only_what_changed(project):
     score = "ran(f'02_score.{split}', (folder / '01_data.txt').read_text() + split)"
     split = 'split: str = "none"'

@@ -211,8 +211,11 @@ def _print_commands(
             for server in asked:
                 print(f"{known[server].shown()}  # server {server}, while {name} runs")
             asks = f"asks {', '.join(asked)}" if asked else ""
-            starts = unit.parameters.get("processes", 1)
-            ranks = f"{starts} processes by {unit.parameters['layout']}" if starts > 1 else ""
+            match unit.parameters:  # of a training; 05 asks several judges at the same time
+                case {"processes": int(starts), "layout": layout} if starts > 1:
+                    ranks = f"{starts} processes by {layout}"
+                case _:
+                    ranks = ""
             print(f"{command}  # {'; '.join(filter(None, [status, note, after, asks, ranks]))}")
 
 
