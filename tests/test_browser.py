@@ -43,6 +43,7 @@ ANSWER, RUN = 20_000, 300_000  # milliseconds for a panel to change, for a noteb
 BENIGN = [
     r"/lsp/status",  # JupyterLab asks for a language server, which nobody installed
     r"/voila/api/shutdown/",  # Voila refuses the request that its own page sends when it is left
+    r"/favicon\.ico",  # which no page names, and a browser asks a host for
     r"//(cdn|unpkg)",  # templates of Voila and nbconvert link to icons and scripts; ours need none
 ]
 

@@ -1,7 +1,12 @@
-"""The site in a browser: at the width of a desk and of a phone, by the keyboard, without a network.
+"""The site in a browser: at the width of a desk and of a phone, by the keyboard, from one host.
 
 `make site` builds it first. Screenshots are kept in runs/browser.
 """
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from test_browser import SHOTS
@@ -17,21 +22,30 @@ PAGES = sorted(HTML.glob("*.html")) + sorted(HTML.glob("[!_]*/**/*.html"))
 WIDTHS = (1280, 390)
 
 
-@pytest.fixture(autouse=True)
-def offline(page):
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The site on a static host of this machine."""
     if not PAGES:
         pytest.skip("needs the site of `make site`")
-    page.context.set_offline(True)
-    page.on(
-        "request", lambda sent: sent.url.startswith(("file:", "data:")) or pytest.fail(sent.url)
-    )
+    handler = partial(SimpleHTTPRequestHandler, directory=HTML)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
-def test_no_page_scrolls_sideways_or_lacks_a_picture(page):
+@pytest.fixture(autouse=True)
+def nothing_from_elsewhere(page, address):
+    known = (address, "data:")
+    page.on("request", lambda sent: sent.url.startswith(known) or pytest.fail(sent.url))
+
+
+def test_no_page_scrolls_sideways_or_lacks_a_picture(page, address):
     wide = []
     for file in PAGES:
-        page.goto(file.as_uri())
-        name = "-".join(file.relative_to(HTML).with_suffix("").parts)
+        path = file.relative_to(HTML)
+        page.goto(f"{address}/{path.as_posix()}")
+        name = "-".join(path.with_suffix("").parts)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             found = page.evaluate("document.documentElement.scrollWidth")
@@ -57,9 +71,9 @@ def tab_to(page, words: str) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_reader_gets_about_by_the_keyboard(page, width):
+def test_a_reader_gets_about_by_the_keyboard(page, address, width):
     page.set_viewport_size({"width": width, "height": 900})
-    page.goto((HTML / "index.html").as_uri())
+    page.goto(f"{address}/index.html")
     page.keyboard.press("Tab")
     assert "Skip to main content" in page.evaluate("document.activeElement.textContent")
     if width == 390:
@@ -77,9 +91,9 @@ def test_a_reader_gets_about_by_the_keyboard(page, width):
     page.locator(".search a", has_text="sgvl.judges").first.wait_for(timeout=30_000)
 
 
-def test_a_wide_table_scrolls_in_its_box_by_the_keyboard(page):
+def test_a_wide_table_scrolls_in_its_box_by_the_keyboard(page, address):
     page.set_viewport_size({"width": 390, "height": 900})
-    page.goto((HTML / "docs" / "JUDGES.html").as_uri())
+    page.goto(f"{address}/docs/JUDGES.html")
     box = page.locator(".pst-scrollable-table-container").first
     assert box.evaluate("box => box.scrollWidth > box.clientWidth")
     box.focus()
