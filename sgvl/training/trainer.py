@@ -27,7 +27,7 @@ from sgvl.data import store
 from sgvl.models import loading
 from sgvl.policies.policy import FORMS, Policy
 from sgvl.text import prompts
-from sgvl.training import rollouts
+from sgvl.training import rollouts, sharing
 
 BESIDE = ".replacement"  # after a folder's name: a training that will replace a finished one
 
@@ -238,6 +238,7 @@ def train_and_save(trl_trainer) -> None:
     place = Path(trl_trainer.args.output_dir)
     folder = place.with_name(place.name.removesuffix(BESIDE))
     weigh_tokens_equally(trl_trainer)
+    sharing.share(trl_trainer)
     stop_at_bad_loss(trl_trainer)
     rollouts.guard(trl_trainer)
     report_steps(trl_trainer)

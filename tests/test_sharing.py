@@ -1,0 +1,73 @@
+"""What the completions of a prompt share: the same rollouts, loss and gradients as TRL's."""
+
+import pytest
+import torch
+from transformers import set_seed
+from trl import GRPOTrainer
+
+from sgvl.training import grpo, sharing, trainer
+from sgvl.training.reward import make_rewards
+from sgvl.world import sets
+
+SETTINGS = {
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 60,
+    "beta": 0.02,
+    "max_steps": 1,
+    "gradient_checkpointing": False,
+}
+
+
+def one_step(folder, shares: bool) -> dict:
+    """Sample, score and differentiate a batch of two prompts, of different lengths."""
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=2)).select([0, 3])
+    start = trainer.prepare("grpo", rows, "nano", folder, SETTINGS)
+    config = trainer.make_config("grpo", SETTINGS, folder)
+    own = GRPOTrainer(**start, args=config, train_dataset=rows, reward_funcs=make_rewards())
+    if shares:
+        sharing.share(own)
+    own.current_gradient_accumulation_steps = 1  # ``train`` sets it
+    seen = []
+    for network in (own.model, own.ref_model):
+        network.model.visual.register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+    set_seed(5)
+    batch = own._prepare_inputs([row for row in rows for _ in range(4)])
+    state = torch.get_rng_state()
+    batch["advantages"] = torch.linspace(-1, 1, 8)  # also where all rewards are equal
+    with torch.no_grad():  # some distance from the reference model
+        own.model.lm_head.weight *= 1.01
+    loss = own._compute_loss(own.model, batch)
+    loss.backward()
+    slopes = {name: p.grad for name, p in own.model.named_parameters() if p.grad is not None}
+    return {"batch": batch, "state": state, "loss": loss, "slopes": slopes, "patches": sum(seen)}
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """One step as TRL makes it, and one that shares."""
+    return [one_step(tmp_path_factory.mktemp("step"), shares) for shares in (False, True)]
+
+
+def test_shared_prompts_give_the_replies_that_trl_samples(steps):
+    alone, shared = (step["batch"] for step in steps)
+    assert torch.equal(alone["completion_ids"], shared["completion_ids"])
+    assert len({tuple(row) for row in alone["completion_ids"].tolist()}) > 2  # they are sampled
+    assert torch.equal(steps[0]["state"], steps[1]["state"])
+
+
+def test_shared_prompts_give_the_log_probabilities_and_gradients_of_trl(steps):
+    alone, shared = steps
+    mask = alone["batch"]["completion_mask"].bool()
+    gap = alone["batch"]["ref_per_token_logps"] - shared["batch"]["ref_per_token_logps"]
+    assert gap[mask].abs().max() < 2e-5
+    assert shared["loss"].item() == pytest.approx(alone["loss"].item(), abs=1e-6)
+    assert alone["slopes"].keys() == shared["slopes"].keys()
+    for name, slope in alone["slopes"].items():
+        distance = (slope - shared["slopes"][name]).norm() / slope.norm()
+        assert distance < 1e-4, name
+
+
+def test_each_picture_goes_through_the_tower_once(steps):
+    alone, shared = (step["patches"] for step in steps)
+    assert alone == 3 * 4 * shared  # to sample, for the reference and to update; of four replies
