@@ -201,3 +201,10 @@ def test_plain_papermill_stops_at_check(tmp_path, monkeypatch):
     assert caught.value.ename == "InputError"
     assert "did you mean lr?" in caught.value.evalue
     assert "got the text '1e-4'" in caught.value.evalue
+
+
+def test_a_notebook_shows_bad_input_without_a_traceback(capsys):
+    shell = InteractiveShell()
+    shell.run_cell("from sgvl.common.errors import InputError")
+    shell.run_cell("def f(): raise InputError(['a.csv: no column image', 'b: no such file'])\nf()")
+    assert capsys.readouterr().out == "InputError: a.csv: no column image\nb: no such file\n"

@@ -22,13 +22,17 @@ class ExitCode(IntEnum):
 class InputError(ValueError):
     """Bad input from a user: one message or a list of problems, printed one per line.
 
-    The command line prints it without a traceback and exits with code 2.
+    Notebooks and the command line print it without a traceback; the latter exits with code 2.
     """
 
     def __init__(self, problems: str | Iterable[str]):
         problems = [problems] if isinstance(problems, str) else problems
         self.problems = list(map(one_line, problems))
         super().__init__("\n".join(self.problems))
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in the place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Unavailable(InputError):
