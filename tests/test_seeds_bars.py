@@ -9,6 +9,7 @@ import pytest
 from sgvl.common.errors import InputError
 from sgvl.experiments import adherence, rationales, seeds, seeds_bars, squares
 from sgvl.experiments.claims import Evidence, Term
+from sgvl.policies.concepts import named
 from sgvl.policies.policy import LEVELS
 from sgvl.report.tables import bar_table
 from sgvl.text.verdict import SAFE, UNSAFE
@@ -103,16 +104,18 @@ def evidence(edited):
     ]
     frames = {name: pd.concat([part[name] for part in parts]) for name in parts[0]}
     first = {name: frames[name] for name in ("levels", "reasons")}  # as ``seeds.ask`` returns them
-    return Evidence(first | seeds_bars.judgements(frames), resamples=200)
+    return Evidence(first | seeds_bars.judgements(frames, {}), resamples=200)
 
 
 def test_bars_by_hand_over_two_seeds(evidence):
     table = seeds_bars.bars(evidence, ["base", "full"]).set_index(["judge", "measure"])
     full, base = table.loc["full"], table.loc["base"]
-    halves = ["squares right, xor", "flips", seeds_bars.MISSED]
-    assert set(full.loc[halves, "value"]) == {50} and set(full.loc[halves, "outcome"]) == {"missed"}
+    halves = ["squares right, xor", "flips", seeds_bars.LOST]
+    assert set(full.loc[halves, "value"]) == {50} and set(full.loc[halves, "outcome"]) == {
+        "not met"
+    }
     assert full.loc["stays", ["value", "outcome"]].tolist() == [100, "met"]
-    assert full["value"][seeds_bars.COLLATERAL] == full["value"][seeds_bars.ALONE] == 0
+    assert full["value"][seeds_bars.EXTRA] == full["value"][seeds_bars.ALONE] == 0
     assert full["value"][seeds_bars.TOGETHER] == 50 - 95
     assert full["value"][seeds_bars.BY_LEVELS] == 20  # (0 + 4 of 10) / 2
     assert full["value"][rationales.RIGHT_REASON] == 75  # (2 of 2 + 1 of 2) / 2
@@ -120,7 +123,7 @@ def test_bars_by_hand_over_two_seeds(evidence):
     assert set(base["outcome"]) == {"met", ""} and base["outcome"][seeds_bars.ALONE] == ""
     printed = bar_table(table.reset_index())
     assert printed.loc["stays", "bar"] == "at least 98" and printed.loc["flips", "full"].endswith(
-        "] missed"
+        "] not met"
     )
     assert list(printed) == ["bar", "n", "base", "full"]
 
@@ -132,6 +135,23 @@ def test_errors_are_told_apart_by_operator_and_part(evidence):
     assert np.isnan(table["clauses reordered", "flips"]) and np.isnan(table["rule added", "stays"])
     parts = seeds_bars.by_part(evidence, ["full"]).set_index("measure")["value"]
     assert parts["things seen"] == pytest.approx(100 * (1 + 1 / 3) / 2)
+
+
+def test_a_reply_names_the_thing_that_decides_or_does_not():
+    rows = unseen.unseen("art style", images=2)
+    [first, *_] = things = [set(tags) & set(named("harmful")) for tags in rows["tags"]]
+    replies = [
+        f"I see a {first.pop()}.",
+        "I see an object.",
+        "I see an object.",
+        "I see an object.",
+    ]
+    own = pd.DataFrame({"id": rows["id"], "pair": rows["pair"], "reply": replies, "policy": "p"})
+    own = own.assign(judge="full", seed=1, label=SAFE, verdict=SAFE)
+    frames = asked(always_safe, "full", 1, seeds_bars.edited(1)[:2], squares.draw(1)[:1])
+    shares = seeds_bars.judgements(frames | {"art style": own}, {"art style": rows})
+    table = seeds_bars.things_named(Evidence(shares, resamples=100), ["full"]).set_index("set")
+    assert len(things) == 4 and table["value"]["art style"] == 25
 
 
 def test_an_unasked_measure_is_neither_met_nor_missed():

@@ -8,6 +8,7 @@ An edit is what ``squares`` makes of a random policy: one clause, one place or t
 tried on two pictures that ``world.edits`` draws: one whose label it changes, and a random one.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,13 +28,15 @@ from sgvl.experiments.claims.paper import KEPT, Claim, decide
 from sgvl.experiments.policy_diff import COLLATERAL, MADE, MISSED, STAYS, TOLERANCES, outcome_of
 from sgvl.experiments.seeds import spec_of
 from sgvl.judges import ask_all, make_judge
+from sgvl.policies.concepts import named
 from sgvl.policies.policy import LEVELS, Policy, load
 from sgvl.scores.bars import LEAST, MOST
 from sgvl.scores.metrics import of_right
 from sgvl.world import edits, unseen
 
 DRAWS = 1  # seed of the edited policies; squares have 0
-SIXTH, ALONE = "a sixth policy", "flips, words alone"
+SIXTH, AS_TRAINED = "a sixth policy", "following_harmful"
+LOST, EXTRA, ALONE = "expected flips missed", "collateral flips", "flips, words alone"
 BY_LEVELS = "order broken, L1 to L5"
 TOGETHER = "flips and stays, smaller distance"
 # The bars in percent: a measure, its bound, and whether it is the least value or the largest.
@@ -41,9 +44,11 @@ BARS = [
     *((name, bound, True) for name, bound in LEAST.items()),
     ("order broken", MOST["order broken"], False),
     (BY_LEVELS, MOST["order broken"], False),
-    *((name, TOLERANCES[name], False) for name in (MISSED, COLLATERAL)),
+    (LOST, TOLERANCES[MISSED], False),
+    (EXTRA, TOLERANCES[COLLATERAL], False),
 ]
-BY_OPERATOR = ("squares right", "flips", "stays", MISSED, COLLATERAL, ALONE)
+BY_OPERATOR = ("squares right", "flips", "stays", LOST, EXTRA, ALONE)
+NAMED = "{}: the deciding thing is named"
 EDITED = [
     *("square", "edit", "alone", "picture", "label_before", "label"),
     *("verdict_before", "verdict", "outcome"),
@@ -174,12 +179,15 @@ def ask_edits(put: Ask, cases: Sequence[Edited]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=EDITED)
 
 
-def judgements(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def judgements(
+    frames: Mapping[str, pd.DataFrame], pictures: Mapping[str, Dataset]
+) -> dict[str, pd.DataFrame]:
     """Return every measure as a judgement frame whose accuracy is the share that it counts.
 
     Parameters
     ----------
     frames : those of ``seeds.ask`` and of ``ask``
+    pictures : of frames in which one harmful thing decides, by the name of the frame
 
     Returns
     -------
@@ -197,20 +205,27 @@ def judgements(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         parts[BY_LEVELS].append(adherence.level_cases(own).assign(seed=seed))
     outcome, alone = frames["edits"]["outcome"], frames["edits"]["alone"]
     counted = {
-        MISSED: outcome.isin([MADE, MISSED]),
-        COLLATERAL: outcome.isin([COLLATERAL, STAYS]) & ~alone,
-        ALONE: alone,
+        LOST: (outcome.isin([MADE, MISSED]), MISSED),
+        EXTRA: (outcome.isin([COLLATERAL, STAYS]) & ~alone, COLLATERAL),
+        ALONE: (alone, COLLATERAL),
     }
-    for name, rows in counted.items():
-        own = frames["edits"][rows]
-        right = own["outcome"] == (COLLATERAL if name == ALONE else name)
-        parts[name].append(own.assign(right=right))
+    for name, (rows, kind) in counted.items():
+        parts[name].append(frames["edits"].assign(right=outcome == kind)[rows])
     kept = {name: frame for name, frame in frames.items() if name in (*unseen.KINDS, SIXTH)}
     kept |= {name: _counted(pd.concat(own)) for name, own in parts.items()}
     reasons = frames["reasons"][frames["reasons"]["judge"].isin(followed)]
     kept[rationales.RIGHT_REASON] = reasons[reasons["verdict_right"]]
     for column, name in rationales.MEASURES.items():
         kept[name] = of_right(reasons.assign(right=reasons[column].astype(bool)))
+    harmful = set(named("harmful"))
+    for name, rows in pictures.items():
+        own = frames[name][frames[name]["judge"].isin(followed)]
+        deciding = {
+            id: harmful & {*tags} for id, tags in zip(rows["id"], rows["tags"], strict=True)
+        }
+        said = [set(re.findall(r"\w+", reply)) for reply in own["reply"]]
+        right = [deciding[id] <= words for id, words in zip(own["id"], said, strict=True)]
+        kept[NAMED.format(name)] = of_right(own.assign(right=right))
     return kept
 
 
@@ -226,7 +241,7 @@ def bars(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         judge, measure, the fields of ``Effect``, bar ("at least 95", empty where there is none),
-        and outcome: "met" if the value is on the right side, else "missed".
+        and outcome: "met" if the value is on the right side, else "not met".
     """
     rows = []
     for judge in judges:
@@ -237,7 +252,7 @@ def bars(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
         for name, bound, least in bounds:
             effect = found.get(name, smaller)
             met = effect.value >= bound if least else effect.value <= bound
-            outcome = ("met" if met else "missed") if effect.n else ""
+            outcome = ("met" if met else "not met") if effect.n else ""
             bar = f"{'at least' if least else 'at most'} {bound:g}"
             about = {"judge": judge, "measure": name, **effect._asdict()}
             rows.append(about | {"bar": bar, "outcome": outcome})
@@ -280,7 +295,7 @@ def carried_over(
         50 is chance, or a difference in points. Beside each set stands what it is compared with.
     """
     sets = {
-        "random policies, as in 05": ("following_harmful", ()),
+        "random policies, as in 05": (AS_TRAINED, ()),
         **{kind: (kind, ()) for kind in unseen.KINDS},
         "L2 to L5": ("levels", LEVELS[1:]),
         SIXTH: (SIXTH, ()),
@@ -294,6 +309,17 @@ def carried_over(
             about = {"judge": judge, "against": against, "set": name}
             rows.append(about | evidence.effect(*terms)._asdict())
     return pd.DataFrame(rows)
+
+
+def things_named(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
+    """Measure how often a reply names the harmful thing that decides: judge, set, Effect."""
+    sets = {"random policies, as in 05": AS_TRAINED} | {kind: kind for kind in unseen.KINDS}
+    return pd.DataFrame(
+        {"judge": judge, "set": title}
+        | evidence.effect(Term(NAMED.format(name), judge, (), "accuracy"))._asdict()
+        for judge in judges
+        for title, name in sets.items()
+    )
 
 
 def comparisons(evidence: Evidence) -> pd.DataFrame:

@@ -86,7 +86,7 @@ OWN = {  # tables that the paper does not have
 }
 SEEDS = [  # tables of 09_seeds
     *("seeds_differences", "seeds_comparisons", "seeds_claims", "seeds_bars", "seeds_by_operator"),
-    *("seeds_rationales", "seeds_carried_over"),
+    *("seeds_rationales", "seeds_carried_over", "seeds_things_named"),
 ]
 FIGURE_OF = {"squares": "adherence"}  # above a table of OWN
 JUDGE_HEADS = ("judge", "Model", "Variant", "Policy Level", "Method / Benchmark")

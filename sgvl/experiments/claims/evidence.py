@@ -117,6 +117,8 @@ class Evidence:
         value, low, high = over_seeds(effects).interval()
         if np.isnan([value, low, high]).any():
             return _unknown("not defined on these rows: a class is absent")
+        if b is None:  # Student's interval can pass the ends of a share
+            low, high = max(low, 0.0), min(high, 100.0)
         note = "one training run"
         if len(seeds) > 1:
             once = [t.judge for t, run in zip(terms, runs, strict=True) if len(run) == 1]
