@@ -353,9 +353,9 @@ def comparisons(evidence: Evidence) -> pd.DataFrame:
         *((f"{way.upper()} on L5 is below the base under L1",
            evidence.effect(at_l1(f"{way}_L5"), at_l1("base")), {"below": 0})
           for way in ("sft", "rl")),
-        *((f"The fixed taxonomy leads at home, before {rival}",
+        *((f"The fixed taxonomy leads at home, before {name}",
            evidence.effect(own("taxonomy"), own(rival)), {"above": 0})
-          for rival in ("base", "sft", "full")),
+          for name, rival in {"the base": "base", "SFT": "sft", "Full": "full"}.items()),
         *((f"The fixed taxonomy is below the base elsewhere: {where}",
            evidence.effect(of("taxonomy"), of("base")), {"below": 0})
           for where, of in on.items()),
