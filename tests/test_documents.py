@@ -6,6 +6,7 @@ writes the scores of figures/nano into the README.
 """
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -205,7 +206,7 @@ COMMANDS = {
     "cp -r runs/single/release/safeedit_train data/safeedit_train":
         CANNOT + "it needs a release of single",
 }  # fmt: skip
-# Exit codes other than 0: units that were never run here, a policy that edits changed.
+# Exit codes other than 0: units that never ran, flips that a server misses, a GPU too small.
 CODES = {"--status": 4, "sgvl.diff old.md": 1, "1xRTX 4090": 2}
 STAND_INS = {
     "Qwen/Qwen2.5-VL-7B-Instruct": "nano",
@@ -270,15 +271,14 @@ def desk(tmp_path_factory) -> Path:
     run = desk / "runs" / "nano" / "figures"
     shutil.copytree(PUBLISHED, run)
     digests = {file.name: fingerprint(file)["sha256"] for file in run.iterdir()}
-    (run / "07_figures.json").write_text(str(digests).replace("'", '"'))
+    (run / "07_figures.json").write_text(json.dumps(digests))
     return desk
 
 
 @pytest.fixture(scope="module")
 def address():
     server = Server()
-    server.plain = ""
-    server.script = {}
+    server.plain = "\nAnswer: safe"  # to whatever it is asked
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server.url
     server.shutdown()
