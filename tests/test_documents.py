@@ -219,7 +219,7 @@ def commands(page: Path) -> list[str]:
     """The commands of a page's shell blocks, a continued line as one, without comments."""
     blocks = re.findall(r"(?ms)^```bash\n(.*?)^```", text_of(page))
     lines = "".join(blocks).replace("\\\n  ", "").splitlines()
-    return [re.sub(r"\s+# .*$", "", line) for line in lines if line.strip()]
+    return [bare for line in lines if (bare := re.sub(r"(^|\s+)# .*$", "", line))]
 
 
 def test_every_command_is_listed_with_how_it_is_run():
