@@ -1,4 +1,4 @@
-# Needs only make and Python 3.11 or 3.12. Each target that needs packages installs them once, then works offline.
+# Needs only make and Python 3.11 to 3.13. Each target that needs packages installs them once, then works offline.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -27,8 +27,8 @@ env: $(STAMP)  ## create .venv with the locked packages
 # torch comes first and alone: it is the largest by far, and what goes wrong with it is then seen before the rest.
 $(STAMP): pyproject.toml $(LOCK)
 	@rm -f $@
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
-	  || { echo "sgvl needs Python 3.11 or 3.12; this is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "sgvl needs Python 3.11 to 3.13; this is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "installing into $(VENV): a few minutes, once"
 	@start=$$(date +%s); set -e; \
 	  $(PYTHON) -m venv $(VENV); \

@@ -176,6 +176,8 @@ def file_inside(name: str, root: str | Path) -> Path:
         root = Path(root).resolve()
         file = (root / path).resolve()
         is_file = file.is_file()
+        if file.is_symlink():  # a loop, which is no error from Python 3.13 on
+            raise RuntimeError
     except (OSError, RuntimeError, ValueError):
         raise ImageError("path", name, "too long, a loop of links, or a NUL byte") from None
     if not file.is_relative_to(root):
