@@ -1,6 +1,7 @@
 """Rows of drawn scenes: the picture, its tags, and how it was drawn."""
 
 import os
+from functools import lru_cache
 from io import BytesIO
 
 from datasets import Dataset, Features, Image, List, Value
@@ -38,8 +39,13 @@ def row(scene: Scene, **fields) -> dict:
     fills = [list(map(int, fill)) for fill in scene.fills]
     centres = [((t.box[0] + t.box[2]) / 2, (t.box[1] + t.box[3]) / 2) for t in scene.things]
     filled = [any(f[0] < x < f[2] and f[1] < y < f[3] for x, y in centres) for f in fills]
-    drawn = {"image": encoded(render(scene)), "tags": list(scene.tags), "style": scene.style}
+    drawn = {"image": dict(_picture(scene)), "tags": list(scene.tags), "style": scene.style}
     return drawn | {"fills": fills, "empty": filled.count(False)} | fields
+
+
+@lru_cache(maxsize=1)  # the next row often has the same picture, under another policy
+def _picture(scene: Scene) -> dict:
+    return encoded(render(scene))
 
 
 def encoded(image) -> dict:

@@ -90,6 +90,11 @@ def drawing(concept: str, style: str, size: int, angle: int) -> Image.Image:
 
     Raises InputError for an unknown style, and if the style has no drawing of the concept.
     """
+    return _upright(concept, style, size).rotate(angle, Image.Resampling.BICUBIC)
+
+
+@cache
+def _upright(concept: str, style: str, size: int) -> Image.Image:
     import resvg_py
 
     check_style(style)
@@ -102,7 +107,7 @@ def drawing(concept: str, style: str, size: int, angle: int) -> Image.Image:
     package, _, path = folder.partition("/")
     svg = files(package).joinpath(path, f"{code}.svg").read_text(encoding="utf-8")
     picture = Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)))
-    return picture.convert("RGBA").rotate(angle, Image.Resampling.BICUBIC)
+    return picture.convert("RGBA")
 
 
 @cache
