@@ -26,6 +26,9 @@ from sgvl.run.receipts import Status
 from sgvl.run.units import Unit, is_share
 
 INPUT_ERRORS = {"InputError", "ImageError"}  # errors of a notebook that only other input removes
+# Imports make objects and no garbage; looking for it every 700 takes a second of the six that the
+# libraries of a training take.
+RARE_GARBAGE = "--IPKernelApp.exec_lines=__import__('gc').set_threshold(100_000)"
 PATIENCE = 30  # seconds for a stopped notebook to shut its kernel down
 
 # jsonschema would import it, which takes papermill three more seconds; None is "not installed".
@@ -216,7 +219,7 @@ def _run_papermill(unit: Unit) -> tuple[Status, str]:
     # Relative, because papermill treats a path as a format string: a brace in ROOT would break it.
     path = str(_unfinished(unit).relative_to(ROOT))
     # A kernel is interrupted before it is shut down, and would log that as an error of its own.
-    quiet = {"extra_arguments": ["--log-level=CRITICAL"]}
+    quiet = {"extra_arguments": ["--log-level=CRITICAL", RARE_GARBAGE]}
     # A widget leaves a still picture in its output; nothing would read its stored state.
     stateless = {"store_widget_state": False}
     try:
