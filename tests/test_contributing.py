@@ -154,7 +154,12 @@ def test_the_workflow_runs_what_ci_runs():
     workflow = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text(encoding="utf-8"))
     (job,) = workflow["jobs"].values()
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
-    used = [step["uses"] for step in job["steps"] if "uses" in step]
+
+
+@pytest.mark.parametrize("file", [".github/workflows/checks.yml", "examples/policy_check.yml"])
+def test_actions_are_pinned(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    used = re.findall(r"uses: (\S+)", text)
     assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", name) for name in used)
 
 
@@ -163,6 +168,7 @@ def test_the_workflow_runs_what_ci_runs():
     [
         ("citation-file-format", "CITATION.cff"),
         ("github-workflows", ".github/workflows/*.yml"),
+        ("github-workflows", "examples/policy_check.yml"),
         ("github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
         ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
     ],
