@@ -100,6 +100,8 @@ def test_links_to_code_lead_to_the_api_and_others_out_of_the_site_become_text(so
     assert "[02_recaption](notebooks/02_recaption.ipynb)" in readme
     assert "](params/nano)" not in readme and "](sgvl/policies" not in readme
     assert "](lesson.md)" in readme and (ROOT / "figures" / "nano" / "classroom.html").is_file()
+    below = build_site.RELATIVE.sub("](../", "[a](../b) ![c](d.png) [e](#f) [g](https://h.i)")
+    assert below == "[a](../../b) ![c](../d.png) [e](#f) [g](https://h.i)"
     known = [source / "api" / "sgvl.text.rst"]
     text = (
         "[a](../sgvl/text/verdict.py), [b](../sgvl/text), [c](../params), [d](#e), [f](https://g.h)"

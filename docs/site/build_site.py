@@ -30,7 +30,7 @@ PROFILE = "nano"
 LESSON = "classroom.html"  # in FIGURES / PROFILE; its page, lesson.md, leads to it
 MADE_BY = {"nano_seeds": "make seeds", "nano_ablations": "make stage2"}  # profiles of one notebook
 LINK = re.compile(r"(?<!!)\[([^\]\[]*)\]\(([^()\s]+)\)")
-IMAGE = re.compile(r"image/.*")
+RELATIVE = re.compile(r"\]\((?!\w+:|[#/])")
 REMOTE = re.compile(r"(?:url\(|@import\s+)[\"']?((?:https?:)?//[^\"')]+)")  # in a style sheet
 
 
@@ -145,7 +145,8 @@ def _notebook_pages(notebook, executed):
         if variant:
             first.source = first.source.replace("\n", f": {variant}\n", 1)
             for cell in page.cells:
-                cell.source = cell.source.replace("](../", "](../../")
+                if cell.cell_type == "markdown":
+                    cell.source = RELATIVE.sub("](../", cell.source)
         yield f"{name}/{variant}.ipynb" if variant else f"{name}.ipynb", page
     if "" not in variants:
         page = nbformat.read(notebook, as_version=4)
@@ -164,12 +165,14 @@ def _describe(page) -> None:
     for cell in page.cells:
         if cell.cell_type == "markdown":
             above = plain(cell.source) or above
-        texts = {}
-        for output in cell.get("outputs", []):
-            for mime in filter(IMAGE.fullmatch, output.get("data", {})):
-                texts[output.metadata.get(mime, {}).get("alt", above)] = mime
+        texts = [
+            output.metadata.get(mime, {}).get("alt", above)
+            for output in cell.get("outputs", [])
+            for mime in output.get("data", {})
+            if mime.startswith("image/")
+        ]
         if texts:
-            cell.metadata["mystnb"] = {"image": {"alt": " ".join(texts)}}
+            cell.metadata["mystnb"] = {"image": {"alt": " ".join(dict.fromkeys(texts))}}
 
 
 def _detach(page, folder) -> None:
