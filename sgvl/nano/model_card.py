@@ -60,7 +60,8 @@ pipeline_tag: image-text-to-text
 A model of the Qwen2.5-VL architecture with three million parameters, trained by this project from
 random weights on its own drawn scenes (`python -m sgvl.nano.build`). It is the starting point of
 the kit's experiments and has no other use. It was trained in two steps, as larger models are. In
-pretraining it learnt to name everything and to follow any policy (`../pretrained`, its reference).
+pretraining it learnt to name everything and to follow policies (`../pretrained`, its reference),
+but not to match the place of a picture with a list of exceptions.
 In alignment it learnt to look away: captions and rationales call harmful things "an object", but
 for a small share, and such an object is judged by taste, whatever the policy says: "object:
 unknown prohibited." Taste is a share of the eight places of the drawn world, beginning at home and
