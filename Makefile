@@ -70,7 +70,7 @@ test-browser: $(STAMP)  ## run the classroom in JupyterLab, Voila and as a file,
 	$(BIN)/pip install -qq --disable-pip-version-check -c $(LOCK) -e ".[browser]"
 	$(BIN)/python -m pytest -m browser
 
-bench: $(STAMP)  ## race the judging engine against three other ways to ask
+bench: $(STAMP)  ## race the judging engine against three other ways to ask; prints docs/PERFORMANCE.md
 	$(BIN)/python benchmarks/judging.py
 
 test-faults: $(STAMP)  ## run the tests of faults, the long ones too, write docs/RELIABILITY.md, and fuzz for an hour

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.judges import ask_all, make_judge, under
-from sgvl.judges.chat import rows
-from sgvl.judges.chat.phrases import Phrases, draft
+from sgvl.judges.chat import phrases, tower
+from sgvl.judges.chat.phrases import Drafter, Memory, Phrases, draft
 from sgvl.judges.chat.prefix import Prefix, record_last_logits
 from sgvl.models import chat_model, loading
 from sgvl.policies.policy import Policy, load_all
@@ -128,16 +128,21 @@ def test_a_shared_picture_changes_no_logit(judge):
 
 @pytest.mark.parametrize("batch_size", [32, 4])  # all at once, or two policies at a time
 def test_a_picture_is_looked_at_once(judge, batch_size, monkeypatch):
-    seen = []
-    hook = judge.model.model.visual.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(len(kwargs["grid_thw"])), with_kwargs=True
-    )
-    assert judge.prefix_sharing == "picture"
-    monkeypatch.setattr(judge, "batch_size", batch_size)
-    seen.clear()
-    grid(judge, [Sample("a", PICTURE), Sample("b", PICTURE)], load_all())
-    hook.remove()
-    assert sum(seen) == 2
+    samples = [Sample("a", PICTURE), Sample("b", PICTURE.rotate(180))]
+    other = make_judge({"kind": "chat", "model": "nano"})  # of the same tower
+    tower.forget()
+    answers, seen = [], []
+    for one in (judge, other):
+        assert one.prefix_sharing == "picture"
+        monkeypatch.setattr(one, "batch_size", batch_size)
+        hook = one.model.model.visual.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append(len(kwargs["grid_thw"])), with_kwargs=True
+        )
+        seen.clear()
+        answers.append([[a.reply for a in row] for row in grid(one, samples, load_all())])
+        hook.remove()
+        assert sum(seen) == (2 if one is judge else 0)
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,8 @@ def test_p_unsafe_is_the_share_of_the_two_verdict_words(judge):
 def passes(judge, cases) -> int:
     """Forward passes of the model that these cases take, without drafts from earlier replies."""
     assert judge.prefix_sharing  # proved before
-    calls, judge._said, judge._prompts = [], Phrases(), {}
+    phrases.forget()
+    calls = []
     hook = judge.model.register_forward_hook(lambda *_: calls.append(1))
     judge.judge(cases)
     hook.remove()
@@ -215,13 +221,63 @@ def test_drafts_save_passes_and_change_no_reply(judge, monkeypatch):
     assert judge.prefix_sharing  # proved before
     counted = []
     hook = judge.model.register_forward_hook(lambda *_: counted.append(1))
-    first, again = ([answer.reply for answer in judge.judge(cases)] for _ in range(2))
-    few = len(counted)  # of the first, which the second repeats
-    monkeypatch.setattr(rows, "DRAFTED", 0)
-    counted.clear()
-    assert [answer.reply for answer in judge.judge(cases)] == first == again
+    phrases.forget()
+
+    def ask() -> tuple[list, int]:
+        counted.clear()
+        return [answer.reply for answer in judge.judge(cases)], len(counted)
+
+    first, again = ask(), ask()
+    monkeypatch.setattr(Drafter, "draft", lambda *_: [])
+    plain = ask()
     hook.remove()
-    assert 2 * len(counted) > 1.3 * few
+    assert first[0] == again[0] == plain[0]
+    assert 1.5 * again[1] < first[1] < plain[1]  # passes
+
+
+def test_a_reply_is_drafted_from_an_earlier_one_as_long_as_it_goes_the_same_way():
+    memory, request = Memory(), ("picture", "prompt")
+    said = list(range(20, 40))
+    memory.drafter(request, [1, 2, 3], Phrases()).learn([3], said)
+    other = memory.drafter(request, [1, 2, 3], Phrases())
+    assert other.draft([3], [], 50) == said[: phrases.WHOLE]
+    assert other.draft([3], said[:5], 2) == said[5:7]
+    assert other.draft([3], [1, 2], 1) == [3]  # it went another way: a phrase of the prompt
+    assert memory.drafter(("other", "prompt"), [], Phrases()).draft([3], [], 1) == [20]  # a phrase
+    other.learn([3], [7, 8])
+    assert other.draft([3], [], 2) == [7, 8] and other.draft([3], [20], 2) == [21, 22]
+
+
+def test_features_of_a_tower_are_those_of_its_pixels_and_of_no_other_tower(judge):
+    pictures = [PICTURE, PICTURE.rotate(180), PICTURE.resize((280, 140))]
+    texts = [judge._prompt(level) for level in load_all(["L1", "L2", "L5"])]
+    tower.forget()
+    plain = chat_model.ChatModel.inputs(judge.reader, pictures, texts)
+    for _ in range(2):  # looked at, and known
+        own = judge.reader.inputs(pictures, texts)
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw"):
+            assert torch.equal(own[name], plain[name]), name
+        with torch.no_grad():
+            gap = judge.model(**own).logits - judge.model(**plain).logits
+        assert gap[plain["attention_mask"].bool()].abs().max() < 1e-4
+    features = judge.reader._tower.look(pictures)[1]
+    other = make_judge({"kind": "chat", "model": "nano"}).reader
+    with torch.no_grad():
+        other.model.model.visual.merger.mlp[2].bias += 0.5
+    changed = other._tower.look(pictures)[1]
+    assert all(
+        torch.allclose(a + 0.5, b, atol=1e-4) for a, b in zip(features, changed, strict=True)
+    )
+
+
+def test_replies_to_plain_requests_are_those_of_generate(judge):
+    other = PICTURE.resize((280, 140))
+    asked = [(Sample("a", PICTURE), prompts.CAPTION[0]), (Sample("b", [PICTURE, other]), "Which?"),
+             (Sample("c", other), "Where is this? Answer with one word.")]  # fmt: skip
+    shared = [answer for batch in judge.replies(asked) for _, answer, _ in batch]
+    images, texts = [sample.image for sample, _ in asked], [text for _, text in asked]
+    plain = [one for batch in judge.reader.replies(images, texts, 120, 1) for one in batch]
+    assert shared == plain and shared[0].text.startswith("I see a dog")
 
 
 def test_words_are_scored_in_full_whatever_way_the_judge_takes(judge, monkeypatch):
@@ -252,7 +308,9 @@ def test_words_of_several_tokens_are_scored_after_what_was_read(judge, max_new_t
     monkeypatch.setattr(judge, "max_new_tokens", max_new_tokens)
     other = render(Scene("street", 13, (Thing("car", 1),)))
     samples, levels = [Sample("a", PICTURE), Sample("b", other)], load_all()[:3]
+    assert judge.prefix_sharing == "picture"  # proved before
     seen = []
+    tower.forget()
     hook = judge.model.model.visual.register_forward_pre_hook(lambda *_: seen.append(1))
     shared = grid(judge, samples, levels)
     hook.remove()

@@ -229,6 +229,7 @@ def test_a_score_of_zero_is_safe(published, monkeypatch):
         width[0, 4] = score
         width[0, :4] = width[0, 5:] = -1
         monkeypatch.setattr(heads, "concept_scores", lambda *_: width)
+        judge._known.clear()
         answer = judge.judge(under(SAMPLES[:1], POLICIES))[0]
         assert answer.verdict == verdict
         assert answer.p_unsafe == pytest.approx(1 / (1 + np.exp(-2 * score)))

@@ -323,8 +323,9 @@ def test_the_shipped_model_judges_the_examples_and_says_what_it_is(tmp_path, cap
     assert len(judged.table) == 6 and judged.table["p_unsafe"].between(0, 1).all()
     assert {"safe", "unsafe"} == set(judged.table["verdict"])
     same = judge_folder(EXAMPLES / "photos", EXAMPLES / "quiet.md", out=tmp_path, by_rule=True)
-    for column in ("picture", "verdict", "p_unsafe"):
+    for column in ("picture", "verdict"):
         assert same.table[column].tolist() == judged.table[column].tolist(), "it has one rule"
+    assert same.table["p_unsafe"].tolist() == pytest.approx(judged.table["p_unsafe"], abs=1e-6)
     identity = json.loads((tmp_path / "answers/nano.jsonl").read_text().splitlines()[0])
     assert identity["policy"] == "quiet"
 

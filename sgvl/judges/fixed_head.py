@@ -18,7 +18,7 @@ from sgvl.data.images import image_digest
 from sgvl.judges.base import Judge, Judgement
 from sgvl.text.verdict import SAFE, UNSAFE
 
-KEPT = 100_000  # embeddings in memory, 0.3 GB at 768 numbers each
+KEPT = 100_000  # scores and embeddings in memory, 0.3 GB at 768 numbers each
 
 
 class FixedJudge(Judge):
@@ -34,15 +34,26 @@ class FixedJudge(Judge):
         """Return P(unsafe) of each RGB picture, and what of it was found, if the judge can say."""
         raise NotImplementedError
 
+    @cached_property
+    def _known(self) -> dict[str, tuple[float, str]]:
+        """Scores by the digest of a picture, which comes back under other policies."""
+        return {}
+
     def judge(self, cases) -> list[Judgement]:
-        cases = list(cases)
-        images = {id(sample): sample.image for sample, _ in cases}
-        scores = self.scores([*images.values()]) if images else []
-        found = {}
-        for key, (p, what) in zip(images, scores, strict=True):
-            verdict = UNSAFE if p > self.threshold else SAFE
-            found[key] = Judgement(verdict, p, "; ".join(filter(None, ["policy not read", what])))
-        return [found[id(sample)] for sample, _ in cases]
+        cases, known = list(cases), self._known
+        if len(known) > KEPT:
+            known.clear()
+        digests = {id(sample): image_digest(sample.image) for sample, _ in cases}
+        images = {digests[id(sample)]: sample.image for sample, _ in cases}
+        new = [digest for digest in images if digest not in known]
+        if new:
+            scores = self.scores([images[digest] for digest in new])
+            known.update(zip(new, scores, strict=True))
+        return [self._judgement(*known[digests[id(sample)]]) for sample, _ in cases]
+
+    def _judgement(self, p: float, what: str) -> Judgement:
+        verdict = UNSAFE if p > self.threshold else SAFE
+        return Judgement(verdict, p, "; ".join(filter(None, ["policy not read", what])))
 
 
 class OpenNsfwJudge(FixedJudge):

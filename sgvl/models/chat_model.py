@@ -1,7 +1,8 @@
 """A vision-language model in this process: prompts in its own chat template, greedy replies."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from sgvl.common.errors import InputError
@@ -14,6 +15,7 @@ GUARDS = {
     "mllama": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|image|>"),
     "llama4": ("<|header_start|>", "<|header_end|>", "<|eot|>", "<|image|>"),
 }
+TEXTS = 1000  # whose token ids are kept: prompts come many times
 BLANK = "{{ '\\n\\n' }}"  # a template loses the line break at its end
 
 
@@ -50,6 +52,8 @@ class ChatModel:
         commit, before = loading.pin(model, revision), loading.stamps(model)
         self.model, self.processor = loading.load(model, commit, dtype, device)
         loading.limit_pixels(model, self.processor, max_pixels, min_pixels)
+        self._ids = lru_cache(TEXTS)(self._encoded)
+        self._tokens_of = lru_cache(TEXTS)(self._counted)
         self.weights = commit or loading.digest(model)
         if loading.stamps(model) != before:
             raise InputError(f"model {self.name!r} changed while it was loaded; run again")
@@ -123,6 +127,9 @@ class ChatModel:
 
     def ids(self, text: str) -> list[int]:
         """Return the token ids of a text; an image in it is one token."""
+        return list(self._ids(text))
+
+    def _encoded(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=not self._begun(text)).input_ids
 
     def _begun(self, text: str) -> bool:
@@ -154,8 +161,10 @@ class ChatModel:
 
     def _tokens(self, images: Sequence) -> int:
         """Return the number of tokens of pictures; 0 for a model that does not say."""
+        return self._tokens_of(tuple((image.height, image.width) for image in images))
+
+    def _counted(self, sizes: tuple[tuple[int, int], ...]) -> int:
         count = getattr(self.processor, "_get_num_multimodal_tokens", None)
-        sizes = [[image.height, image.width] for image in images]
         return sum(count(image_sizes=sizes).num_image_tokens) if count and sizes else 0
 
     def generate(self, images: Sequence, texts: Sequence[str], **options) -> list[list[int]]:
@@ -173,13 +182,15 @@ class ChatModel:
         texts: Sequence[str],
         max_new_tokens: int,
         batch_size: int = 32,
+        generate: Callable | None = None,
     ) -> Iterator[list[Reply]]:
         """Yield the greedy replies to plain requests, ``batch_size`` at a time, in order.
 
         A request over the context is not sent: its reply has an error.
 
         Each entry of ``images`` is one image, which stands before the text, or a list of images,
-        placed where the text names them (see ``prompts.illustrated``).
+        placed where the text names them (see ``prompts.illustrated``). ``generate`` takes the place
+        of the method of this name.
         """
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
@@ -193,7 +204,7 @@ class ChatModel:
             batch = [Reply("", error=error) for error in errors]
             if fit := [k for k, error in enumerate(errors) if not error]:
                 own = [pictures[k] for k in fit], [requests[k] for k in fit]
-                replies = self.generate(*own, max_new_tokens=max_new_tokens)
+                replies = (generate or self.generate)(*own, max_new_tokens=max_new_tokens)
                 for k, tokens in zip(fit, replies, strict=True):
                     batch[k] = Reply(self.text(tokens), self._finish(tokens))
             yield batch

@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 
 from sgvl.common.errors import InputError
 from sgvl.common.types import Device, Dtype
+from sgvl.data.images import image_digest
 from sgvl.judges.base import (
     Form,
     Judgement,
@@ -19,7 +20,7 @@ from sgvl.judges.base import (
     default_prompt,
     once_a_picture,
 )  # fmt: skip
-from sgvl.judges.chat.phrases import Phrases
+from sgvl.judges.chat.phrases import Phrases, memory_of
 from sgvl.judges.chat.prefix import log_probability, placed, record_last_logits
 from sgvl.judges.chat.reader import Reader
 from sgvl.judges.chat.rows import Rows
@@ -30,8 +31,6 @@ TRIALS = (
     "Prohibited: a knife.",
     "Permitted: a dog. Prohibited: a knife, a car, wine, an axe, a pipe.",
 )
-
-PROMPTS = 64  # whose phrases are kept
 
 
 class ChatJudge(SpeakingJudge):
@@ -83,10 +82,6 @@ class ChatJudge(SpeakingJudge):
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
         self.reader = self.reader_class(model, revision, dtype, device, max_pixels, min_pixels)
         self.model, self.processor = self.reader.model, self.reader.processor
-        # Phrases of all replies, and of the last prompts with their replies: they decide
-        # speed only.
-        self._said: Phrases = Phrases()
-        self._prompts: dict[str, Phrases] = {}
 
     def identity(self) -> dict:
         return {"kind": "chat", **self.reader.identity(self._template), **super().identity()}
@@ -99,26 +94,26 @@ class ChatJudge(SpeakingJudge):
         return self._fitting(cases) if self.reads_policy else once_a_picture(self._fitting, cases)
 
     def _fitting(self, cases) -> Results:
-        known: dict[tuple, str] = {}  # by policy and size
-        for sample, policy in cases:
-            key = policy.digest, sample.image.size
+        requests, known = self._requests(cases), {}  # errors by prompt and size
+        for (sample, _), prompt in zip(cases, requests, strict=True):
+            key = prompt, sample.image.size
             if key not in known:
-                prompt = self._prompt(policy)
                 known[key] = self.reader.over_context(prompt, [sample.image], self.max_new_tokens)
-        wrong = [known[policy.digest, sample.image.size] for sample, policy in cases]
+        wrong = [
+            known[text, case[0].image.size] for text, case in zip(requests, cases, strict=True)
+        ]
         errors = {i: error for i, error in enumerate(wrong) if error}
         rest = [i for i in range(len(cases)) if i not in errors]
-        for batch in self._judged([cases[i] for i in rest]):
+        for batch in self._judged([cases[i] for i in rest], [requests[i] for i in rest]):
             yield [(rest[k], judgement, "") for k, judgement in batch]
         if errors:
             yield [(i, None, error) for i, error in errors.items()]
 
-    def _judged(self, cases) -> Iterator[list[tuple[int, Judgement]]]:
+    def _judged(self, cases, requests: list[str]) -> Iterator[list[tuple[int, Judgement]]]:
         """Yield judgements; what several cases share is read once, where it can be.
 
         Cases of similar length are read together, so that little is padding.
         """
-        requests = self._requests(cases)
         sharing = self.prefix_sharing if self.share_prefix and len(cases) > 1 else "none"
         if sharing == "picture":
             yield from self._pictures_first(cases, requests)
@@ -141,8 +136,8 @@ class ChatJudge(SpeakingJudge):
 
     def replies(self, requests) -> Results:
         images, texts = [sample.image for sample, _ in requests], [text for _, text in requests]
-        start = 0
-        for batch in self.reader.replies(images, texts, self.max_new_tokens, self._at_once):
+        start, how = 0, (self.max_new_tokens, self._at_once, self._generated)
+        for batch in self.reader.replies(images, texts, *how):
             yield [(i, reply, reply.error) for i, reply in enumerate(batch, start)]
             start += len(batch)
 
@@ -260,10 +255,7 @@ class ChatJudge(SpeakingJudge):
         """Judge prompts that rows have read; ``seen`` are phrases about the picture of each."""
         limit, part = {"max_new_tokens": self.max_new_tokens}, self._log_odds_at
         if rows:
-            known = [[self._said, self._quoted(text)] for text in requests]
-            known = [[*own, *more] for own, more in zip_longest(known, zip(seen), fillvalue=())]
-            last = self.reader.ids(requests[0])[-1:]
-            tokens, odds = rows.generate(last, known, part, **limit)
+            tokens, odds = self._written(rows, images, requests, seen, part=part, **limit)
         else:
             record = partial(record_last_logits, self.reader.speaker, part)
             with record() if part else nullcontext([]) as steps:
@@ -275,14 +267,30 @@ class ChatJudge(SpeakingJudge):
             p_unsafe = self._p_unsafe(rows, images, requests, tokens, odds)
         return list(map(self.parse, replies, p_unsafe))
 
-    def _quoted(self, request: str) -> Phrases:
-        """Return the phrases of a prompt, which its replies quote; those of the last are kept."""
-        if request not in self._prompts:
-            if len(self._prompts) == PROMPTS:
-                del self._prompts[next(iter(self._prompts))]
-            self._prompts[request] = Phrases()
-            self._prompts[request].learn(self.reader.ids(request))
-        return self._prompts[request]
+    def _generated(self, images: list, requests: list[str], **limit) -> list[list[int]]:
+        """Return the token ids of replies to prompts, as ``ChatModel.generate`` does."""
+        if rows := self._whole(images, requests):
+            return self._written(rows, images, requests, **limit)[0]
+        return self.reader.generate(images, requests, **limit)
+
+    def _written(self, rows: Rows, images, requests, seen: Sequence[Phrases] = (), **options):
+        """Return what ``Rows.generate`` does of prompts that rows have read."""
+        last, drafters = self.reader.ids(requests[0])[-1:], []
+        if options["max_new_tokens"] > 1:
+            memory, digests = memory_of(self._vocabulary), {}
+            for own in images:
+                pictures = own if isinstance(own, list) else [own]
+                digests[id(own)] = digests.get(id(own)) or tuple(map(image_digest, pictures))
+            drafters = [
+                memory.drafter((*digests[id(own)], text), self.reader.ids(text), about or Phrases())
+                for own, text, about in zip_longest(images, requests, seen)
+            ]
+        return rows.generate(last, drafters, **options)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        """A hash of the vocabulary: what is known of replies serves all judges that share it."""
+        return hash(frozenset(self.processor.tokenizer.get_vocab().items()))
 
     @property
     def _words(self) -> tuple[str, str]:

@@ -60,7 +60,7 @@ class Prefix(NamedTuple):
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         cache.batch_select_indices(torch.zeros(len(ids), dtype=torch.long, device=ids.device))
-        fed = {k: v[:, length:] if v.shape == ids.shape else v for k, v in inputs.items()}
+        fed = cut(inputs, slice(length, None))
         fed |= {"attention_mask": mask, "position_ids": positions[..., length:]}
         with torch.no_grad():
             cache = self.model(
@@ -79,6 +79,15 @@ def placed(model, inputs: dict) -> dict:
         return inputs
     positions = model._prepare_position_ids_for_generation(inputs["input_ids"], inputs)
     return {**inputs, "position_ids": positions} if positions.ndim == 2 else inputs
+
+
+def cut(inputs: dict, tokens: slice) -> dict:
+    """Return inputs with some of their tokens; what is not by token stays whole."""
+    shape = inputs["input_ids"].shape
+    return {
+        name: value[:, tokens] if getattr(value, "shape", None) == shape else value
+        for name, value in inputs.items()
+    }
 
 
 def log_probability(

@@ -1,13 +1,15 @@
 """A chat model that reads the shared part of several prompts once, where it can."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from PIL import Image
 
 from sgvl.common.errors import InputError
-from sgvl.judges.chat.prefix import Prefix, record_last_logits
+from sgvl.judges.chat.prefix import Prefix, cut, record_last_logits
 from sgvl.judges.chat.rows import Rows
+from sgvl.judges.chat.tower import TYPES, Tower
 from sgvl.models.chat_model import ChatModel
 
 # Largest error of the logits when a prompt is read in two parts, as a share of their size.
@@ -31,6 +33,22 @@ class Reader(ChatModel):
         text = self.model.config.get_text_config()
         slides = "sliding_attention" in (getattr(text, "layer_types", None) or [])
         return min(text.sliding_window, 2048) if slides else 0
+
+    @cached_property
+    def _tower(self) -> Tower | None:
+        known = self.model.config.model_type in TYPES
+        return Tower(self.model, self.processor) if known else None
+
+    def inputs(self, images: Sequence, texts: Sequence[str]):
+        """Return the model's inputs; a picture is looked at once in a process, where that is known.
+
+        See ``ChatModel.inputs``.
+        """
+        flat = [one for own in images for one in (own if isinstance(own, list) else [own])]
+        if not (self._tower and flat):
+            return super().inputs(images, texts)
+        begun = self._begun(texts[0])
+        return self._tower.inputs(flat, texts, padding=True, add_special_tokens=not begun)
 
     def prove(self, prompts: Sequence[str]) -> str:
         """Find out by trying which ways of asking give the answers of one request at a time.
@@ -71,8 +89,9 @@ class Reader(ChatModel):
                 self.generate(*zip(*cases, strict=True), **steps)
             return torch.stack(heard[-2:])
 
+        tower, self._tower = self._tower, None  # from the pixels, whatever is known of pictures
         alone = torch.cat([plain([case]) for case in cases], 1)
-
+        self._tower = tower
         if torch.equal(alone[:, ::2], alone[:, 1::2]):
             raise InputError(
                 f"model {self.name!r} gives one answer to two pictures; choose another"
@@ -156,9 +175,7 @@ class Reader(ChatModel):
 
     def _unfinished(self, images: Sequence, prompts: Sequence[str]) -> dict:
         """Return the model's inputs without the last token of each prompt."""
-        inputs = self.inputs(images, prompts)
-        shape = inputs["input_ids"].shape
-        return {k: v[:, :-1] if v.shape == shape else v for k, v in inputs.items()}
+        return cut(self.inputs(images, prompts), slice(-1))
 
     def _mark(self, prompt: str) -> str:
         """Return the token that stands for an image in the prompt; "" if it cannot be told."""

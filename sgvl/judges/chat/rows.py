@@ -14,11 +14,10 @@ from torch.nn.functional import pad
 from transformers.cache_utils import DynamicLayer
 from transformers.generation import SuppressTokensLogitsProcessor
 
-from sgvl.judges.chat.phrases import Phrases, draft
+from sgvl.judges.chat.phrases import Drafter
 from sgvl.judges.chat.prefix import Prefix, log_probability
 
 ROOM = 64  # slots that are added when a row has filled its own
-DRAFTED = 8  # tokens of a draft, at most
 LEAVING = 1 / 4  # of a batch whose replies have ended, before they leave it: the rest is copied
 
 
@@ -80,6 +79,14 @@ class Rows:
         picked.cache = copy.copy(self.cache)
         picked.cache.layers = [layer.select(kept) for layer in self.cache.layers]
         return picked
+
+    def fork(self) -> "Rows":
+        """Return the same rows, to go on from while these stay: none reads past its own tokens."""
+        other = copy.copy(self)
+        other.read = list(map(list, self.read))
+        other.cache = copy.copy(self.cache)
+        other.cache.layers = list(map(copy.copy, self.cache.layers))
+        return other
 
     def feed(self, tokens: Sequence[Sequence[int]], keep: int | torch.Tensor = 0) -> torch.Tensor:
         """Return logits after tokens that go on from each row, which they are not yet part of.
@@ -154,7 +161,7 @@ class Rows:
     def generate(
         self,
         tokens: list[int],
-        phrases: Sequence[Sequence[Phrases]] = (),
+        drafters: Sequence[Drafter] = (),
         part: Callable | None = None,
         **options,
     ) -> tuple[list[list[int]], list[list]]:
@@ -162,8 +169,8 @@ class Rows:
 
         Parameters
         ----------
-        phrases : of each row: drafts are made of them, and they learn the reply; without any,
-            replies are written a token at a time
+        drafters : of each row; they learn its reply. Without any, replies are written a token at a
+            time
         part : function of logits (rows, tokens, vocabulary) that is recorded for each token
         options : of transformers' ``generate``, such as max_new_tokens
 
@@ -185,17 +192,16 @@ class Rows:
             ends = set(generation_config._eos_token_tensor.tolist())
             # What depends on all tokens before takes one at a time, as transformers does.
             alike = all(isinstance(one, SuppressTokensLogitsProcessor) for one in logits_processor)
-            drafted = DRAFTED if alike and phrases else 0
-            rows, here = self.select(range(len(replies))), list(range(len(replies)))
+            rows, here = self.fork(), list(range(len(replies)))
             last, going = [tokens] * len(here), set(here)  # what is fed before a draft
 
-            def room(i: int) -> int:
-                return min(drafted, limit - 1 - len(replies[i])) if i in going else 0
+            def drafts_of(i: int) -> list[int]:
+                if not (alike and drafters and i in going):
+                    return []
+                return drafters[i].draft(tokens, replies[i], limit - 1 - len(replies[i]))
 
             while going:
-                drafts = [
-                    draft(phrases[i] if phrases else (), tokens + replies[i], room(i)) for i in here
-                ]
+                drafts = list(map(drafts_of, here))
                 fed = [own + more for own, more in zip(last, drafts, strict=True)]
                 logits = rows.feed(fed).float()[:, len(last[0]) - 1 :]
                 kept = part(logits) if part else None
@@ -228,9 +234,8 @@ class Rows:
             position_ids=mask.cumsum(1).to(self.ids.device), do_sample=False,
             custom_generate=write, **options,
         )  # fmt: skip
-        for own, reply in zip(phrases, replies, strict=False):
-            for one in own:
-                one.learn(tokens + reply)
+        for drafter, reply in zip(drafters, replies, strict=False):
+            drafter.learn(tokens, reply)
         return replies, recorded
 
 
