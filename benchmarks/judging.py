@@ -313,20 +313,21 @@ nano's size (`tests/test_speed.py`), so **no figure for 7B stands here**. vLLM w
 NOTES = """\
 22 judges, 35,627 answers, two processes. Before the tower and earlier replies were shared it took
 308 and 317 s in two whole runs alone on the machine; in the first, asking took 286 s, 573 core
-seconds. It has **not been timed whole since**. A part of it (120 pictures, at most 60 rows of each
-other set; three judges one after the other in a process; n = 663, 663 and 226 requests), before and
-after on a machine with some twenty other jobs, in CPU seconds with loading:
+seconds. It has **not been timed whole since**. Judges one after the other in one process, on all
+that 05 asks (2,321 requests a chat judge, 2,037 of OpenNSFW), a benchmark on the other core;
+before, seconds of the first run without loading, after, CPU seconds with it:
 
 | judge | before | after |
 | --- | ---: | ---: |
-| Ours (SFT), the first of the process | 20.8 | 17.1 |
-| Ours (RL) | 17.0 | 10.8 |
-| RL on L2, levels alone | 6.7 | 4.2 |
+| OpenNSFW | 35.1 | 26.8 |
+| base, the first chat judge of the process | 45.5 | 44.3 |
+| before alignment | 44.7 | 40.4 |
+| w/o Recap (SFT) | 44.5 | 30.7 |
 
-Their 1,264 replies that a whole run had stored came back byte for byte; so did 976 answers of the
-base, the taxonomy guard, SFT on L1 and OpenNSFW, with P(unsafe) within 2e-8. The aim was 250 core
-seconds for 05, which such a factor (1.6 for all but the first judge) does not reach. Reading the
-policies takes 4 to 5 ms of each case, and nothing can share that."""
+All of their 9,000 answers came back byte for byte, with P(unsafe) within 5e-8. The first judge of a
+process gains little, a later one what it shares with those before. The aim was 250 core seconds for
+05, which this does not reach: reading the policies takes 4 to 5 ms of each case, and nothing can
+share that."""
 
 
 def told(name: str, best: dict, seconds: pd.DataFrame) -> list[dict]:
