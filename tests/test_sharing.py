@@ -5,9 +5,10 @@ import torch
 from transformers import set_seed
 from trl import GRPOTrainer
 
-from sgvl.training import grpo, sharing, trainer
+from sgvl.policies import load
+from sgvl.training import grpo, sft, sharing, trainer
 from sgvl.training.reward import make_rewards
-from sgvl.world import sets
+from sgvl.world import pairs, sets
 
 SETTINGS = {
     "per_device_train_batch_size": 8,
@@ -71,3 +72,13 @@ def test_shared_prompts_give_the_log_probabilities_and_gradients_of_trl(steps):
 def test_each_picture_goes_through_the_tower_once(steps):
     alone, shared = (step["patches"] for step in steps)
     assert alone == 3 * 4 * shared  # to sample, for the reference and to update; of four replies
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_picture_is_seen_again_in_the_next_epoch(tmp_path, checkpointing):
+    rows = sft.classify(pairs.safeeditbench(0, per_category=1, split="train"), load("L1"))
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "logging_steps": 1}
+    settings["gradient_checkpointing"] = checkpointing
+    sft.train(rows.select([0, 1]), "nano", tmp_path / "out", settings)
+    first, second = trainer.read_log(tmp_path / "out")["loss"].dropna()
+    assert second < first

@@ -48,7 +48,8 @@ def see_once(network, seen: dict[bytes, torch.Tensor]) -> None:
         if new:
             chosen = list(new.values())
             pixels = torch.cat([pictures[place] for place in chosen])
-            out = features(pixels, image_grid_thw[chosen], **options)
+            with torch.no_grad():  # checkpointing would ask for gradients
+                out = features(pixels, image_grid_thw[chosen], **options)
             seen.update(zip(new, out.pooler_output, strict=True))
         return BaseModelOutputWithPooling(pooler_output=[seen[key] for key in keys])
 
