@@ -313,9 +313,9 @@ nano's size (`tests/test_speed.py`), so **no figure for 7B stands here**. vLLM w
 NOTES = """\
 22 judges, 35,627 answers, two processes. Before the tower and earlier replies were shared the unit
 took 308 and 317 s in two whole runs alone on the machine, of which asking took 286 s, 573 core
-seconds, in the first; after, 224 s in one whole run alone. Judges one after the other in one process, on all
-that 05 asks (2,321 requests a chat judge, 2,037 of OpenNSFW), a benchmark on the other core;
-before, seconds of the first run without loading, after, CPU seconds with it:
+seconds, in the first; after, 224 s in one whole run alone. Judges one after the other in one
+process, on all that 05 asks (2,321 requests a chat judge, 2,037 of OpenNSFW), a benchmark on the
+other core; before, seconds of the first run without loading, after, CPU seconds with it:
 
 | judge | before | after |
 | --- | ---: | ---: |
