@@ -137,7 +137,7 @@ def test_real_data_goes_from_disk_and_hub_to_a_table(checkout, tmp_path, served)
     }  # fmt: skip
     shown = (checkout / "01_data.out.ipynb").read_text()
     assert "http_404" in shown and "hf_" not in shown
-    assert shown.count('"image/png"') == 3  # pairs, one drawn scene, and the blurred gallery
+    assert shown.count('"image/png": "') == 3  # pairs, one drawn scene, and the blurred gallery
 
     (checkout / "05.yaml").write_text(
         "profile: mine\ndata_profile: mine\nbench: photos\npairs: 0\nrows: 4\n"
@@ -201,7 +201,7 @@ def test_a_run_of_published_data_alone_draws_nothing(checkout, tmp_path, served)
     assert pd.read_csv(folder / "controls.csv").empty
     assert "not here: " in (folder / "README.md").read_text()
     shown = (checkout / "01_data.out.ipynb").read_text()
-    assert shown.count('"image/png"') == 3  # a blurred pair, one picture, and the gallery
+    assert shown.count('"image/png": "') == 3  # a blurred pair, one picture, and the gallery
     assert "The text of L5" in shown and "Compare &lt;image 1&gt;" in shown
 
 
