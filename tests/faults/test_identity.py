@@ -138,7 +138,7 @@ def test_a_model_of_the_hub_goes_by_its_commit(hub):
     spec = {"kind": "chat", "model": "us/guard", "prompt": "reason"}
     first = judges.make_judge(spec)
     assert first.identity()["weights"] == loading.digest("us/guard") == hub.commit
-    cases = under([Sample("s", PICTURE)], [load("L1")])
+    cases = list(under([Sample("s", PICTURE)], [load("L1")]))
     (one,), (same,) = (judge.judge(cases) for judge in (first, judges.make_judge("chat")))
     assert one.p_unsafe == pytest.approx(same.p_unsafe, abs=1e-6)  # the second drafts its reply
     assert one == same._replace(p_unsafe=one.p_unsafe)
