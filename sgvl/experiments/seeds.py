@@ -188,7 +188,7 @@ def spec_of(judge: str, model: Path | None, recipes: str, like: str = "") -> dic
     need_known("judge", like or judge, specs)
     spec = specs[like or judge] | {"id": judge, "with_p_unsafe": False}
     # Relative, as in 05: a checkout that has moved keeps its answers.
-    return spec | ({"model": str(model.relative_to(ROOT))} if model else {})
+    return spec | ({"model": model.relative_to(ROOT).as_posix()} if model else {})
 
 
 def with_once(

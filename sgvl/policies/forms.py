@@ -6,7 +6,7 @@ QwenGuard, ``titled`` SingGuard's rules, ``bundle`` the policies of PolicyShiftG
 """
 
 from sgvl.common.errors import InputError
-from sgvl.policies.concepts import CATEGORIES, concepts
+from sgvl.policies.concepts import CATEGORIES, category_of
 from sgvl.policies.policy import Policy, Rule
 
 CATEGORY = "[Category ID]:"  # opens each policy of a bundle
@@ -82,7 +82,7 @@ def slots(policy: Policy) -> str:
 
 def _block(policy: Policy, slot: str, heading: str) -> str:
     rules = [rule for rule in policy.rules if _in_slot(rule, slot)]
-    wrong = [_wrong(rule) for rule in rules if _wrong(rule)]
+    wrong = list(filter(None, map(_wrong, rules)))
     fine = [rule.text for rule in rules if rule.permit]
     if policy.default == "prohibited" and not wrong:
         wrong = ["Any content of this category."]
@@ -99,7 +99,7 @@ def _in_slot(rule: Rule, slot: str) -> bool:
 
 
 def _category(tag: str) -> str:
-    return tag if tag in CATEGORIES else concepts()[tag].category
+    return category_of(tag) or tag
 
 
 def _wrong(rule: Rule) -> str:

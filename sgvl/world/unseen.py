@@ -27,10 +27,7 @@ class Unseen(NamedTuple):
     """How pictures differ from those of training."""
 
     style: str = "twemoji"
-    others: tuple[int, int] = (
-        0,
-        2,
-    )  # the least and the most harmless things beside the harmful one
+    others: tuple[int, int] = (0, 2)  # least and most harmless things beside the harmful one
     on_grid: bool = False  # small, in the cells of a grid that no training uses
 
 
