@@ -94,10 +94,11 @@ def first_words(judge, pictures, wrong=lambda seen: seen.next_position) -> torch
     """Logits of the first word of the replies under every level, (levels, pictures, words), when
     pictures are read once. ``wrong`` says where the policies stand after the pictures."""
     turns = [judge._prompt(level) for level in load_all()]
-    seen = judge.reader.read_images(pictures, turns[0])
+    seen = judge.reader.read_images(pictures, turns)
+    seen.next_position = wrong(seen)
     own = [turn for turn in turns for _ in pictures]
     places = [*range(len(pictures))] * len(turns)
-    rows = judge.reader.add_prompts(seen._replace(next_position=wrong(seen)), places, own)
+    rows = judge.reader.add_prompts(seen, places, own)
     last = rows.feed([judge.reader.ids(turns[0])[-1:]] * len(rows))
     return last[:, 0].view(len(turns), len(pictures), -1)
 

@@ -214,7 +214,8 @@ class ChatJudge(SpeakingJudge):
         own.sort(key=lambda same: max(len(requests[i]) for i in same))
         for first in range(0, len(own), self.batch_size):
             some = own[first : first + self.batch_size]
-            read = self.reader.read_images([cases[i[0]][0].image for i in some], requests[0])
+            own_requests = [requests[i] for same in some for i in same]
+            read = self.reader.read_images([cases[i[0]][0].image for i in some], own_requests)
             places = {i: place for place, same in enumerate(some) for i in same}
             seen = [Phrases() for _ in some]
             order = sorted(places, key=lambda i: len(requests[i]))

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from os.path import commonprefix
 
 import torch
 from PIL import Image
 
 from sgvl.common.errors import InputError
 from sgvl.judges.chat.prefix import Prefix, cut, record_last_logits
-from sgvl.judges.chat.rows import Rows
+from sgvl.judges.chat.rows import ROOM, Rows
 from sgvl.judges.chat.tower import TYPES, Tower
 from sgvl.models.chat_model import ChatModel
 
@@ -131,7 +132,7 @@ class Reader(ChatModel):
                     ]
                 shared = torch.cat(shared, 1)
             else:
-                read = self.read_images(images, prompts[0])
+                read = self.read_images(images, prompts)
                 own = [prompt for prompt in prompts for _ in images]
                 shared = drafted(self.add_prompts(read, [0, 1, 0, 1], own))
         except Exception as error:  # whatever this model cannot do
@@ -148,15 +149,20 @@ class Reader(ChatModel):
     def read_whole(self, images: Sequence, prompts: Sequence[str]) -> Rows:
         """Read each prompt with its image, except for the prompt's last token."""
         prefix = Prefix.read(self.model, self._unfinished(images, prompts))
-        return Rows(prefix, range(len(images)))
+        return Rows(prefix)
 
-    def read_images(self, images: Sequence, prompt: str) -> Prefix:
-        """Read what all prompts open with, as this one does, up to the end of each image."""
-        return Prefix.read(self.model, self.inputs(images, [self._head(prompt)] * len(images)))
+    def read_images(self, images: Sequence, prompts: Sequence[str]) -> Rows:
+        """Read what all prompts open with, after each image: up to its end, and on while alike."""
+        head = self._head(prompts[0])
+        rows = Rows(Prefix.read(self.model, self.inputs(images, [head] * len(images))))
+        alike = commonprefix([self.after_image(prompt)[:-1] for prompt in set(prompts)])
+        return rows.extend([alike] * len(images))
 
-    def add_prompts(self, images: Prefix, places: Sequence[int], prompts: Sequence[str]) -> Rows:
+    def add_prompts(self, images: Rows, places: Sequence[int], prompts: Sequence[str]) -> Rows:
         """Go on with the rest of each prompt, but its last token, after the image at its place."""
-        return Rows(images, places).extend([self.after_image(one)[:-1] for one in prompts])
+        known = len(images.read[0])
+        rest = [self.after_image(prompt)[known:-1] for prompt in prompts]
+        return images.select(places, max(map(len, rest)) + ROOM).extend(rest)
 
     def after_image(self, prompt: str) -> list[int]:
         """Return the tokens of a prompt after its image."""
@@ -171,7 +177,7 @@ class Reader(ChatModel):
     def add_images(self, images: Sequence, prompt: str, before: Prefix) -> Rows:
         """Go on with each image, all of one size, and the rest of the prompt but its last token."""
         prefix = before.branch(self._unfinished(images, [prompt] * len(images)))
-        return Rows(prefix, range(len(images)))
+        return Rows(prefix)
 
     def _unfinished(self, images: Sequence, prompts: Sequence[str]) -> dict:
         """Return the model's inputs without the last token of each prompt."""

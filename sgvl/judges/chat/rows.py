@@ -24,23 +24,23 @@ LEAVING = 1 / 4  # of a batch whose replies have ended, before they leave it: th
 class Slots(DynamicLayer):
     """Keys and values of a prefix with room behind them, where each row goes on at its own slot."""
 
-    def __init__(self, layer: DynamicLayer, rows: torch.Tensor):
+    def __init__(self, layer: DynamicLayer):
         super().__init__()
-        self.keys, self.values = layer.keys[rows], layer.values[rows]
+        self.keys, self.values = layer.keys, layer.values
         self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
         self.length = self.keys.shape[-2]  # of the prefix; a sliding layer has kept its end only
 
-    def select(self, rows: torch.Tensor) -> "Slots":
+    def select(self, rows: torch.Tensor, room: int) -> "Slots":
         """Return some of the rows, also one several times, to go on independently."""
-        layer = copy.copy(self)
-        layer.keys, layer.values = self.keys[rows], self.values[rows]
+        layer, more = copy.copy(self), (0, 0, 0, room)
+        layer.keys, layer.values = pad(self.keys, more)[rows], pad(self.values, more)[rows]
         return layer
 
     def aim(self, steps: torch.Tensor, end: int) -> None:
         """Set where the next tokens go, (rows, tokens), counted from the end of the prefix."""
         self.slots, self.end = self.length + steps, self.length + end
         if (lacking := self.end - self.keys.shape[-2]) > 0:
-            room = (0, 0, 0, max(lacking, ROOM))
+            room = (0, 0, 0, lacking + ROOM)
             self.keys, self.values = pad(self.keys, room), pad(self.values, room)
 
     def update(self, keys, values, *args, **kwargs):
@@ -51,33 +51,29 @@ class Slots(DynamicLayer):
 
 
 class Rows:
-    """Rows that go on from those of a prefix.
+    """Rows that go on from those of a prefix, which stays as it is."""
 
-    Parameters
-    ----------
-    prefix : what was read before
-    rows : the row of ``prefix`` that each of these goes on from
-    """
-
-    def __init__(self, prefix: Prefix, rows: Sequence[int]):
-        kept = torch.tensor(rows, device=prefix.ids.device)
-        self.model, self.ids, self.mask = prefix.model, prefix.ids[kept], prefix.mask[kept].bool()
-        self.next_position = prefix.next_position.index_select(-2, kept)
-        self.read: list[list[int]] = [[] for _ in rows]  # tokens of each row since the prefix
+    def __init__(self, prefix: Prefix):
+        self.model, self.ids, self.mask = prefix.model, prefix.ids, prefix.mask.bool()
+        self.next_position = prefix.next_position
+        self.read: list[list[int]] = [[] for _ in prefix.ids]  # tokens of each row since the prefix
         self.cache = copy.copy(prefix.cache)
-        self.cache.layers = [Slots(layer, kept) for layer in prefix.cache.layers]
+        self.cache.layers = list(map(Slots, prefix.cache.layers))
 
     def __len__(self) -> int:
         return len(self.read)
 
-    def select(self, rows: Sequence[int]) -> "Rows":
-        """Return some of the rows, also one several times, to go on independently."""
+    def select(self, rows: Sequence[int], room: int = 0) -> "Rows":
+        """Return some of the rows, also one several times, to go on independently.
+
+        ``room`` is that for further tokens, which is made in the same copy.
+        """
         picked, kept = copy.copy(self), torch.tensor(rows, device=self.ids.device)
         picked.ids, picked.mask = self.ids[kept], self.mask[kept]
         picked.next_position = self.next_position.index_select(-2, kept)
         picked.read = [list(self.read[row]) for row in rows]
         picked.cache = copy.copy(self.cache)
-        picked.cache.layers = [layer.select(kept) for layer in self.cache.layers]
+        picked.cache.layers = [layer.select(kept, room) for layer in self.cache.layers]
         return picked
 
     def fork(self) -> "Rows":
@@ -115,8 +111,9 @@ class Rows:
 
     def extend(self, tokens: Sequence[Sequence[int]]) -> "Rows":
         """Read further tokens in each row."""
-        self.feed(tokens, 1)
-        self.accept(tokens)
+        if any(tokens):
+            self.feed(tokens, 1)
+            self.accept(tokens)
         return self
 
     def _masks(self, steps: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -137,8 +134,8 @@ class Rows:
             elif kind == "chunked_attention":
                 chunk = config.attention_chunk_size
                 seen &= (columns - padding) // chunk == (at - padding) // chunk
-            bias = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
-            masks[kind] = bias.masked_fill(~seen, torch.finfo(bias.dtype).min)[:, None]
+            zero = torch.zeros((), dtype=self.model.dtype, device=seen.device)
+            masks[kind] = torch.where(seen, zero, torch.finfo(zero.dtype).min)[:, None]
         return masks if len(masks) > 1 else masks[kinds[0]]
 
     def log_probability(self, rows: Sequence[int], texts: list[list[int]], last: list[int]):
