@@ -101,9 +101,12 @@ def test_jobs_run_beside_each_other_and_a_unit_in_one_at_a_time(tmp_path):
     said = [job.communicate(timeout=300) for job in both]
     assert [job.returncode for job in both] == [0, 0], said
     assert sorted(project.newly_run()) == ["01_ask.0", "01_ask.1"]
-    assert project.status(4) == {"01_ask": "missing"}
+    shares = {"01_ask.0-of-2": "ok", "01_ask.1-of-2": "ok"}
+    assert project.status(4) == {"01_ask": "missing"} | shares
     first = project.start("nano", "--job", "01_ask")
     project.wait_for("0 of 1")
+    running = {"01_ask": f"running      by process {first.pid}"}
+    assert project.status(3) == running | shares
     code, _, err = project.run("nano", "--job", "01_ask")
     assert code == 3 and f"01_ask is being run by process {first.pid}" in err
     (project.root / "go on").touch()

@@ -65,6 +65,23 @@ def test_each_picture_is_asked_about_once_and_not_again(photos, server, capsys):
     assert (again.page.read_bytes(), again.csv.read_bytes()) == (page, sheet)
 
 
+def test_a_verdict_in_a_sentence_is_read_and_a_parser_that_refuses_it_says_so(
+    photos, server, capsys
+):
+    served(server)
+    server.plain = " A dog. The image is unsafe."
+    arguments = [str(photos), "--policy", str(photos.parent / "house.md"), "--model", "m", "--yes"]
+    arguments += ["--server", server.url, "--out", str(photos.parent / "out")]
+    assert door.main(arguments) is ExitCode.DONE
+    told = capsys.readouterr().out
+    assert "5 unsafe" in told and "no verdict" not in told
+    assert door.main([*arguments, "--set", "parser=word"]) is ExitCode.DONE
+    told = capsys.readouterr().out
+    assert "5 of 5 replies have no verdict that the parser 'word' reads, such as" in told
+    assert "The image is unsafe.'" in told and "sentence 5" in told
+    assert "on a command line, --set parser=NAME" in told
+
+
 def test_nothing_is_sent_before_somebody_says_yes(photos, server, capsys, monkeypatch):
     arguments = [str(photos), "--policy", str(photos.parent / "house.md"), "--model", "m"]
     arguments += ["--server", server.url, "--out", str(photos.parent / "out")]

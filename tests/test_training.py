@@ -454,6 +454,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(lora, tmp_path):
     child.wait()
     assert not (tmp_path / "killed" / "model").exists()
     again = sft.train(rows, "nano", tmp_path / "killed", SFT, lora)
+    files = {path.name for path in tmp_path.rglob("*")}
+    assert "optimizer.pt" in files and "training_args.bin" not in files, "no pickle of arguments"
     first, second = (tmp_path / name / "model" for name in ("whole", "killed"))
     name = "model.safetensors"
     assert (first / name).read_bytes() == (second / name).read_bytes()

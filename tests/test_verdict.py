@@ -25,6 +25,7 @@ GUARD = {"rating": "Unsafe", "category": "O6: Weapons", "rationale": "A knife; n
 LOOPS = [
     ("answer", "Answer: unsafe " * (LOOP // 15), "more than one answer"),
     ("answer", "unsafe " * (LOOP // 7), "no answer"),
+    ("sentence", "The image is unsafe. " * (LOOP // 21), "more than one answer"),
     ("json_rating", '{"rating": "Safe", "rationale": "' + "the " * (LOOP // 4), SAFE),
     ("json_rating", '{"a":' * (LOOP // 5), "broken JSON"),
     ("llavaguard", "{" * 5000, "no rating"),
@@ -40,6 +41,7 @@ LOOPS = [
 # A thought is set aside, whatever words are in it; what follows is read as if it stood alone.
 VERDICTS = {
     "answer": ("Answer: unsafe", "Answer: safe"),
+    "sentence": ("A knife. The image is unsafe.", "A dog. The image is safe."),
     "word": ("unsafe", "safe"),
     "think_answer": ("<answer>no</answer>", "<answer>yes</answer>"),
     "json_rating": ('{"rating": "Unsafe"}', '{"rating": "Safe"}'),
@@ -131,6 +133,8 @@ def test_a_loop_is_read_or_has_a_reason(parser, reply, expected):
         ("answer", "<think>A knife.</think>\n<answer>unsafe</answer>", "A knife."),
         ("answer", "unsafe", None),
         ("answer", "Answer: unsafe", None),
+        ("sentence", "A knife, prohibited.\n\n**The image is unsafe.**", "A knife, prohibited."),
+        ("sentence", "The image is unsafe.", None),
         ("think_answer", "<think> A gun. </think><answer>no</answer>", "A gun."),
         ("think_answer", "<think>1 < 2</think><answer>no</answer>", "1 < 2"),
         ("think_answer", "<think>not closed <answer>no</answer>", None),
@@ -163,13 +167,14 @@ def test_default_parser_is_this_kits_form():
 
 
 def test_unknown_parser_names_the_known_ones():
-    with pytest.raises(InputError, match="'anser' is unknown.*answer, word, think_answer"):
+    with pytest.raises(InputError, match="'anser' is unknown.*answer, sentence, word"):
         parse("safe", "anser")
 
 
 SEEDS = [
     *("answer ", "final ", "final answer ", "answer: ", "*_ ", "<answer>", "</answer>", "<think>"),
-    *("<result>", "Request: ", "User Safety: ", "true | ", "<", '"', "'.", "{", '{"rating": '),
+    *(". ", ".*", "The image is ", "<result>", "Request: ", "User Safety: ", "true | ", "<", '"'),
+    *("'.", "{", '{"rating": '),
     *('"rating": "', "[", "unsafe\n", "S1 ", "\n", " "),
 ]
 

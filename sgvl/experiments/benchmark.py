@@ -266,18 +266,19 @@ def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy
             yield f"judge {id}: {', '.join(texts)}: text without rules; set policy_form: full"
 
 
-def why_unparseable(judge: Judge, answers: pd.DataFrame) -> str:
-    """Return an unparseable reply and what other parsers read; "" unless over a fifth are so."""
+def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> str:
+    """Return an unparseable reply and what other parsers read; "" unless over a share are so."""
     replies = list(answers.loc[answers["verdict"] == UNPARSEABLE, "reply"].dropna())
-    if not isinstance(judge, SpeakingJudge) or len(replies) <= len(answers) / 5:
+    if not isinstance(judge, SpeakingJudge) or len(replies) <= share * len(answers):
         return ""
     others = [name for name in PARSERS if not name.startswith(("released", judge.parser))]
     reads = {name: sum(parse(reply, name).reason is None for reply in replies) for name in others}
-    counts = ", ".join(f"{name} {n}" for name, n in reads.items())
+    counts = ", ".join(f"{name} {n}" for name, n in reads.items() if n) or "none"
     return (
         f"{judge.name}: {len(replies)} of {len(answers)} replies have no verdict that the parser "
         f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. Of them, "
-        f"other parsers read: {counts}. Choose a `prompt` and its `parser` in the judge's options"
+        f"other parsers read: {counts}. Choose the `parser` that fits, or another `prompt`, in the "
+        "judge's options; on a command line, --set parser=NAME"
     )
 
 

@@ -219,7 +219,7 @@ def judge_pictures(
         small[sample.id] = file.getvalue()
 
     given = ask(judge, samples, policies, answers, allow, prices, progress, keep, by_rule)
-    if why := why_unparseable(judge, pd.DataFrame(given, columns=["verdict", "reply"])):
+    if why := why_unparseable(judge, pd.DataFrame(given, columns=["verdict", "reply"]), share=0):
         notes.append(why)
         print(f"Note: {why}.")
     table = _table(pictures.rows, given, len(policies))

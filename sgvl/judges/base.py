@@ -209,6 +209,11 @@ class SpeakingJudge(AskedJudge):
         return Judgement(parsed.verdict, p_unsafe, parsed.rationale, reply)
 
 
+def default_parser(prompt: str) -> str:
+    """Return the parser for a prompt; ``answer`` is for models that were not trained here."""
+    return "sentence" if prompt == "answer" else "answer"
+
+
 def default_prompt(model: str) -> str:
     """Return the prompt for a model: ``reason`` if it was trained on it here, else ``answer``."""
     trained = model == "nano" or os.path.isfile(user_path(model).parent / "identity.json")

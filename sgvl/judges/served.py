@@ -14,6 +14,7 @@ from sgvl.judges.base import (
     Judgement,
     Results,
     SpeakingJudge,
+    default_parser,
     default_prompt,
     once_a_picture,
 )
@@ -57,7 +58,7 @@ class ServedJudge(SpeakingJudge):
         revision: str | None = None,
         prompt: prompts.JudgePrompt | None = None,
         policy_form: Form = "brief",
-        parser: verdict.Parser = "answer",
+        parser: verdict.Parser | None = None,
         max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
         image_format: str = "PNG",
@@ -68,6 +69,7 @@ class ServedJudge(SpeakingJudge):
         key_variable: str = "",
     ):
         prompt = prompt or default_prompt(model)
+        parser = parser or default_parser(prompt)
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.endpoint = Endpoint(
             f"judge {id}",

@@ -35,6 +35,7 @@ from sgvl.run.units import (
     check_values,
     load_units,
     match_units,
+    shares_begun,
     unit_or_share,
     with_needs,
 )
@@ -181,18 +182,25 @@ def _holder(profile: str) -> str:
 
 
 def _print_status(plan: list[str], units: dict[str, Unit]) -> list[Status]:
-    """Print how each planned unit stands, and return the statuses."""
+    """Print and return how each planned unit stands, and the shares of one that is not done."""
     statuses = []
-    for name in plan:
-        status, note = receipts.state(units[name], units)
+
+    def print_one(unit: Unit, indent: str = "") -> None:
+        status, note = receipts.state(unit, units)
         if status == Status.RUNNING:
-            if is_executing(units[name]):
-                note = holder(units[name])
+            if is_executing(unit):
+                note = holder(unit)
             else:
                 status, note = Status.INTERRUPTED, "its run was killed"
         first_line = note.partition("\n")[0]
-        print(f"{name:<24} {status:<12} {first_line}".rstrip())
+        print(f"{indent + unit.name:<24} {status:<12} {first_line}".rstrip())
         statuses.append(status)
+
+    for unit in map(units.get, plan):
+        print_one(unit)
+        if not statuses[-1].done:
+            for share in shares_begun(unit, units):
+                print_one(share, "  ")
     return statuses
 
 

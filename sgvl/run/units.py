@@ -170,6 +170,16 @@ def unit_or_share(name: str, units: dict[str, Unit]) -> Unit:
     return replace(unit, name=name, parameters=unit.parameters | own, gives=(), key=key)
 
 
+def shares_begun(unit: Unit, units: dict[str, Unit]) -> list[Unit]:
+    """List the shares of a unit that have a receipt, in the order of their workers."""
+    if "workers" not in unit.parameters:
+        return []
+    share = re.compile(rf"{re.escape(unit.name)}\.(\d+)-of-(\d+)\.json")
+    names = (file.name for file in unit.receipt.parent.glob(f"{unit.name}.*"))
+    found = sorted((int(m[2]), int(m[1])) for m in map(share.fullmatch, names) if m)
+    return [unit_or_share(f"{unit.name}.{k}-of-{n}", units) for n, k in found]
+
+
 def is_share(unit: Unit) -> bool:
     """Return True for one of several workers, whose notebook ends before it makes a table."""
     return unit.parameters.get("workers", 1) > 1

@@ -425,7 +425,10 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def save_merged(trl_trainer, folder: Path) -> None:
-    """Save weights (adapters merged), processor and log as ``folder``/model, by rename."""
+    """Save weights (adapters merged), processor and log as ``folder``/model, by rename.
+
+    The pickles of arguments that the trainer writes beside weights are removed: nothing reads them.
+    """
     fresh = folder / "model.new"
     network = trl_trainer.accelerator.unwrap_model(trl_trainer.model)
     if not hasattr(network, "merge_and_unload"):
@@ -436,6 +439,8 @@ def save_merged(trl_trainer, folder: Path) -> None:
         trl_trainer.processing_class.save_pretrained(fresh)
         trl_trainer.state.save_to_json(str(fresh / "trainer_state.json"))
         _check_finite(fresh)
+        for pickle in folder.rglob("training_args.bin"):
+            pickle.unlink()
         fresh.rename(folder / "model")
     trl_trainer.accelerator.wait_for_everyone()
 

@@ -17,6 +17,7 @@ from sgvl.judges.base import (
     Judgement,
     Results,
     SpeakingJudge,
+    default_parser,
     default_prompt,
     once_a_picture,
 )  # fmt: skip
@@ -47,7 +48,7 @@ class ChatJudge(SpeakingJudge):
     prompt : name of a prompt in ``sgvl.text.prompts.JUDGE``; None: ``"reason"`` for nano and what
         was trained here, ``"answer"`` for other models
     policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
-    parser : name of a parser in ``sgvl.text.verdict.PARSERS``
+    parser : name of a parser in ``sgvl.text.verdict.PARSERS``; None: ``default_parser(prompt)``
     max_new_tokens : length limit of a reply, in tokens
     with_p_unsafe : whether P(unsafe) is computed: while a reply is written where each of the words
         is one token, else in one more forward pass
@@ -66,7 +67,7 @@ class ChatJudge(SpeakingJudge):
         revision: str | None = None,
         prompt: prompts.JudgePrompt | None = None,
         policy_form: Form = "brief",
-        parser: verdict.Parser = "answer",
+        parser: verdict.Parser | None = None,
         max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
         batch_size: PositiveInt = 32,
@@ -77,6 +78,7 @@ class ChatJudge(SpeakingJudge):
         min_pixels: PositiveInt | None = None,
     ):
         prompt = prompt or default_prompt(model)
+        parser = parser or default_parser(prompt)
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
         self.batch_size, self.share_prefix = batch_size, share_prefix
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
