@@ -7,6 +7,8 @@ storing are measured here, on one core of the machine that writes the page.
 """
 
 import io
+import multiprocessing
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,8 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from sgvl.data import Sample
 from sgvl.data.images import image_digest, load_image
+from sgvl.judges import Judge, Judgement, ask_all, under
 from sgvl.judges.records import Records
+from sgvl.policies.policy import load_all
 from sgvl.run.planning import CAPTION, POLICY, WORD, costs
 from sgvl.run.planning.machine import kinds
 from sgvl.run.planning.models import size_of
@@ -26,6 +31,7 @@ BATCH = 128  # requests that a server has at a time, as in params/paper
 SIDE = 900  # pixels of a picture's side: 1,000 tokens in Qwen's models
 DAY = 86_400  # seconds
 CLUSTER, PICTURES = 64, 100_000  # GPUs of the cluster; pictures of stage 1
+FEW = 20_000  # pictures, beside PICTURES, of which memory is measured
 BILLION = 1_000_000_000  # pictures a day
 
 PAGE = """\
@@ -44,10 +50,15 @@ on a GPU. Decoding and storing are *measured*, on one core of the machine that w
 | storing an answer, {batch} in a write that is on the disk | {store} ms | measured |
 | reading an answer again at the next start | {read} ms of a core | measured |
 | an answer in its file | {bytes} bytes | measured |
+| most memory of a process, {few} verdicts | {mb_few} MB | measured |
+| the same, {pictures} verdicts | {mb_many} MB | measured |
+| an item more, of which its answer takes none | {item} bytes of memory | measured |
 
 With an engine that answers at once, 100,000 captions, and as many verdicts, by three workers of
-which one is killed, then by two, are asked for once each, but for the batch that was cut; twice as
-many take at most 2.4 times as long, and an item at most 4 kB of memory (`tests/test_scale.py`).
+which one is killed, then by two, are asked for once each, but for the batch that was cut; five
+times as many take at most six times as long, and an item at most 100 bytes of memory
+(`tests/test_scale.py`). Not counted is what a caller makes of the answers: 02 lists its pictures
+with their captions, and 05 and `python -m sgvl.judge` make tables.
 
 ## One machine with eight GPUs
 
@@ -79,11 +90,12 @@ set in 01_data for each part of the pictures, with fewer workers to each; smalle
 | GB of answers a day | {gb} |
 | one process that reads the answers of a day | {reads} |
 
-**Bottleneck: the store, then the GPUs.** A run reads all of its answers into memory, and those of a
-day do not fit. A service needs a database under the same key (judge, pixels, policy) in the place
-of files, a queue in that of shares, and room for peaks. The GPUs are its cost: a small first judge
-that settles the clear cases comes before the large one. The kit has the parts (small judges, and
-thresholds of P(unsafe) in 05); no such cascade was measured here.
+**Bottleneck: the store, then the GPUs.** A run reads all of its answers when it starts, and holds
+in memory where each one stands, {gb_index} GB for those of a day. A service needs a database under
+the same key (judge, pixels, policy) in the place of files, a queue in that of shares, and room for
+peaks. The GPUs are its cost: a small first judge that settles the clear cases comes before the
+large one. The kit has the parts (small judges, and thresholds of P(unsafe) in 05); no such cascade
+was measured here.
 """
 
 
@@ -141,8 +153,40 @@ def storing(batches: int = 101) -> tuple[float, float, float]:
         return stored / BATCH, median(read, 5) / rows, file.stat().st_size / rows
 
 
+class Instant(Judge):
+    """Answers at once: what is left is the store."""
+
+    id = "instant"
+    pictures_at_once = BATCH
+
+    def identity(self) -> dict:
+        return {"kind": "instant"}
+
+    def judge(self, cases) -> list[Judgement]:
+        return [Judgement("safe", 0.25, None, f"{sample.id} is safe. " * 20) for sample, _ in cases]
+
+
+def peak(pictures: int) -> int:
+    """Return the most memory of this process, in bytes, once it has verdicts on small pictures."""
+    colours = ((k % 256, k // 256 % 256, k // 65536) for k in range(pictures))
+    samples = (Sample(f"{c}", Image.new("RGB", (2, 2), c)) for c in colours)
+    with tempfile.TemporaryDirectory() as folder:
+        answers = ask_all(Instant(), under(samples, load_all()[:1]), folder)
+        if sum(row["verdict"] == "safe" for row in answers) != pictures:
+            raise SystemExit("not every picture has its verdict")
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory() -> list[int]:
+    """Return the peaks of few and of many pictures, each of a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.map(peak, [FEW, PICTURES], chunksize=1)
+
+
 def page() -> str:
     """Return docs/SCALE.md."""
+    few, many = memory()
+    item = (many - few) / (PICTURES - FEW)
     file = jpeg()
     decode = median(lambda _: image_digest(load_image(file)), 21)
     store, read, size = storing()
@@ -161,6 +205,11 @@ def page() -> str:
         "store": f"{1e3 * store:.2f}",
         "read": f"{1e3 * read:.3f}",
         "bytes": f"{size:.0f}",
+        "few": f"{FEW:,}",
+        "mb_few": f"{few / 1e6:.0f}",
+        "mb_many": f"{many / 1e6:.0f}",
+        "item": f"{item:.0f}",
+        "gb_index": f"{BILLION * item / 1e9:.0f}",
         "box": f"{8 * DAY / one:,.0f}",
         "box_rate": f"{8 / one:,.0f}",
         "pictures": f"{PICTURES:,}",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.common.errors import InputError
 from sgvl.common.files import writing
+from sgvl.common.spool import Spool
 from sgvl.data import Sample
 from sgvl.data.images import image_digest
 from sgvl.judges.base import Judge, Judgement, SpeakingJudge
@@ -58,7 +59,7 @@ def ask_all(
     progress: Callable[[int], object] | None = None,
     keep_failed: bool = False,
     timed: bool = False,
-) -> list[dict]:
+) -> Spool:
     """Ask a judge about every case, except for what ``folder`` holds already.
 
     Parameters
@@ -75,9 +76,10 @@ def ask_all(
 
     Returns
     -------
-    list of dict
-        One for each of this worker's cases, in order. Policies: id, policy (its name), verdict,
-        p_unsafe, rationale, reply. Texts: id, reply, finish. A second run returns the same.
+    Spool
+        A sequence of dicts, whose text stays on the disk: one for each of this worker's cases, in
+        order. Policies: id, policy (its name), verdict, p_unsafe, rationale, reply. Texts: id,
+        reply, finish. A second run returns the same.
 
     Raises
     ------
@@ -92,28 +94,31 @@ def ask_all(
     first, cases = _peek(cases)
     texts = first is not None and isinstance(first[1], str)
     path, identity, fields = _store(judge, texts, folder)
-    requests: list[Request] = []
-    errors: dict[tuple, str] = {}
+    answers, refused, problems = Spool(), [], []
     with Records(path, identity, fields, worker) as records:
         begun, before = time.monotonic(), len(records)
         for batch in _batches(judge, cases, batch_size, records.takes):
             results = judge.replies if texts else judge.results
-            errors |= ask_missing(f"judge {judge.id}", records, batch, results)
-            requests += [request._replace(content=None) for request in batch]
+            errors = ask_missing(f"judge {judge.id}", records, batch, results)
+            rows = [
+                {"id": r.id}
+                | ({} if texts else {"policy": r.name})
+                | (records.get(*r.key) or {"error": errors[r.key]})
+                for r in batch
+            ]
+            answers.extend(rows)
+            refused += filter(_is_refusal, rows)
+            failed = (r for r in batch if r.key in errors)
+            problems += [f"{r.id} under {r.name}: {errors[r.key]}" for r in failed]
             if progress:
                 progress(len({id(request.content[0]) for request in batch}))
             del batch  # its pictures, before the next ones are decoded
         if timed and len(records) > before:
             _note_time(path, identity, len(records) - before, time.monotonic() - begun)
-        if errors and not keep_failed:
-            raise InputError(_problems(judge, requests, errors))
-        answers = [
-            {"id": r.id}
-            | ({} if texts else {"policy": r.name})
-            | (records.get(*r.key) or {"error": errors[r.key]})
-            for r in requests
-        ]
-    _warn_of_refusals(judge, answers, path)
+        if problems and not keep_failed:
+            raise InputError(_listed(judge, problems))
+    if refused:
+        _warn_of_refusals(judge, refused, len(answers), path)
     return answers
 
 
@@ -173,7 +178,7 @@ def missing(records: Records, requests: Iterable[Request]) -> list[Request]:
     """Return the requests whose answers ``records`` lacks, in order; of equal ones, the first."""
     found: dict[tuple, Request] = {}
     for request in requests:
-        if records.get(*request.key) is None:
+        if not records.holds(*request.key):
             found.setdefault(request.key, request)
     return list(found.values())
 
@@ -231,7 +236,7 @@ def ask_missing(
                 progress(done, len(order))
     if refused and len(records):
         records.append(_row(records, order[i], answer) for i, answer in refused)
-    return {key: error for key, error in errors.items() if records.get(*key) is None}
+    return {key: error for key, error in errors.items() if not records.holds(*key)}
 
 
 def every_request_fails(who: str, error: str, path: str | Path) -> str:
@@ -299,20 +304,18 @@ def _content_digest(judge: Judge, sample: Sample) -> str:
     return hashlib.sha256("\n".join([digest, *sorted(sample.tags)]).encode()).hexdigest()
 
 
-def _warn_of_refusals(judge: Judge, answers: Sequence[dict], path: Path) -> None:
-    refused = [
-        row
-        for row in answers
-        if row.get("finish") == REFUSED or str(row.get("rationale")).startswith(f"{REFUSED}:")
-    ]
-    if refused:
-        first = f"{refused[0]['id']}, {refused[0].get('rationale') or REFUSED}"
-        warnings.warn(
-            f"judge {judge.id}: the server refused {len(refused)} of {len(answers)} requests, the "
-            f"first about {first}; they count as unparseable. To ask again, remove the lines with "
-            f"the word {REFUSED} from {path}",
-            stacklevel=3,
-        )
+def _is_refusal(row: dict) -> bool:
+    return row.get("finish") == REFUSED or str(row.get("rationale")).startswith(f"{REFUSED}:")
+
+
+def _warn_of_refusals(judge: Judge, refused: Sequence[dict], of: int, path: Path) -> None:
+    first = f"{refused[0]['id']}, {refused[0].get('rationale') or REFUSED}"
+    warnings.warn(
+        f"judge {judge.id}: the server refused {len(refused)} of {of} requests, the "
+        f"first about {first}; they count as unparseable. To ask again, remove the lines with "
+        f"the word {REFUSED} from {path}",
+        stacklevel=3,
+    )
 
 
 def _images(sample: Sample) -> list:
@@ -333,9 +336,8 @@ def _row(records: Records, request: Request, answer: Judgement | Reply) -> dict:
     return row
 
 
-def _problems(judge: Judge, requests: Sequence[Request], errors: dict) -> list[str]:
-    """List the first errors by picture and policy, how many more there are, and what to do."""
-    problems = [f"{r.id} under {r.name}: {errors[r.key]}" for r in requests if r.key in errors]
+def _listed(judge: Judge, problems: Sequence[str]) -> list[str]:
+    """List the first problems, how many more there are, and what to do."""
     more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
     todo = "mend what the error names, then run again; what is stored is not asked for again"
     return [*problems[:LISTED], *more, f"judge {judge.id}: {todo}"]

@@ -4,6 +4,7 @@ One JSONL file per judge, one line per judgement, one write per batch. A line is
 *key*: sha256 over everything that decides the answer (the judge's identity), the picture's pixels
 and the policy. Not by name, index or time: a renamed file keeps its answer, a changed one does not.
 A killed run leaves at most one torn line, which is cut off when the file is opened next.
+Memory holds where each answer stands, some 50 bytes, and never its text.
 
 Several workers share the work: each writes a file of its own, ``judge.0-of-3.jsonl`` and so on, and
 takes the pictures whose digest falls to it, so none is asked twice and nobody waits. Whoever opens
@@ -14,7 +15,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sgvl.common.errors import Busy, InputError
@@ -25,6 +27,8 @@ try:
     import fcntl
 except ImportError:  # Windows: no lock, so one run at a time is up to the reader
     fcntl = None
+
+BLOCK = 2**16  # bytes that are read at a time to find the last whole line
 
 
 class Records:
@@ -74,7 +78,7 @@ class Records:
         self._identity = json.dumps(
             identity, sort_keys=True, separators=(",", ":"), allow_nan=False
         )
-        self._answers: dict[str, dict] = {}
+        self._count = 0
 
     def __enter__(self) -> "Records":
         try:
@@ -87,20 +91,30 @@ class Records:
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}); choose a folder that can be"
             ) from None
+        self._files = [self._file]
+        self._places = sqlite3.connect(":memory:")
+        self._places.execute(
+            "CREATE TABLE places (key BLOB PRIMARY KEY, file INT, start INT, size INT) "
+            "WITHOUT ROWID"
+        )
         try:
             self._lock()
             self._mend()
+            for path in self._others():
+                self._files.append(open(path, "rb", buffering=0))  # noqa: SIM115, likewise
             self._read()
         except BaseException:
-            self._file.close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *exc) -> None:
-        self._file.close()
+        self._places.close()
+        for file in self._files:
+            file.close()
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return self._count
 
     def takes(self, image_digest: str) -> bool:
         """Check whether a picture falls to this worker: by its digest, so that all agree."""
@@ -113,7 +127,11 @@ class Records:
 
     def get(self, image_digest: str, policy_digest: str) -> dict | None:
         """Return the stored answer, its fields by name, or None."""
-        return self._answers.get(self.key(image_digest, policy_digest))
+        return self._stored(self.key(image_digest, policy_digest))
+
+    def holds(self, image_digest: str, policy_digest: str) -> bool:
+        """Check whether an answer is stored, without reading it."""
+        return self._place(self.key(image_digest, policy_digest)) is not None
 
     def append(self, rows: Iterable[dict]) -> None:
         """Store rows in one write, on the disk before this returns.
@@ -134,7 +152,7 @@ class Records:
         new = {}
         for row in rows:
             row = {name: _encodable(value) for name, value in row.items()}
-            known = new.get(row["key"], self._answers.get(row["key"]))
+            known = new.get(row["key"]) or self._stored(row["key"])
             if known is not None and self._answer(known) != self._answer(row):
                 raise InputError(
                     f"{self.path}: {_name(row)} has another answer stored; "
@@ -142,8 +160,13 @@ class Records:
                 )
             if known is None:
                 new[row["key"]] = row
-        self._write("".join(_line(row) for row in new.values()).encode())
-        self._answers |= {k: self._answer(row) for k, row in new.items() if "error" not in row}
+        lines = [_line(row).encode() for row in new.values()]
+        start = self._file.seek(0, os.SEEK_END)
+        self._write(b"".join(lines))
+        for row, line in zip(new.values(), lines, strict=True):
+            if "error" not in row:
+                self._note(row["key"], 0, start, len(line))
+            start += len(line)
         errors = [row for row in new.values() if "error" in row]
         if errors:
             raise InputError(f"{_name(row)}: {row['error']}" for row in errors)
@@ -175,38 +198,72 @@ class Records:
         return sorted(files - {self.path})
 
     def _mend(self) -> None:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # the last write was cut short
+        begin, last = self._file.seek(0, os.SEEK_END), b""
+        while begin and b"\n" not in last:
+            size = min(begin, BLOCK)
+            begin -= size
+            self._file.seek(begin)
+            last = self._file.read(size) + last
+        whole = last.rfind(b"\n") + 1
+        if whole < len(last):  # the last write was cut short
             torn = self.path.with_name(self.path.name + ".torn")
             with writing(torn), open(torn, "ab") as file:
-                file.write(content[whole:] + b"\n")
-            self._file.truncate(whole)
+                file.write(last[whole:] + b"\n")
+            self._file.truncate(begin + whole)
 
     def _read(self) -> None:
-        lines: dict[str, str] = {}  # key -> where it is answered
-        for path in (self.path, *self._others()):
-            # What follows the last line break is torn, or another worker is writing it just now.
-            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-                where = f"{path}, line {number}"
-                row = self._parse(line, where)
-                if "error" in row:
+        for number, file in enumerate(self._files):
+            for line, start in self._lines(file):
+                row = self._parse(line, file, start)
+                if "error" in row or self._note(row["key"], number, start, len(line)):
                     continue
-                first = lines.setdefault(row["key"], where)
-                answer = self._answer(row)
-                if self._answers.setdefault(row["key"], answer) != answer:
-                    raise InputError(f"{first} and {where} contradict each other")
+                if self._stored(row["key"]) != self._answer(row):
+                    first, begin, _ = self._place(row["key"])
+                    places = _where(self._files[first], begin), _where(file, start)
+                    raise InputError("{} and {} contradict each other".format(*places))
 
-    def _parse(self, line: bytes, where: str) -> dict:
+    def _lines(self, file) -> Iterator[tuple[bytes, int]]:
+        """Yield the whole lines of a file, and where each begins.
+
+        What follows the last line break is torn, or another worker is writing it just now.
+        """
+        start = 0
+        with open(file.name, "rb") as again:
+            for line in again:
+                if line.endswith(b"\n"):
+                    yield line, start
+                start += len(line)
+
+    def _note(self, key: str, file: int, start: int, size: int) -> bool:
+        """Note where an answer stands; False if there is one already."""
+        insert = "INSERT OR IGNORE INTO places VALUES (?, ?, ?, ?)"
+        new = self._places.execute(insert, (_short(key), file, start, size)).rowcount
+        self._count += new
+        return bool(new)
+
+    def _place(self, key: str) -> tuple[int, int, int] | None:
+        """Return the number of the file that holds an answer, where it begins, and its length."""
+        select = "SELECT file, start, size FROM places WHERE key = ?"
+        return self._places.execute(select, (_short(key),)).fetchone()
+
+    def _stored(self, key: str) -> dict | None:
+        if not (place := self._place(key)):
+            return None
+        number, start, size = place
+        file = self._files[number]
+        file.seek(start)
+        return self._answer(self._parse(file.read(size), file, start))
+
+    def _parse(self, line: bytes, file, start: int) -> dict:
         try:
             row = json.loads(line)
-            if row.keys() >= {"key", *self._fields}:
+            if row.keys() >= {"key", *self._fields} and isinstance(row["key"], str):
                 return row
         except (ValueError, AttributeError, RecursionError):
             pass
         raise InputError(
-            f"{where} is not a record. Remove the line and run again; only its answer is asked anew"
+            f"{_where(file, start)} is not a record. Remove the line and run again; "
+            "only its answer is asked anew"
         )
 
     def _answer(self, row: dict) -> dict:
@@ -219,6 +276,18 @@ def _hold(file, how: int, path: Path) -> None:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy(f"{path}: another run holds it; wait for that run") from None
+
+
+def _short(key: str) -> bytes:
+    """Return what a key is found by: two of a billion keys share it once in 10**20 stores."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _where(file, start: int) -> str:
+    """Name the line of a file that begins at a byte."""
+    with open(file.name, "rb") as again:
+        number = 1 + again.read(start).count(b"\n")
+    return f"{file.name}, line {number}"
 
 
 def _encodable(value: object) -> object:

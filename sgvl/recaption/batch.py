@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgvl.common.errors import InputError
+from sgvl.common.spool import Spool
 from sgvl.judges.ask import REPLY, Request, ask_missing, every_request_fails, missing
 from sgvl.judges.records import Records
 from sgvl.models.reply import Reply
@@ -18,6 +19,7 @@ from sgvl.text.prompts import LETTERS_PER_TOKEN, RECAPTION
 if TYPE_CHECKING:
     import pandas as pd
 
+TOGETHER = 4_096  # items whose requests are in memory at a time
 # For estimates; our assumptions.
 CAPTION_TOKENS = 200  # of a caption that is not written yet
 GROWTH = 1.25  # length of a recaption over that of its caption
@@ -30,7 +32,7 @@ def caption_all(
     progress: Callable[[int, int], object] | None = None,
     dry_run: bool = False,
     worker: tuple[int, int] = (0, 1),
-) -> list[dict]:
+) -> Spool:
     """Caption every item; request only what ``path`` does not hold yet.
 
     Parameters
@@ -45,8 +47,9 @@ def caption_all(
 
     Returns
     -------
-    list of dict
-        One per item, in order: id, the fields of ``ParsedCaption``, and reply (the raw text).
+    Spool
+        A sequence of dicts, whose text stays on the disk: one per item, in order, with id, the
+        fields of ``ParsedCaption``, and reply (the raw text).
         Failed requests (a time-out, an HTTP error after its retries) are not stored, so the next
         run sends them again.
 
@@ -56,14 +59,29 @@ def caption_all(
         If the server is down or refuses the key, if 20 requests in a row fail, or if all of them
         do. Finished replies are on disk by then.
     """
+    rows, done, works, error = Spool(), 0, False, ""
     with Records(path, captioner.identity(), REPLY, worker) as records:
-        requests = [_request(captioner, item) for item in items]
-        errors, own = {}, [request for request in requests if records.takes(request.pictures)]
-        if not dry_run:
-            errors = ask_missing(captioner.name, records, own, captioner.results, progress)
-        rows = [_row(request, records, errors) for request in requests]
-    if errors and all(row["status"] == FAILED for row in rows):
-        raise InputError(every_request_fails(captioner.name, rows[-1]["reason"], path))
+
+        def lacks(item: Item) -> bool:
+            own = records.takes(item.digest) and not dry_run
+            return own and not records.holds(*_request(captioner, item).key)
+
+        def settled(number: int, _: int) -> None:
+            progress(done + number, total)
+
+        total = sum(map(lacks, items)) if progress else 0
+        for start in range(0, len(items), TOGETHER):
+            part = items[start : start + TOGETHER]
+            own = [_request(captioner, item) for item in part if lacks(item)]
+            say = settled if progress else None
+            errors = ask_missing(captioner.name, records, own, captioner.results, say)
+            new = [_row(_request(captioner, item), records, errors) for item in part]
+            rows.extend(new)
+            done += len(own)
+            works |= any(row["status"] != FAILED for row in new)
+            error = next(reversed(errors.values()), error)
+    if error and not works:
+        raise InputError(every_request_fails(captioner.name, error, path))
     return rows
 
 
