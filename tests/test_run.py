@@ -403,6 +403,66 @@ def test_a_killed_run_takes_its_kernel_along_and_frees_the_folder(project):
     assert project.status(4)["01_sleeps"].startswith("interrupted")
 
 
+ASSERTS_WARM = """\
+import multiprocessing, os, random, sys, time
+assert "trl" in sys.modules, "imported before the fork"
+import datasets.fingerprint, numpy, pandas, torch
+assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])
+assert pandas.get_option("display.max_columns") == 20, "as in a kernel that imports it"
+child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=[0])
+child.start(), child.join()
+assert child.exitcode == 0
+drawn = random.random(), numpy.random.rand(), datasets.fingerprint.generate_random_fingerprint()
+ran(unit, " ".join(map(str, drawn)))"""
+
+
+THREAD = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are of Linux alone")
+def test_kernels_are_forks_of_one_process_and_end_with_the_run(project):
+    for unit in ("01_one", "02_two"):
+        project.notebook(unit, ASSERTS_WARM.replace("unit", repr(unit)))
+    dies = "import sys\nprint('last words', file=sys.__stderr__, flush=True)\n"
+    project.notebook("03_dies", dies + "import os; os.kill(os.getpid(), 9)")
+    project.notebook("04_sleeps", SLEEPS, needs=["01_one", "02_two"])
+    for unit in ("01_one", "02_two", "03_dies", "04_sleeps"):
+        project.parameters(unit)
+    checks = {"sgvl.common.paths:need_checkout": []}
+    project.edit("01_one", lambda notebook: notebook.metadata.sgvl.update(checks=checks))
+    run = project.start("nano", "--jobs", "2")
+    kernel = int(project.wait_for("kernel"))
+    while project.receipt("03_dies")["status"] == "running":
+        time.sleep(0.1)
+    others = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    err = run.communicate()[1]
+    assert [project.receipt(unit)["status"] for unit in ("01_one", "02_two")] == ["ok", "ok"], err
+    one, two = ((project.root / f"runs/nano/{n}.txt").read_text() for n in ("01_one", "02_two"))
+    assert not set(one.split()) & set(two.split()), "forks draw different numbers"
+    assert project.receipt("03_dies")["reason"].startswith("the kernel was killed")
+    assert "last words" in err
+    gone, alive = psutil.wait_procs(others, timeout=30)
+    assert not alive and kernel in {process.pid for process in gone}
+    assert (project.root / "tidied").exists(), "it was interrupted first"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are of Linux alone")
+@pytest.mark.parametrize(
+    ("library", "method"),
+    [("", "forkserver"), (f"import threading\n{THREAD}", "spawn"), ("1 / 0", "spawn")],
+    ids=["nothing", "a thread", "an error"],
+)
+def test_units_are_forked_only_from_a_process_of_one_thread(library, method, tmp_path):
+    (tmp_path / "library.py").write_text(library)
+    code = "from sgvl.run import warm\nwarm.LIBRARIES = ['library']\nwarm.start()\n"
+    code += "print(warm.context().get_start_method())"
+    path = os.pathsep.join([str(tmp_path), str(PACKAGE_PARENT)])
+    command = [sys.executable, "-c", code]
+    out = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": path}, text=True)
+    assert out == f"{method}\n"
+
+
 def test_bad_input_stops_everything_before_anything_runs(project):
     project.notebook("01_data", "ran('01_data', '')", parameters="lr: float = 0.1")
     project.notebook("02_score", parameters="split: str = 'a'", needs=["01_data"])

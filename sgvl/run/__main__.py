@@ -82,7 +82,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
     if options.status:
         return _exit_code(_print_status(plan, units))
     to_run = [n for n in plan if n in forced or not receipts.state(units[n], units)[0].done]
-    check_values([units[name] for name in to_run])
+    check_values([units[name] for name in to_run], not options.dry_run)
     if options.dry_run:
         _print_commands(plan, units, forced, known)
         return ExitCode.DONE

@@ -3,7 +3,6 @@
 import json
 import logging
 import mimetypes
-import multiprocessing
 import os
 import platform
 import re
@@ -21,7 +20,7 @@ from sgvl.common import files
 from sgvl.common.errors import Busy, Unavailable
 from sgvl.common.paths import PACKAGE, ROOT
 from sgvl.common.processes import end_with_parent
-from sgvl.run import receipts
+from sgvl.run import receipts, warm
 from sgvl.run.receipts import Status
 from sgvl.run.units import Unit, is_share
 
@@ -63,9 +62,10 @@ class Execution:
         self._facts = {"started": started, "threads": threads, **process, **receipts.environment()}
         receipts.write_receipt(unit, units, Status.RUNNING, **self._facts)
         files.write(_unfinished(unit), json.dumps(_with_moved_links(unit.source)))
-        context = multiprocessing.get_context("spawn")
+        context = warm.context()
         self.ended, send = context.Pipe(duplex=False)  # becomes readable when the process ends
-        arguments = send, unit, threads, _draws(unit, units)
+        forked = context.get_start_method() == "forkserver"
+        arguments = send, unit, _environment(threads, _draws(unit, units)), forked
         self._child = context.Process(target=_child, args=arguments, daemon=True)
         self._child.start()
         send.close()
@@ -163,30 +163,27 @@ def _draws(unit: Unit, units: dict[str, Unit]) -> bool:
     return lesson or "01_data" not in units or units["01_data"].parameters.get("drawn", True)
 
 
-def _child(send, unit: Unit, threads: int | None, draws: bool) -> None:
+def _environment(threads: int | None, draws: bool) -> dict[str, str]:
+    """Return the environment of a kernel: it must find the folders and the sgvl of this process."""
+    path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    own = {"SGVL_ROOT": str(ROOT), "PYTHONPATH": path}
+    own |= {} if draws else {"SGVL_DRAWN": "0"}  # ``sgvl.world`` then refuses to draw a row
+    own |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    return warm.MEMORY | os.environ | own
+
+
+def _child(send, unit: Unit, environment: dict[str, str], forked: bool) -> None:
     """Prepare the child process, run papermill, and send status and reason to the parent."""
     if os.name == "posix":
         os.setsid()  # Ctrl-C at a terminal then reaches the parent only, which passes it on
     signal.signal(signal.SIGTERM, interrupt)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the cell we stopped
-    end_with_parent()
     os.chdir(ROOT)
-    # The kernel must find the same folders and the same sgvl as this process.
-    os.environ["SGVL_ROOT"] = str(ROOT)
-    path = [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    # Keep freed memory in the process: returning it costs about 10 % of training. Set both
-    # thresholds; setting one turns off glibc's automatic tuning of the other.
-    for threshold in ("TRIM", "MMAP"):
-        os.environ.setdefault(f"MALLOC_{threshold}_THRESHOLD_", str(2**30))
-    if not draws:
-        os.environ["SGVL_DRAWN"] = "0"  # ``sgvl.world`` then refuses to draw a row
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    send.send(_run_quietly(unit))
+    os.environ.clear()
+    os.environ.update(environment)
+    send.send(_run_quietly(unit, forked))
 
 
-def _run_quietly(unit: Unit) -> tuple[Status, str]:
+def _run_quietly(unit: Unit, forked: bool) -> tuple[Status, str]:
     """Run papermill; pass on what processes print past the notebook unless the unit ends well.
 
     A kernel that crashes says why there. One that ends well may still complain of its sockets:
@@ -196,6 +193,13 @@ def _run_quietly(unit: Unit) -> tuple[Status, str]:
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
+            if forked:
+                from sgvl.run import forked_kernel
+
+                forked_kernel.prepare()
+            # It would report the cell that we stopped.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            end_with_parent()
             status, reason = _run_papermill(unit)
         finally:
             os.dup2(terminal, 2)

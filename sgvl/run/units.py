@@ -16,7 +16,6 @@ A unit also needs those whose results its parameters name, such as the weights t
 
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from sgvl.common.paths import (
     own_policies,
     runs,
 )
+from sgvl.run import warm
 from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
 
 # Kinds of judges and captioners whose model is that of a server.
@@ -118,14 +118,16 @@ def _is_yaml(file: Path) -> bool:
     return file.suffix.lower() in (".yaml", ".yml") and file.name != SERVERS
 
 
-def check_values(units: list[Unit]) -> None:
+def check_values(units: list[Unit], to_run: bool = False) -> None:
     """Call the ``checks`` of units. Raises InputError with every problem of every unit.
 
     The checks import the libraries of models, so they run in a process of their own, which frees
-    the memory that these take.
+    the memory that these take. Several units ``to_run`` start from the process that has them.
     """
     if any(unit.source["metadata"]["sgvl"].get("checks") for unit in units):
-        with multiprocessing.get_context("spawn").Pool(1) as process:
+        if to_run and len(units) > 1:
+            warm.start()
+        with warm.context().Pool(1) as process:
             raise_any(sum(process.map(_value_problems, units), []))
 
 
