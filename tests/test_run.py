@@ -362,10 +362,11 @@ def test_a_unit_needs_what_its_parameters_name_and_the_longest_chain_starts_firs
     project.notebook("02_grpo", tune, parameters="model: str = 'nano'")
     project.parameters("01_sft.a", "split: a")
     project.parameters("01_sft.b", "split: b")
+    project.parameters("01_sft.c", "split: c")
     project.parameters("02_grpo.b", "model: runs/nano/01_sft.b")
     code, out, err = project.run("nano", "--jobs", "2")
     assert code == 0, err
-    assert out.splitlines()[:2] == ["01_sft.b ...", "01_sft.a ..."]
+    assert out.splitlines()[:2] == ["01_sft.b ...", "01_sft.c ..."], "of equal ones, the last"
 
     project.edit("01_sft", lambda notebook: notebook.cells.append(new_code_cell("1")))
     project.run("nano", "--only", "01_sft.a")

@@ -97,12 +97,16 @@ def _ended(execution: Execution, servers: Servers) -> Row:
 
 
 def _longest_chain_first(plan: list[str], units: dict[str, Unit]) -> list[str]:
-    """Sort the plan by the length of the chain of units that wait for each; ties stay in order."""
+    """Sort the plan by the length of the chain of units that wait for each.
+
+    Of equal ones the last comes first: in the profiles here that is the longest training, and a
+    long one that starts last would leave the other cores idle.
+    """
     length = dict.fromkeys(plan, 1)
     for name in reversed(plan):
         for need in units[name].needs:
             length[need] = max(length[need], length[name] + 1)
-    return sorted(plan, key=length.get, reverse=True)
+    return sorted(reversed(plan), key=length.get, reverse=True)
 
 
 def _builds_on(unit: Unit, other: Unit, units: dict[str, Unit]) -> bool:
