@@ -1,9 +1,12 @@
 """What the completions of a prompt share: the same rollouts, loss and gradients as TRL's."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import set_seed
-from trl import GRPOTrainer
+from trl import GRPOTrainer, SFTTrainer
+from trl.trainer import utils
 
 from sgvl.policies import load
 from sgvl.training import grpo, sft, sharing, trainer
@@ -82,3 +85,35 @@ def test_a_picture_is_seen_again_in_the_next_epoch(tmp_path, checkpointing):
     sft.train(rows.select([0, 1]), "nano", tmp_path / "out", settings)
     first, second = trainer.read_log(tmp_path / "out")["loss"].dropna()
     assert second < first
+
+
+def test_sft_scores_the_tokens_of_completions_alone(tmp_path, monkeypatch):
+    rows = sft.classify(pairs.safeeditbench(0, per_category=1, split="train"), load("L1"))
+    rows = rows.select([0, 1])
+    settings = {"per_device_train_batch_size": 2, "gradient_checkpointing": False}
+    head, scored = utils._ChunkedLogProbFunction, []
+
+    def apply(hidden, *rest):
+        scored.append(len(hidden))
+        return head.apply(hidden, *rest)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=apply))
+    start = trainer.prepare("sft", rows, "nano", tmp_path / "out", settings)
+    config = trainer.make_config("sft", settings, tmp_path / "out")
+    own = SFTTrainer(**start, args=config, train_dataset=rows)
+    batch = own.data_collator([own.train_dataset[0], own.train_dataset[1]])
+    losses, slopes = [], []
+    for shares in (False, True):
+        if shares:
+            sharing.share(own)
+        losses.append(own.compute_loss(own.model, dict(batch)))
+        own.model.zero_grad()
+        losses[-1].backward()
+        slopes.append(
+            {n: p.grad.clone() for n, p in own.model.named_parameters() if p.requires_grad}
+        )
+    labels = batch["labels"][:, 1:]
+    assert scored == [labels.numel(), (labels != -100).sum()] and scored[1] < scored[0] / 2
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-6)
+    for name, slope in slopes[0].items():
+        assert (slope - slopes[1][name]).norm() <= 1e-5 * slope.norm(), name

@@ -2,11 +2,13 @@
 
 TRL's ``GRPOTrainer`` puts each completion behind a copy of its prompt and picture, where it samples
 and where it scores. For nano on a CPU these copies are most of a step. The replies are those that
-TRL samples from the same seed, and the log-probabilities are its own within rounding.
+TRL samples from the same seed, and the log-probabilities are its own within rounding; so is the
+loss of ``SFTTrainer``, whose head leaves out the tokens of prompts.
 """
 
 import functools
 import hashlib
+from unittest.mock import patch
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -30,9 +32,26 @@ def share(trl_trainer) -> None:
     for network in networks:
         if frozen:
             see_once(network, seen)
+        if not samples:
+            score_labels_alone(network)
         if samples and not trl_trainer.args.gradient_checkpointing:
             sample_together(network)
             score_together(network)
+
+
+def score_labels_alone(network) -> None:
+    """Make TRL's head score the tokens that have a label alone, as it does on a GPU."""
+    from trl.trainer import utils
+
+    forward = network.forward
+
+    @functools.wraps(forward)  # TRL reads its signature
+    def scored(*args, **inputs):
+        # Here, this decides that and nothing else.
+        with patch.object(utils, "_use_triton", lambda device: True):
+            return forward(*args, **inputs)
+
+    network.forward = scored
 
 
 def see_once(network, seen: dict[bytes, torch.Tensor]) -> None:
