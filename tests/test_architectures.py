@@ -24,7 +24,8 @@ from sgvl.judges.__main__ import main
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.judges.chat.prefix import placed
 from sgvl.judges.systems import ABSENT, NONE, SYSTEMS, expanded
-from sgvl.models import chat_model, loading, tiny, tiny_heads
+from sgvl.models import chat_model, loading, tiny
+from sgvl.models.tiny import heads as tiny_heads
 from sgvl.policies import forms
 from sgvl.policies.policy import Policy, Rule, load, load_all
 from sgvl.run.rehearsal import models

@@ -19,8 +19,9 @@ from sgvl.data import Sample
 from sgvl.judges import ask_all, make_judge, under
 from sgvl.judges.fixed_head import ClipHeadJudge, FixedJudge
 from sgvl.judges.systems import SYSTEMS
-from sgvl.models import heads, loading, tiny_heads
-from sgvl.models.tiny_heads import WIDTH
+from sgvl.models import heads, loading
+from sgvl.models.tiny import WIDTH
+from sgvl.models.tiny import heads as tiny_heads
 from sgvl.policies.policy import load
 from sgvl.run.rehearsal.models import architecture
 from sgvl.text.verdict import SAFE, UNSAFE

@@ -116,6 +116,7 @@ def test_importing_sgvl_is_quick_and_loads_nothing_heavy():
 BUDGET = ROOT / "docs" / "BUDGET.md"
 WINGS = (
     "data/sources",
+    "models/tiny",
     "nano",
     "report/audit",
     "run/planning",

@@ -6,7 +6,6 @@ they found is kept as ``@example``.
 
 import copy
 import csv
-import inspect
 import io
 import json
 import math
@@ -22,6 +21,7 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 
+from sgvl.common import registry
 from sgvl.common.errors import InputError
 from sgvl.common.paths import ROOT, runs
 from sgvl.data import store
@@ -101,7 +101,7 @@ def option_names() -> list[str]:
     import trl
 
     kinds = [*JUDGES.values(), *SOURCES.values(), *CAPTIONERS.values()]
-    names = {name for kind in kinds for name in inspect.signature(resolve_name(kind)).parameters}
+    names = {name for kind in kinds for name in registry.parameters(resolve_name(kind))}
     fields = [trl.SFTConfig, trl.GRPOConfig, peft.LoraConfig]
     names |= {name for config in fields for name in config.__dataclass_fields__}
     return sorted(names)

@@ -11,8 +11,9 @@ from sgvl.data import Sample, store
 from sgvl.data.sources import llavaguard
 from sgvl.data.sources.registry import load_source
 from sgvl.judges import make_judge
-from sgvl.models import tiny, tiny_heads
+from sgvl.models import tiny
 from sgvl.models.endpoint import Endpoint, Requests
+from sgvl.models.tiny import heads as tiny_heads
 from sgvl.policies.policy import Policy
 from sgvl.run import rehearsal
 from sgvl.run.rehearsal import models, parameters, published

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 from sgvl.common.errors import nearest, need_known, raise_any
 from sgvl.common.types import type_problems
@@ -42,13 +42,28 @@ def check(what: str, registry: Mapping[str, str], spec: str | dict) -> tuple[Cal
     kind = str(options.pop("kind", None))
     need_known(f"unknown {what} kind", kind, registry)
     build = resolve_name(registry[kind])
-    known = inspect.signature(build).parameters
+    known = parameters(build)
     unknown = [option for option in options if option not in known]
-    missing = [o for o, p in known.items() if p.default is p.empty and o not in options]
+    missing = [o for o, (_, needed) in known.items() if needed and o not in options]
     problems = [f"{what} {kind!r} has no option {o!r}; {nearest(str(o), known)}" for o in unknown]
     problems += [f"{what} {kind!r} needs the option {o!r}" for o in missing]
-    types = get_type_hints(
-        build.__init__ if isinstance(build, type) else build, include_extras=True
-    )
+    types = {option: type for option, (type, _) in known.items()}
     raise_any(problems + type_problems(f"{what} {kind!r}:", types, options))
     return build, options
+
+
+def parameters(build: Callable) -> dict[str, tuple[object, bool]]:
+    """Return the options of a class or function: the type of each, and whether it must be given.
+
+    Options that several share are the keys of a TypedDict: ``**settings: Unpack[Settings]``.
+    """
+    call = build.__init__ if isinstance(build, type) else build
+    types, options = get_type_hints(call, include_extras=True), {}
+    for name, parameter in inspect.signature(build).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            (shared,) = get_args(types[name])
+            shared = get_type_hints(shared, include_extras=True)
+            options |= {option: (type, False) for option, type in shared.items()}
+        else:
+            options[name] = types.get(name, object), parameter.default is parameter.empty
+    return options

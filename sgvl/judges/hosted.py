@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
-
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from typing import Unpack
 
 from sgvl.judges.base import AskedJudge, Form, Judgement, Results, once_a_picture
 from sgvl.judges.served import refused, send
-from sgvl.models.endpoint import Endpoint, Protocol
+from sgvl.models.endpoint import Endpoint, Protocol, Settings
 from sgvl.models.reply import Reply
 from sgvl.text import prompts
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
@@ -23,8 +22,7 @@ class HostedJudge(AskedJudge):
     id : name in files, tables and claims
     revision : of the model. A hosted one can change under its name, so stored answers are
         identified by what is given here: name the date.
-    image_format, max_side, concurrency, timeout, max_retries, key_variable : see
-        ``sgvl.judges.served.ServedJudge``
+    settings : of the ``sgvl.models.endpoint.Endpoint``; eight pictures at a time
     """
 
     protocol: Protocol
@@ -36,19 +34,11 @@ class HostedJudge(AskedJudge):
         url: str,
         id: str = "",
         revision: str | None = None,
-        image_format: str = "PNG",
-        max_side: NonNegativeInt = 0,
-        concurrency: PositiveInt = 8,
-        timeout: PositiveFloat = 120.0,
-        max_retries: NonNegativeInt = 5,
-        key_variable: str = "",
+        **settings: Unpack[Settings],
     ):
         self.id, self.revision = id or self.kind, revision
-        self.pictures_at_once = 4 * concurrency
-        self.endpoint = Endpoint(
-            f"judge {self.id}", model, url, image_format, max_side, concurrency, timeout,
-            max_retries, key_variable, self.protocol,
-        )  # fmt: skip
+        self.endpoint = Endpoint(f"judge {self.id}", model, url, protocol=self.protocol, **settings)
+        self.pictures_at_once = 4 * self.endpoint.concurrency
 
     def identity(self) -> dict:
         return {
@@ -167,17 +157,9 @@ class DecisionsJudge(HostedJudge):
         id: str = "",
         revision: str | None = None,
         policy_form: Form = "full",
-        image_format: str = "PNG",
-        max_side: NonNegativeInt = 0,
-        concurrency: PositiveInt = 8,
-        timeout: PositiveFloat = 120.0,
-        max_retries: NonNegativeInt = 5,
-        key_variable: str = "",
+        **settings: Unpack[Settings],
     ):
-        super().__init__(
-            model, url, id, revision, image_format, max_side, concurrency, timeout, max_retries,
-            key_variable,
-        )  # fmt: skip
+        super().__init__(model, url, id, revision, **settings)
         self.policy_form = policy_form
 
     def identity(self) -> dict:

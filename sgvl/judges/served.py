@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
+from typing import Unpack
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from sgvl.judges.base import (
     Form,
@@ -18,7 +19,7 @@ from sgvl.judges.base import (
     default_prompt,
     once_a_picture,
 )
-from sgvl.models.endpoint import Endpoint, Requests
+from sgvl.models.endpoint import Endpoint, Requests, Settings
 from sgvl.models.reply import REFUSED, Refused, Reply
 from sgvl.text import prompts, verdict
 
@@ -42,10 +43,9 @@ class ServedJudge(SpeakingJudge):
     id : name in files, tables and claims
     revision : of the weights that the server was started with. A server cannot prove its weights,
         so stored answers are identified by what is given here: name the commit.
-    image_format, max_side : how a picture is sent; PNG as it is changes no pixel
-    concurrency : pictures at a time. The policies of one are sent one after another, so that all
-        but the first find the picture in the server's prefix cache.
-    timeout, max_retries, key_variable : see ``sgvl.models.endpoint.Endpoint``
+    settings : of the ``sgvl.models.endpoint.Endpoint``. A picture is sent as PNG, which changes no
+        pixel, and 32 at a time; the policies of one are sent one after another, so that all but
+        the first find the picture in the server's prefix cache.
 
     The rest is as for the chat judge. Neither the URL nor the key is stored.
     """
@@ -61,29 +61,15 @@ class ServedJudge(SpeakingJudge):
         parser: verdict.Parser | None = None,
         max_new_tokens: PositiveInt = 120,
         with_p_unsafe: bool = True,
-        image_format: str = "PNG",
-        max_side: NonNegativeInt = 0,
-        concurrency: PositiveInt = 32,
-        timeout: PositiveFloat = 120.0,
-        max_retries: NonNegativeInt = 5,
-        key_variable: str = "",
+        **settings: Unpack[Settings],
     ):
         prompt = prompt or default_prompt(model)
         parser = parser or default_parser(prompt)
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
-        self.endpoint = Endpoint(
-            f"judge {id}",
-            model=model,
-            url=url,
-            image_format=image_format,
-            max_side=max_side,
-            concurrency=concurrency,
-            timeout=timeout,
-            max_retries=max_retries,
-            key_variable=key_variable,
-        )
+        self.endpoint = Endpoint(f"judge {id}", model, url, **{"concurrency": 32} | settings)
         self.revision = revision
-        self.pictures_at_once = 4 * concurrency  # so that few requests wait for the end of a batch
+        # So that few requests wait for the end of a batch.
+        self.pictures_at_once = 4 * self.endpoint.concurrency
 
     def identity(self) -> dict:
         return {

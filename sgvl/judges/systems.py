@@ -18,7 +18,7 @@ class System(NamedTuple):
     ----------
     title : is printed
     spec : kind and options of the judge
-    architecture : transformers' ``model_type``, or a classifier of ``models.tiny_heads``; "" for
+    architecture : transformers' ``model_type``, or a classifier of ``models.tiny.heads``; "" for
         weights that come in a package or stay behind a server
     billions : of parameters, as published; 0 where that is not known, as of hosted models
     licence : of the weights

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import httpx2
 import openai
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from sgvl.common.errors import InputError, nearest
 from sgvl.models.reply import REFUSED, Filtered, Refused, Reply
@@ -65,6 +66,17 @@ class Protocol(NamedTuple):
     write: Callable[[str, Sequence[str]], dict]
     send: Callable[[openai.OpenAI, dict], object]
     read: Callable[[object], Reply]
+
+
+class Settings(TypedDict, total=False):
+    """The settings of an ``Endpoint`` that parameter files may give, with their types."""
+
+    image_format: str
+    max_side: NonNegativeInt
+    concurrency: PositiveInt
+    timeout: PositiveFloat
+    max_retries: NonNegativeInt
+    key_variable: str
 
 
 class Unusable(Exception):
@@ -119,12 +131,12 @@ class Endpoint:
     client: str
     model: str
     url: str
-    image_format: str
-    max_side: int
-    concurrency: int
-    timeout: float
-    max_retries: int
-    key_variable: str
+    image_format: str = "PNG"
+    max_side: int = 0
+    concurrency: int = 8
+    timeout: float = 120.0
+    max_retries: int = 5
+    key_variable: str = ""
     protocol: Protocol | None = None
 
     def __post_init__(self):

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Unpack
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
 from sgvl.judges.base import Results
-from sgvl.models.endpoint import Endpoint, Requests
+from sgvl.models.endpoint import Endpoint, Requests, Settings
 from sgvl.recaption.base import Captioner, Item
 from sgvl.text import prompts
 
@@ -18,8 +19,7 @@ class ServedCaptioner(Captioner):
 
     Parameters
     ----------
-    model, url, image_format, max_side, concurrency, timeout, max_retries, key_variable : see
-        ``sgvl.models.endpoint.Endpoint``
+    model, url : see ``sgvl.models.endpoint.Endpoint``
     prompt : ``"caption"`` (step 1), or a name in ``prompts.RECAPTION`` (step 2)
     name : printed in tables; by default the model's
     image : whether the picture is sent with the prompt
@@ -27,6 +27,7 @@ class ServedCaptioner(Captioner):
     max_tokens : length limit of a reply
     temperature : of the server's sampling; 0 decodes greedily
     seed : of the server's sampling; None sends none, for servers that take no seed
+    settings : of the endpoint; a picture is sent as JPEG, eight at a time
 
     Raises
     ------
@@ -41,28 +42,15 @@ class ServedCaptioner(Captioner):
         prompt: str = "minimal_edit",
         name: str | None = None,
         image: bool = True,
-        image_format: str = "JPEG",
-        max_side: NonNegativeInt = 0,
         image_tokens: int = 256,
         max_tokens: PositiveInt = 1024,
         temperature: float = 0.0,
         seed: int | None = None,
-        concurrency: PositiveInt = 8,
-        timeout: PositiveFloat = 120.0,
-        max_retries: NonNegativeInt = 5,
-        key_variable: str = "",
+        **settings: Unpack[Settings],
     ):
         prompts.caption_prompt(prompt)
         self.endpoint = Endpoint(
-            "captioner served",
-            model=model,
-            url=url,
-            image_format=image_format,
-            max_side=max_side,
-            concurrency=concurrency,
-            timeout=timeout,
-            max_retries=max_retries,
-            key_variable=key_variable,
+            "captioner served", model, url, **{"image_format": "JPEG"} | settings
         )
         self.name, self.prompt = name or model, prompt
         self.image, self.image_tokens = image, image_tokens if image else 0

@@ -4,7 +4,6 @@ The list is closed: an option that is not classified here fails, and so does a f
 """
 
 import importlib.util
-import inspect
 import json
 import shutil
 from pkgutil import resolve_name
@@ -12,11 +11,13 @@ from pkgutil import resolve_name
 import pytest
 
 from sgvl import judges, recaption
+from sgvl.common import registry
 from sgvl.common.errors import InputError
 from sgvl.common.paths import NANO_MODEL
 from sgvl.data import Sample
 from sgvl.judges import under
-from sgvl.models import loading, tiny_heads
+from sgvl.models import loading
+from sgvl.models.tiny import heads as tiny_heads
 from sgvl.policies.policy import load
 from sgvl.training import trainer
 from sgvl.world.scenes import Scene, Thing, render
@@ -76,7 +77,7 @@ OPTIONS = [
     (noun, kind, option)
     for noun, kinds in (("judge", judges.JUDGES), ("captioner", recaption.CAPTIONERS))
     for kind, made_by in kinds.items()
-    for option in inspect.signature(resolve_name(made_by)).parameters
+    for option in registry.parameters(resolve_name(made_by))
 ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from sgvl.common.errors import need_known
 from sgvl.common.paths import NANO_MODEL
 from sgvl.models.loading import Loaded, image_only
+from sgvl.models.tiny import templates
 
 WIDTH = 32  # of every layer
 TEXT = {
@@ -28,70 +29,6 @@ NEED_TORCHVISION = {"llama4": ("image_processor_type", "Llama4ImageProcessor"),
                     "mistral3": ("processor_class", "PixtralProcessor")}  # fmt: skip
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
 TILES = [[28, 56], [56, 28], [56, 56]]  # of pictures that are cut into squares of 28 pixels
-
-# How each family writes one user turn and opens the reply.
-QWEN = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for b in m.content %}{{ b.text if b.type "
-    "== 'text' else '<|vision_start|><|image_pad|><|vision_end|>' }}{% endfor %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-VICUNA = (
-    "{% for m in messages %}{{ m.role.upper() }}: {% for b in m.content if b.type == 'image' %}"
-    "<image>\n{% endfor %}{% for b in m.content if b.type == 'text' %}{{ b.text }} {% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-ONEVISION = (
-    "{% for m in messages %}<|im_start|>{{ m.role }} {% for b in m.content if b.type == 'image' %}"
-    "<image>\n{% endfor %}{% for b in m.content if b.type == 'text' %}\n{{ b.text }}{% endfor %}"
-    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-LLAMA = (
-    "{{ bos_token }}{% for m in messages %}OPENrolSHUT{{ '\\n\\n' }}{% for b in m.content %}"
-    "{{ b.text if b.type == 'text' else '<|image|>' }}{% endfor %}END{% endfor %}"
-    "{% if add_generation_prompt %}OPENassistantSHUT{{ '\\n\\n' }}{% endif %}"
-).replace("rol", "{{ m.role }}")
-LLAMA_3 = (
-    LLAMA.replace("OPEN", "<|start_header_id|>")
-    .replace("SHUT", "<|end_header_id|>")
-    .replace("END", "<|eot_id|>")
-)
-LLAMA_4 = (
-    LLAMA.replace("OPEN", "<|header_start|>")
-    .replace("SHUT", "<|header_end|>")
-    .replace("END", "<|eot|>")
-)
-GEMMA = (
-    "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role }}\n{% for b in m.content %}"
-    "{{ b.text | trim if b.type == 'text' else '<start_of_image>' }}{% endfor %}<end_of_turn>\n"
-    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
-)
-SHIELD = (
-    "{{ bos_token }}{% for b in messages[0].content %}<start_of_turn>user\n"
-    "{{ '\nPolicy: ' + b.text + '\nIs it violated, Yes or No?<end_of_turn>\n' if b.type == 'text' "
-    "else '<start_of_image>' }}{% endfor %}{{ '<start_of_turn>model\n' }}"
-)
-# Guards whose own template puts a policy into the system turn, or drops that turn.
-SINGGUARD = (
-    "<|im_start|>system\nRules:\n{{ policy or '### A. Sexual Content Risk' }}\nMode: "
-    "{{ thinking_type or 'fast-slow' }}<|im_end|>\n"
-) + QWEN
-NEMOTRON = (
-    "{{ bos_token }}<start_of_turn>user\n{{ custom_policy or 'S1: Violence.' }}\n"
-    "{% for b in messages[-1].content %}"
-    "{{ b.text if b.type == 'text' else '<start_of_image>' }}{% endfor %}\n"
-    "{{ request_categories }} {{ '/think' if enable_thinking else '/no_think' }}<end_of_turn>\n"
-    "<start_of_turn>model\n"
-)
-MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}[SYSTEM_PROMPT]"
-    "{{ m.content[0].text }}[/SYSTEM_PROMPT]{% else %}[INST]{% for b in m.content %}"
-    "{{ b.text if b.type == 'text' else '[IMG]' }}{% endfor %}[/INST]{% endif %}{% endfor %}"
-)
-GLM = (
-    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{% for b in m.content %}{{ b.text if "
-    "b.type == 'text' else '<|begin_of_image|><|image|><|end_of_image|>' }}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
 
 
 def build(architecture: str, seed: int = 0) -> Loaded:
@@ -128,14 +65,14 @@ def save(architecture: str, folder: str | Path, seed: int = 0) -> None:
 
     Parameters
     ----------
-    architecture : as for ``build``, a name in ``tiny_heads.CLASSIFIERS``, or "editor"
+    architecture : as for ``build``, a name in ``heads.CLASSIFIERS``, or "editor"
     """
-    from sgvl.models import tiny_heads
+    from sgvl.models.tiny import heads
 
     if architecture == "editor":
         return save_editor(folder, seed)
-    if architecture in tiny_heads.CLASSIFIERS:
-        return tiny_heads.save(architecture, folder, seed)
+    if architecture in heads.CLASSIFIERS:
+        return heads.save(architecture, folder, seed)
     for part in build(architecture, seed):
         part.save_pretrained(folder)
     if architecture in NEED_TORCHVISION:
@@ -175,7 +112,7 @@ def _text(tokenizer, **more) -> dict:
     )
 
 
-def _qwen(name: str, template: str = QWEN, **vision):
+def _qwen(name: str, template: str = templates.QWEN, **vision):
     import transformers
 
     tokenizer = _tokenizer(["<|im_end|>"])
@@ -206,7 +143,7 @@ def _qwen2_5_vl():
     )  # fmt: skip
 
 
-def _qwen3_vl(template: str = QWEN):
+def _qwen3_vl(template: str = templates.QWEN):
     return _qwen(
         "Qwen3VL", template, hidden_size=WIDTH, intermediate_size=64, out_hidden_size=WIDTH,
         patch_size=16, num_position_embeddings=64, deepstack_visual_indexes=[0],
@@ -237,7 +174,7 @@ def _glm4v():
         size={"shortest_edge": 2 * 56 * 56, "longest_edge": 2 * 112 * 112}
     )
     return t.Glm4vForConditionalGeneration(config), image_only(t.Glm4vProcessor)(
-        images, tokenizer, chat_template=GLM
+        images, tokenizer, chat_template=templates.GLM
     )
 
 
@@ -257,7 +194,7 @@ def _llava_next():
     )
     return t.LlavaNextForConditionalGeneration(config), t.LlavaNextProcessor(
         images, tokenizer, patch_size=14, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=VICUNA,
+        num_additional_image_tokens=1, chat_template=templates.VICUNA,
     )  # fmt: skip
 
 
@@ -277,7 +214,7 @@ def _llava_onevision():
     )
     return t.LlavaOnevisionForConditionalGeneration(config), image_only(t.LlavaOnevisionProcessor)(
         images, tokenizer, num_image_tokens=4, vision_feature_select_strategy="full",
-        chat_template=ONEVISION,
+        chat_template=templates.ONEVISION,
     )  # fmt: skip
 
 
@@ -303,7 +240,7 @@ def _llama4(images=None):
     )  # fmt: skip
     images = images or t.Gemma3ImageProcessorPil(size={"height": 56, "width": 56})
     return t.Llama4ForConditionalGeneration(config), t.Llama4Processor(
-        images, tokenizer, chat_template=LLAMA_4
+        images, tokenizer, chat_template=templates.LLAMA_4
     )
 
 
@@ -323,7 +260,7 @@ def _mllama():
     )
     images = t.MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=4)
     return t.MllamaForConditionalGeneration(config), t.MllamaProcessor(
-        images, tokenizer, chat_template=LLAMA_3
+        images, tokenizer, chat_template=templates.LLAMA_3
     )
 
 
@@ -350,7 +287,7 @@ def _gemma_parts(processor_class, template: str):
     return processor_class(images, tokenizer, chat_template=template, image_seq_length=4)
 
 
-def _gemma3(template: str = GEMMA):
+def _gemma3(template: str = templates.GEMMA):
     import transformers as t
 
     processor = _gemma_parts(t.Gemma3Processor, template)
@@ -360,7 +297,7 @@ def _gemma3(template: str = GEMMA):
 def _shieldgemma2():
     import transformers as t
 
-    processor = _gemma_parts(t.ShieldGemma2Processor, SHIELD)
+    processor = _gemma_parts(t.ShieldGemma2Processor, templates.SHIELD)
     config = _gemma(t.ShieldGemma2Config, processor.tokenizer)
     config.yes_token_index, config.no_token_index = (
         processor.tokenizer.encode(word, add_special_tokens=False)[0] for word in (" yes", " no")
@@ -386,7 +323,7 @@ def _mistral3(processor_class=None):
     )  # fmt: skip
     images = t.PixtralImageProcessorPil(size={"longest_edge": 112}, patch_size=14)
     return t.Mistral3ForConditionalGeneration(config), (processor_class or t.LlavaProcessor)(
-        images, tokenizer, patch_size=14, image_token="[IMG]", chat_template=MISTRAL
+        images, tokenizer, patch_size=14, image_token="[IMG]", chat_template=templates.MISTRAL
     )
 
 
@@ -451,6 +388,6 @@ ARCHITECTURES: dict[str, Callable[[], tuple]] = {
     "shieldgemma2": _shieldgemma2,
     "instructblip": _instructblip,
     "mistral3": _mistral3,
-    "singguard": lambda: _qwen3_vl(SINGGUARD),
-    "nemotron": lambda: _gemma3(NEMOTRON),
+    "singguard": lambda: _qwen3_vl(templates.SINGGUARD),
+    "nemotron": lambda: _gemma3(templates.NEMOTRON),
 }
