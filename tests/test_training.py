@@ -31,7 +31,7 @@ from sgvl.policies.policy import Policy, load
 from sgvl.recaption.replay import make_replay
 from sgvl.scores.rationale import Grounding
 from sgvl.text.verdict import parse
-from sgvl.training import grpo, launch, reward, screening, sft, trainer
+from sgvl.training import folders, grpo, launch, reward, screening, sft, trainer
 from sgvl.world import pairs, sets
 from sgvl.world.scenes import describe
 
@@ -338,8 +338,8 @@ def test_fields_that_only_log_are_trls_and_none_shapes_a_training():
     fields = set()
     for stage in ("sft", "grpo"):
         fields |= set(trainer._config_class(stage).__dataclass_fields__)
-        assert not trainer.ONLY_LOGS & set(trainer.MAIN_FIELDS[stage])
-    assert fields >= trainer.ONLY_LOGS
+        assert not folders.ONLY_LOGS & set(trainer.MAIN_FIELDS[stage])
+    assert fields >= folders.ONLY_LOGS
 
 
 @pytest.mark.parametrize("killed_after", ["model saved", "first rename", "second rename"])
@@ -347,14 +347,14 @@ def test_a_training_killed_while_it_takes_a_finished_ones_place_is_the_one_repor
     killed_after, tmp_path
 ):
     folder = tmp_path / "stage"
-    (trainer.claim_folder(folder, rate=1) / "model").mkdir()
-    beside = trainer.claim_folder(folder, rate=2)
+    (folders.claim(folder, rate=1) / "model").mkdir()
+    beside = folders.claim(folder, rate=2)
     (beside / "model").mkdir()
     if killed_after != "model saved":
         folder.rename(tmp_path / "stage.old")
     if killed_after == "second rename":
         beside.rename(folder)
-    assert trainer.claim_folder(folder, rate=2) == folder
+    assert folders.claim(folder, rate=2) == folder
     assert (folder / "model").exists() and '"rate": 2' in (folder / "identity.json").read_text()
     assert not beside.exists()
 

@@ -151,7 +151,7 @@ def train(
 
     Parameters
     ----------
-    rows : prompts as ``prompt_row`` makes them
+    rows : prompts as ``rows_of`` makes them
     model : "nano", a folder, or a hub id
     settings : fields of ``trl.GRPOConfig``
     reward, parser : as ``reward.make_rewards`` takes them

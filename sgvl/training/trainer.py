@@ -1,18 +1,13 @@
 """Common parts of both training stages: configuration, start and resume, guard, saving.
 
-A training has one folder. ``identity.json`` in it holds the facts of the training: data, model, and
-settings; files that a training of other facts left there are removed. ``model/`` is written last,
-by rename, with merged weights and the processor, ready for ``sgvl.models.loading.load``: a training
-whose folder has it is finished. A training of other facts than a finished one works beside it, in
-``<folder>.replacement``, and takes its place when it is finished itself.
+A training has one folder, as ``sgvl.training.folders`` describes it. ``model/`` in it holds the
+merged weights and the processor, ready for ``sgvl.models.loading.load``.
 """
 
 import gc
 import hashlib
 import json
-import shutil
 import warnings
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import get_type_hints
@@ -27,19 +22,7 @@ from sgvl.data import store
 from sgvl.models import loading
 from sgvl.policies.policy import FORMS, Policy
 from sgvl.text import prompts
-from sgvl.training import rollouts, sharing
-
-BESIDE = ".replacement"  # after a folder's name: a training that will replace a finished one
-
-# Fields of settings that change no weight: what is logged, shown and kept.
-ONLY_LOGS = {
-    "disable_tqdm", "log_completions", "log_completions_hub_repo", "log_level",
-    "log_level_replica", "log_multimodal", "log_on_each_node", "log_unique_prompts",
-    "logging_first_step", "logging_nan_inf_filter", "logging_steps", "logging_strategy",
-    "num_completions_to_print", "report_to", "run_name", "save_on_each_node", "save_steps",
-    "save_strategy", "save_total_limit", "skip_memory_metrics", "trackio_bucket_id",
-    "trackio_space_id", "trackio_static_space_id",
-}  # fmt: skip
+from sgvl.training import folders, rollouts, sharing
 
 # Linear layers of the language model only: the vision tower has layers of the same names.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -117,7 +100,7 @@ def make_config(stage: str, settings: dict, folder: Path):
     cpu = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     fields = {"disable_tqdm": True, **cpu, **settings, **FIXED[stage]}
     try:
-        return _config_class(stage)(output_dir=str(workplace(folder)), **fields)
+        return _config_class(stage)(output_dir=str(folders.workplace(folder)), **fields)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
 
@@ -222,7 +205,7 @@ def prepare(
     facts |= {"revision": revision} if revision else {}
     facts |= {"max_pixels": max_pixels} if max_pixels else {}
     weights = loading.digest(model, revision)
-    place = claim_folder(folder, data=digest(rows), model=weights, **facts)
+    place = folders.claim(folder, data=digest(rows), model=weights, **facts)
     if (place / "model").exists():
         return None
     network, processor = load_start(model, place, lora, dtype, revision)
@@ -236,17 +219,17 @@ def train_and_save(trl_trainer) -> None:
     Progress is printed once a minute; the trainer's log is stored with the model.
     """
     place = Path(trl_trainer.args.output_dir)
-    folder = place.with_name(place.name.removesuffix(BESIDE))
+    folder = place.with_name(place.name.removesuffix(folders.BESIDE))
     weigh_tokens_equally(trl_trainer)
     sharing.share(trl_trainer)
     stop_at_bad_loss(trl_trainer)
     rollouts.guard(trl_trainer)
     report_steps(trl_trainer)
     with files.writing(place):
-        trl_trainer.train(resume_from_checkpoint=newest_checkpoint(place))
+        trl_trainer.train(resume_from_checkpoint=folders.newest_checkpoint(place))
         save_merged(trl_trainer, place)
         if trl_trainer.is_world_process_zero() and place != folder:
-            _replace(folder, place)
+            folders.replace(folder, place)
     trl_trainer.accelerator.wait_for_everyone()
 
 
@@ -315,61 +298,6 @@ def report_steps(trl_trainer) -> None:
     trl_trainer.add_callback(Steps)
 
 
-def claim_folder(folder: Path, **facts) -> Path:
-    """Return the folder in which a training of these facts works, is finished or continues.
-
-    Another training is removed from it, unless it is finished. ``facts`` are in its identity.json;
-    settings that only log are stored there and not compared.
-    """
-    from accelerate import PartialState
-
-    text = json.dumps(facts, sort_keys=True, indent=1, default=str)
-    with PartialState().main_process_first():
-        place = workplace(folder)
-        place = folder if _is_of(folder, text) else place
-        if not _is_of(place, text):
-            if place.exists():
-                shutil.rmtree(place)
-            place.mkdir(parents=True)
-            files.write(place / "identity.json", text)
-        elif place != folder and (place / "model").exists():  # killed before ``_replace``
-            _replace(folder, place)
-            place = folder
-    return place
-
-
-def workplace(folder: Path) -> Path:
-    """Return where a training of ``folder`` works: beside it, if a finished one is in it."""
-    beside = folder.with_name(folder.name + BESIDE)
-    if not folder.exists() and (beside / "model").exists():
-        with suppress(FileNotFoundError):  # of several processes, one renames it
-            beside.rename(folder)  # killed in ``_replace``
-    return beside if (folder / "model").exists() else folder
-
-
-def _is_of(folder: Path, identity: str) -> bool:
-    file = folder / "identity.json"
-    return file.is_file() and _deciding(file.read_text(encoding="utf-8")) == _deciding(identity)
-
-
-def _deciding(identity: str) -> dict | None:
-    """Return the facts of an identity.json that decide the weights; None if it is damaged."""
-    with suppress(ValueError, TypeError, AttributeError):
-        facts = json.loads(identity)
-        settings = facts.get("settings", {}).items()
-        return facts | {"settings": {name: v for name, v in settings if name not in ONLY_LOGS}}
-    return None
-
-
-def _replace(folder: Path, new: Path) -> None:
-    """Put a finished training into the place of an earlier one."""
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old)
-
-
 def digest(rows) -> str:
     """Return the sha256 of the texts and images of training rows, in their order."""
     sha = hashlib.sha256()
@@ -391,7 +319,7 @@ def load_start(
     transformers stores what stage 2 has set in it. The vision tower is frozen, as in the released
     recipe.
     """
-    checkpoint = newest_checkpoint(folder) if lora is None else None
+    checkpoint = folders.newest_checkpoint(folder) if lora is None else None
     pinned = None if checkpoint else revision  # a folder has none
     network, processor = loading.load(checkpoint or model, pinned, dtype)
     if checkpoint:
@@ -402,26 +330,6 @@ def load_start(
     network.config._name_or_path = loading.snapshot(model, revision)
     network.model.visual.requires_grad_(False)
     return network, processor
-
-
-def newest_checkpoint(folder: Path) -> str | None:
-    """Return the path of the newest complete checkpoint in ``folder``, None if there is none."""
-    complete = checkpoints(folder)
-    return str(complete[max(complete)]) if complete else None
-
-
-def checkpoints(folder: Path) -> dict[int, Path]:
-    """Return the complete checkpoints in ``folder`` by their step, in order.
-
-    A process killed while it saves leaves an incomplete one, which the trainer would take for the
-    newest. The state of the trainer is the file that it writes last.
-    """
-    complete = {}
-    for file in folder.glob("checkpoint-*/trainer_state.json"):
-        with suppress(ValueError):
-            step = json.loads(file.read_text(encoding="utf-8"))["global_step"]
-            complete[step] = file.parent
-    return dict(sorted(complete.items()))
 
 
 def save_merged(trl_trainer, folder: Path) -> None:

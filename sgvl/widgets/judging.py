@@ -11,7 +11,7 @@ from sgvl.data import store
 from sgvl.data.cases import label_cases
 from sgvl.judges import Judge, ask_all, make_judge, under
 from sgvl.policies import Policy
-from sgvl.training import trainer
+from sgvl.training import folders
 
 
 def judgements(
@@ -51,7 +51,7 @@ def along_training(
         A judgement frame with a column ``step``, 0 for ``start``.
     """
     frames = [judgements([start], pictures, policies, folder).assign(step=0)]
-    for step, path in trainer.checkpoints(training).items():
+    for step, path in folders.checkpoints(training).items():
         judge = make_judge({"kind": "chat", "id": f"step-{step}", "model": str(path)})
         frames.append(judgements([judge], pictures, policies, folder).assign(step=step))
     return pd.concat(frames)

@@ -26,7 +26,7 @@ class Prompt(NamedTuple):
 
 
 def prompts(rows) -> dict[str, Prompt]:
-    """Index rows of ``grpo.prompt_row`` by their id, which is ``sample`` in the rollouts."""
+    """Index rows of ``grpo.rows_of`` by their id, which is ``sample`` in the rollouts."""
     description = "The picture of this prompt."
     return {
         row["id"]: Prompt(picture(row["image"], description, SMALL), row["prompt"][-1]["content"])

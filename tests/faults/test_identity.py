@@ -19,7 +19,7 @@ from sgvl.judges import under
 from sgvl.models import loading
 from sgvl.models.tiny import heads as tiny_heads
 from sgvl.policies.policy import load
-from sgvl.training import trainer
+from sgvl.training import folders, trainer
 from sgvl.world.scenes import Scene, Thing, render
 
 PICTURE = render(Scene("park", 12, (Thing("dog", 0), Thing("apple", 3))))
@@ -185,10 +185,10 @@ def test_a_training_that_goes_on_saves_the_processor_that_it_began_with(hub, tmp
 
 
 def test_a_checkpoint_that_was_killed_while_saved_is_passed_over(tmp_path):
-    assert trainer.newest_checkpoint(tmp_path) is None
+    assert folders.newest_checkpoint(tmp_path) is None
     for step, state in {2: '{"global_step": 2}', 10: '{"global_step": 10}', 12: '{"glob'}.items():
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     (tmp_path / "checkpoint-14").mkdir()
     (tmp_path / "checkpoint-14" / "model.safetensors").write_bytes(b"half")
-    assert trainer.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert folders.newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

@@ -27,7 +27,7 @@ from sgvl.judges.records import Records
 from sgvl.nano import recipe
 from sgvl.report import figures, tables
 from sgvl.report.artefacts import Artefacts
-from sgvl.training import trainer
+from sgvl.training import folders
 
 FRAME = pd.DataFrame({"judge": ["a"] * 3000, "score": range(3000)})
 
@@ -102,7 +102,7 @@ def log(folder):
 
 
 def identity(folder):
-    trainer.claim_folder(folder / "03_sft", settings={"seed": 0})
+    folders.claim(folder / "03_sft", settings={"seed": 0})
 
 
 WRITERS = (
