@@ -245,7 +245,7 @@ def bars(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
     """
     rows = []
     for judge in judges:
-        found = {name: evidence.effect(Term(name, judge, (), "accuracy")) for name, _, _ in BARS}
+        found = {name: _share(evidence, name, judge) for name, _, _ in BARS}
         apart = [[bound - LEAST[name] for bound in found[name][:3]] for name in ("flips", "stays")]
         smaller = Effect(*map(min, *apart), *found["stays"][3:])
         bounds = [*BARS[:2], (TOGETHER, 0, True), *BARS[2:]]
@@ -256,9 +256,14 @@ def bars(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
             bar = f"{'at least' if least else 'at most'} {bound:g}"
             about = {"judge": judge, "measure": name, **effect._asdict()}
             rows.append(about | {"bar": bar, "outcome": outcome})
-        words = evidence.effect(Term(ALONE, judge, (), "accuracy"))
-        rows.append({"judge": judge, "measure": ALONE, **words._asdict(), "bar": "", "outcome": ""})
+        about = {"judge": judge, "measure": ALONE, "bar": "", "outcome": ""}
+        rows.append(about | _share(evidence, ALONE, judge)._asdict())
     return pd.DataFrame(rows)
+
+
+def _share(evidence: Evidence, frame: str, judge: str, *policies: str) -> Effect:
+    """Return the share of a frame of ``judgements`` that counts."""
+    return evidence.effect(Term(frame, judge, policies, "accuracy"))
 
 
 def by_operator(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
@@ -268,16 +273,15 @@ def by_operator(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
         for edit, how in squares.EDITS.items():
             for name in BY_OPERATOR:
                 frame = f"{name}, {how.kind}" if name == "squares right" else name
-                effect = evidence.effect(Term(frame, judge, (edit,), "accuracy"))
-                rows.append({"judge": judge, "edit": edit, "measure": name, **effect._asdict()})
+                about = {"judge": judge, "edit": edit, "measure": name}
+                rows.append(about | _share(evidence, frame, judge, edit)._asdict())
     return pd.DataFrame(rows)
 
 
 def by_part(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
     """Measure the parts of rationales: judge, measure, the fields of Effect."""
     return pd.DataFrame(
-        {"judge": judge, "measure": name}
-        | evidence.effect(Term(name, judge, (), "accuracy"))._asdict()
+        {"judge": judge, "measure": name} | _share(evidence, name, judge)._asdict()
         for judge in judges
         for name in rationales.MEASURES.values()
     )
@@ -315,8 +319,7 @@ def things_named(evidence: Evidence, judges: Sequence[str]) -> pd.DataFrame:
     """Measure how often a reply names the harmful thing that decides: judge, set, Effect."""
     sets = {"random policies, as in 05": AS_TRAINED} | {kind: kind for kind in unseen.KINDS}
     return pd.DataFrame(
-        {"judge": judge, "set": title}
-        | evidence.effect(Term(NAMED.format(name), judge, (), "accuracy"))._asdict()
+        {"judge": judge, "set": title} | _share(evidence, NAMED.format(name), judge)._asdict()
         for judge in judges
         for title, name in sets.items()
     )
