@@ -30,9 +30,8 @@ failed) has no row here; ``outcomes.csv`` lists every picture with what became o
 from sgvl.common.registry import check, make
 from sgvl.editing.assess import assess_all, check_assessor, make_assessors, verify_all
 from sgvl.editing.base import Editor, edit_all, estimate
-from sgvl.editing.gate import Bounds, make_bounds
+from sgvl.editing.gate import make_bounds
 from sgvl.editing.made import (
-    Pair,
     count_outcomes,
     edited_items,
     make_pairs,
@@ -46,33 +45,6 @@ from sgvl.editing.made import (
     with_instructions,
     with_origin,
 )
-
-__all__ = [
-    "EDITORS",
-    "Bounds",
-    "Editor",
-    "Pair",
-    "assess_all",
-    "check_editing",
-    "count_outcomes",
-    "edit_all",
-    "edited_items",
-    "estimate",
-    "make_assessors",
-    "make_bounds",
-    "make_editor",
-    "make_pairs",
-    "outcomes",
-    "passed",
-    "probe",
-    "probe_redrawn",
-    "sets_to_save",
-    "to_dataset",
-    "unsafe_by_member",
-    "verify_all",
-    "with_instructions",
-    "with_origin",
-]
 
 # Named by string: a model's libraries are imported when such an editor is made, not before.
 EDITORS = {

@@ -11,10 +11,6 @@ from sgvl.judges.ask import ask_all
 from sgvl.judges.base import Judge, Judgement, Sample, check_id, under
 from sgvl.judges.systems import SYSTEMS, expanded
 
-__all__ = [
-    "JUDGES", "Judge", "Judgement", "Sample", "ask_all", "check_judges", "make_judge", "under",
-]  # fmt: skip
-
 # Named by string, so that a model's libraries are imported when such a judge is made, not before.
 JUDGES = {
     "rule": "sgvl.judges.baselines:RuleJudge",

@@ -16,37 +16,11 @@ from collections.abc import Sequence
 
 from sgvl.common.errors import need_known
 from sgvl.common.registry import check, make, options_of
-from sgvl.recaption.base import Captioner, Item, ParsedCaption, items, parse_caption, with_captions
+from sgvl.recaption.base import Captioner, Item, items, parse_caption, with_captions
 from sgvl.recaption.batch import caption_all, counts, estimate, left_out
 from sgvl.recaption.dataset import distinct, examples, figure_words, to_dataset
 from sgvl.recaption.departure import changes, departure, measure, measure_all, read_terms
 from sgvl.text.prompts import RECAPTION
-
-__all__ = [
-    "CAPTIONERS",
-    "Captioner",
-    "Item",
-    "ParsedCaption",
-    "caption_all",
-    "check_captioners",
-    "changes",
-    "counts",
-    "departure",
-    "distinct",
-    "estimate",
-    "examples",
-    "figure_words",
-    "items",
-    "left_out",
-    "make_captioner",
-    "make_captioners",
-    "measure",
-    "measure_all",
-    "parse_caption",
-    "read_terms",
-    "to_dataset",
-    "with_captions",
-]
 
 # Named by string: a model's libraries are imported when such a captioner is made, not before.
 CAPTIONERS = {

@@ -5,5 +5,3 @@ Notebooks call ``check("05_benchmark", globals())`` right after their parameters
 
 from sgvl.run.parameters import check
 from sgvl.run.receipts import why_unavailable
-
-__all__ = ["check", "why_unavailable"]

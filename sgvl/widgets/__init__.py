@@ -12,7 +12,6 @@ from sgvl.widgets.judging import along_training, judgements, wait_for_turn
 from sgvl.widgets.number_views import caught_by_step
 from sgvl.widgets.panels import (
     Amendment,
-    Panel,
     Quiz,
     Workshop,
     averages,
@@ -40,11 +39,3 @@ from sgvl.widgets.picture_views import (
     replies,
     vocabulary,
 )
-
-__all__ = [
-    "AXE", "Amendment", "Annotator", "CLASS", "HARMFUL", "HUG", "Panel", "Question", "Quiz",
-    "Workshop",
-    "along_training", "answers", "averages", "caught_by_step", "changed_word", "collapse",
-    "drawn", "edit", "edits", "export", "folded", "judgements", "matrix", "overview", "quiz",
-    "replies", "reward", "rollouts", "threshold", "verdicts", "vocabulary", "wait_for_turn",
-]  # fmt: skip

@@ -1,5 +1,3 @@
 """Published data sets and your own folders, loaded by name: ``load_sources(specs)``."""
 
 from sgvl.data.sources.registry import load_source, load_sources
-
-__all__ = ["load_source", "load_sources"]

@@ -21,11 +21,6 @@ from sgvl.policies.policy import AVERAGES
 from sgvl.scores.blind_ceiling import NAMES
 from sgvl.scores.metrics import difference
 
-__all__ = [
-    "CLAIMS", "JUDGES", "Claim", "Effect", "Evidence", "Term",
-    "above_blind", "claims", "kit_claims",
-]  # fmt: skip
-
 
 def claims(
     frames: dict[str, pd.DataFrame], profile: str, seed: int = 0, resamples: int = 2000

@@ -31,26 +31,6 @@ from sgvl.report.figures.pictures import (
 )
 from sgvl.report.tables import output_paths, with_index_columns
 
-__all__ = [
-    "adherence",
-    "by_seed",
-    "curve_labels",
-    "curves",
-    "description",
-    "pipeline",
-    "precision_recall",
-    "save",
-    "score_heatmap",
-    "show_gallery",
-    "show_pairs",
-    "show_recaptions",
-    "show_replies",
-    "show_verdicts",
-    "trade_off",
-    "unsafe_share",
-    "use_style",
-]
-
 STYLE = Path(__file__).with_name("sgvl.mplstyle")
 DPI = 200
 
