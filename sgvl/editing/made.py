@@ -3,9 +3,11 @@
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
+from datasets import Dataset
 from PIL import Image, JpegImagePlugin
 
 from sgvl.common.errors import InputError
@@ -17,10 +19,6 @@ from sgvl.editing.gate import CHANGED, Bounds, Found, compare, traces
 from sgvl.recaption.base import FAILED, OK, Item
 from sgvl.scores import intervals
 from sgvl.text.verdict import UNSAFE
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import Dataset
 
 PASSED = "passed"
 EDITED = "_edited"  # ends the id of an edited picture, as in the published SafeEditBench
@@ -119,7 +117,7 @@ def edited_items(pairs: Iterable[Pair]) -> list[Item]:
     ]
 
 
-def to_dataset(dataset: "Dataset", pairs: Sequence[Pair], editor: str, assessor: str) -> "Dataset":
+def to_dataset(dataset: Dataset, pairs: Sequence[Pair], editor: str, assessor: str) -> Dataset:
     """Build the made set, as ``sgvl.editing`` describes it.
 
     Parameters
@@ -132,7 +130,7 @@ def to_dataset(dataset: "Dataset", pairs: Sequence[Pair], editor: str, assessor:
     InputError
         If there is no pair.
     """
-    from datasets import Dataset, Features, Image, List, Value
+    from datasets import Features, Image, List, Value
 
     if not pairs:
         raise InputError("no edit gave a picture: there is nothing to save; see the counts above")
@@ -186,14 +184,12 @@ def edited_tags(tags: Sequence[str], pair: Pair) -> list[str]:
 
 def outcomes(
     assessments: Iterable[Mapping], edits: Iterable[Mapping], pairs: Iterable[Pair]
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """List every picture with what became of it: id, step, outcome and reason.
 
     The step is assess, edit or gate. Outcomes of the last are passed and rejected; those of the
     others are the statuses of ``assess_all`` and ``edit_all``.
     """
-    import pandas as pd
-
     steps = {row["id"]: ("assess", row["status"], row["reason"]) for row in assessments}
     steps |= {row["id"]: ("edit", row["status"], row["reason"]) for row in edits}
     steps |= {
@@ -203,7 +199,7 @@ def outcomes(
     return pd.DataFrame(rows, columns=["id", "step", "outcome", "reason"])
 
 
-def count_outcomes(table: "pd.DataFrame") -> "pd.DataFrame":
+def count_outcomes(table: pd.DataFrame) -> pd.DataFrame:
     """Count outcomes by step and, for rejected pairs, by the kind of reason, in pictures and %."""
     kind = table["reason"].where(table["outcome"] == "rejected", "").str.partition(":")[0]
     counts = table.assign(reason=kind).value_counts(["step", "outcome", "reason"], sort=False)
@@ -211,12 +207,12 @@ def count_outcomes(table: "pd.DataFrame") -> "pd.DataFrame":
     return counts.assign(percent=(100 * counts["pictures"] / len(table)).round(1))
 
 
-def passed(dataset: "Dataset", outcome: str = PASSED) -> "Dataset":
+def passed(dataset: Dataset, outcome: str = PASSED) -> Dataset:
     """Select the pairs that the gate passed, or rejected."""
     return dataset.select([k for k, gate in enumerate(dataset["gate"]) if gate == outcome])
 
 
-def with_origin(pictures: "Dataset", sets: Mapping[str, "Dataset"]) -> "Dataset":
+def with_origin(pictures: Dataset, sets: Mapping[str, Dataset]) -> Dataset:
     """Add to distinct pictures what their sets say of them: source, split and category."""
     about = {}
     for name, rows in sets.items():
@@ -244,7 +240,7 @@ def with_instructions(
     ]
 
 
-def probe(dataset: "Dataset", fit_probe: Callable) -> dict:
+def probe(dataset: Dataset, fit_probe: Callable) -> dict:
     """Tell originals from edits by their traces.
 
     Each half of the pairs is told by a probe that was fitted on the other half. With fewer than ten
@@ -264,7 +260,7 @@ def probe(dataset: "Dataset", fit_probe: Callable) -> dict:
     return _probe(zip(*columns, strict=True), fit_probe)
 
 
-def probe_redrawn(dataset: "Dataset", fit_probe: Callable) -> dict:
+def probe_redrawn(dataset: Dataset, fit_probe: Callable) -> dict:
     """Tell originals from themselves with one thing drawn again in its place, as ``probe`` does.
 
     That is an edit by ``drawn.replace_thing`` which changes no content, so all that a probe finds
@@ -301,7 +297,7 @@ def _probe(members: Iterable[tuple], fit_probe: Callable) -> dict:
     return {"n": len(rows), **score._asdict(), "at_chance": at_chance}
 
 
-def sets_to_save(dataset: "Dataset", name: str) -> tuple[dict[str, "Dataset"], dict[str, str]]:
+def sets_to_save(dataset: Dataset, name: str) -> tuple[dict[str, Dataset], dict[str, str]]:
     """Return the made set and, of drawn scenes, the pairs that passed under ``name``.
 
     Where these cannot be had, the second part says why, as ``store.save`` takes it.
@@ -313,7 +309,7 @@ def sets_to_save(dataset: "Dataset", name: str) -> tuple[dict[str, "Dataset"], d
     return {"made": dataset}, {name: f"{reason}; see 01b_safeedit"}
 
 
-def unsafe_by_member(dataset: "Dataset", levels: Sequence[str]) -> "pd.DataFrame":
+def unsafe_by_member(dataset: Dataset, levels: Sequence[str]) -> pd.DataFrame:
     """Return the percentage of unsafe pictures under each level, for originals and for edits."""
     from sgvl.data.cases import label_cases
     from sgvl.policies.policy import load_all

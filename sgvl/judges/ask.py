@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sgvl.common.errors import InputError
 from sgvl.common.files import writing
@@ -22,10 +22,8 @@ from sgvl.data.images import image_digest
 from sgvl.judges.base import Judge, Judgement, SpeakingJudge
 from sgvl.judges.records import Records
 from sgvl.models.reply import REFUSED, Filtered, OfRequest, Refused, Reply
+from sgvl.policies.policy import Policy
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
-
-if TYPE_CHECKING:
-    from sgvl.policies.policy import Policy
 
 PATIENCE = 20  # failures in a row that end a run: then it is not the request
 PIXELS = 250_000_000  # of pictures in memory at a time, 0.75 GB: 20 photographs of 12 megapixels
@@ -51,7 +49,7 @@ class Request(NamedTuple):
 
 def ask_all(
     judge: Judge,
-    cases: "Iterable[tuple[Sample, Policy]] | Iterable[tuple[Sample, str]]",
+    cases: Iterable[tuple[Sample, Policy]] | Iterable[tuple[Sample, str]],
     folder: str | Path,
     *,
     batch_size: int | None = None,
@@ -159,7 +157,7 @@ def _identity_digest(identity: dict) -> str:
 
 def unanswered(
     judge: Judge,
-    cases: "Iterable[tuple[Sample, Policy]] | Iterable[tuple[Sample, str]]",
+    cases: Iterable[tuple[Sample, Policy]] | Iterable[tuple[Sample, str]],
     folder: str | Path,
 ) -> list[Request]:
     """Return the requests that ``ask_all`` would send now, without their contents; send none.

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from PIL.Image import Image
 
 from sgvl.data.images import image_digest, load_image
 from sgvl.judges.base import Results
 from sgvl.models.reply import Reply
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 OK, REFUSAL, GARBAGE, CUT, FAILED = STATUSES = ("ok", "refusal", "garbage", "cut", "failed")
 
@@ -29,7 +28,7 @@ class Item(NamedTuple):
 
     id: str
     digest: str
-    open: "Callable[[], Image]"
+    open: Callable[[], Image]
     caption: str = ""
     tags: tuple[str, ...] = ()
 
@@ -78,7 +77,7 @@ def items(dataset) -> list[Item]:
     tags = dataset["tags"] if store.has_tags(dataset) else [()] * len(dataset)
     raw = store.without_decoding(dataset.select_columns(["id", "image"]))
 
-    def picture(row: int) -> "Image":
+    def picture(row: int) -> Image:
         record = raw[row]
         return load_image(record["image"]["bytes"], name=record["id"])
 
