@@ -28,6 +28,7 @@ import yaml
 
 from sgvl.common import commands, files
 from sgvl.common.errors import MOST, ExitCode, InputError, raise_any
+from sgvl.common.paths import user_path
 from sgvl.common.progress import printer
 from sgvl.common.strict_yaml import Loader
 from sgvl.experiments import own_pictures
@@ -103,6 +104,8 @@ def judge_folder(
     if risk is not None:
         raise_any(["a risk needs labelled pictures: name their --labels"] * (labels is None))
         risk_control.thresholds([], [], risk)  # refuses a risk that is none
+    missing = not user_path(pictures).exists()  # said before a judge's libraries are imported
+    raise_any([f"{pictures}: no such folder or picture"] * missing)
     policies = own_pictures.load_versions(policy, against)
     named = (policy, against)[: len(policies)]
     texts = [file_of(source).read_bytes() for source in named]  # they may be edited meanwhile

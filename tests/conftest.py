@@ -1,15 +1,22 @@
 """Marks the tests that ``faults/faults.yaml`` names, and writes the table of how they went."""
 
+import gc
+
 import pytest
 import table
 from hypothesis import settings
 
 pytest_plugins = ["published", "scripted_server"]  # their fixtures serve several test files
 
+# Imports make objects and little garbage: looking for it as often as usual takes a third of them.
+gc.set_threshold(100_000, 20)
+
 # Of the property tests: the same examples in every `make test`, and an hour of others.
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.register_profile("hour", deadline=None, print_blob=True)
 settings.load_profile("ci")
+
+LONGEST = ("notebooks", "run", "training", "chat", "benchmark", "widgets", "architectures")
 
 went: dict[str, list[table.Outcome]] = {}  # test -> one outcome a case
 
@@ -32,8 +39,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if name_of(item.nodeid) in named:
             item.add_marker(pytest.mark.fault)
-    # The longest file first: with two processes, all else runs beside it.
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    # The longest files first: no process then waits for the other at the end.
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported by now stays
 
 
 def pytest_runtest_logreport(report):

@@ -201,7 +201,7 @@ def test_judges_asked_in_processes_of_their_own_give_the_same_panel(panel, tmp_p
             pd.testing.assert_frame_equal(found.frames[name], own, check_dtype=False)
     (tmp_path / "exact.jsonl").write_text("torn\n")
     with pytest.raises(InputError, match=r"exact\.jsonl, line 1 is not a record"):
-        benchmark.ask_panel(*job, processes=2)
+        benchmark.ask_panel([JUDGES[2]], [], sets_read, [], tmp_path, processes=2)
 
 
 def test_workers_share_every_set_and_a_run_without_them_reads_it(data, tmp_path):

@@ -187,7 +187,9 @@ def test_naming_a_judge_loads_no_heavy_library():
     code = (
         "import sys, sgvl.judges, sgvl.judges.records; sgvl.judges.make_judge('rule');"
         "sgvl.judges.make_judge('opennsfw');"
-        "assert not {'torch', 'transformers', 'onnxruntime'} & set(sys.modules)"
+        "from sgvl.judge import main; assert main(['nowhere', '--policy', 'L2']) == 2;"
+        "heavy = {'torch', 'transformers', 'onnxruntime', 'vllm', 'openai'};"
+        "assert not heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert "chat" in JUDGES

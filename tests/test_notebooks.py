@@ -32,12 +32,16 @@ def checkout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for part in "notebooks", "params", "examples":
         shutil.copytree(ROOT / part, folder / part)
+    # As for the units of sgvl.run: papermill and kernels start in a second and a half less.
+    site = "import gc, sys\nsys.modules['rfc3987_syntax'] = None\ngc.set_threshold(100_000)\n"
+    (folder / "sitecustomize.py").write_text(site)
     return folder
 
 
 def papermill(checkout: Path, name: str, *options: str, **more) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", f"{name}.out.ipynb"]
-    environment = {"SGVL_ROOT": str(checkout), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join(map(str, (checkout, ROOT)))
+    environment = {"SGVL_ROOT": str(checkout), "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [*command, "--no-progress-bar", *options],
         cwd=checkout,

@@ -369,7 +369,6 @@ def test_a_unit_needs_what_its_parameters_name_and_the_longest_chain_starts_firs
     assert out.splitlines()[:2] == ["01_sft.b ...", "01_sft.c ..."], "of equal ones, the last"
 
     project.edit("01_sft", lambda notebook: notebook.cells.append(new_code_cell("1")))
-    project.run("nano", "--only", "01_sft.a")
     project.newly_run()
     assert project.status(4)["02_grpo.b"] == "stale        upstream (01_sft.b)"
     assert project.run("nano", "--only", "02_*")[0] == 0
@@ -507,20 +506,22 @@ def test_a_typo_inside_a_parameter_is_found_with_all_others_before_anything_runs
     project.parameters("03_sft.a", "settings: {learning_rat: 1}\nlora: {r: '8'}\n")
     judges = "judges: [{kind: chat, modle: nano}, {kind: rule}]\nlevels: [{kind: rule}]\n"
     project.parameters("05_benchmark", judges)
-    for dry in ([], ["--dry-run"]):
-        code, out, err = project.run("nano", *dry)
-        assert (code, out) == (2, "")
-        expected = """\
+    code, out, err = project.run("nano")
+    assert (code, out) == (2, "")
+    expected = """\
 01_data.yaml: sources: mine: source 'folder': policies: got 'c', expected list[str]
 03_sft.a.yaml: settings: 'learning_rat': did you mean learning_rate?
 03_sft.a.yaml: lora: r: got the text '8', expected int: YAML takes 1e-5 and '1' for text; write 8
 05_benchmark.yaml: judge 'chat' has no option 'modle'; did you mean model?
 05_benchmark.yaml: two judges have the id 'rule'; give each an `id`"""
-        problems = [line for line in err.splitlines() if line.startswith("params/")]
-        assert problems == [f"params/nano/{line}" for line in expected.splitlines()]
+    problems = [line for line in err.splitlines() if line.startswith("params/")]
+    assert problems == [f"params/nano/{line}" for line in expected.splitlines()]
     assert not (project.root / "runs").exists()
+    code, out, err = project.run("nano", "--only", "01_data", "--dry-run")
+    assert (code, out) == (2, "") and "policies: got 'c'" in err
     project.parameters("01_data")
-    assert project.run("nano", "--only", "01_data")[0] == 0, "only what is to run is checked"
+    code, out, _ = project.run("nano", "--only", "01_data", "--dry-run")
+    assert code == 0 and "01_data.yaml" in out, "only what is to run is checked"
 
 
 def test_a_parameter_file_is_of_its_folder_and_ends_in_yaml(project):
@@ -562,17 +563,19 @@ def test_a_model_that_is_replaced_makes_its_unit_stale(project):
     assert project.newly_run() == ["05_ask"] * 2
 
 
-def test_a_receipt_of_another_shape_makes_its_unit_stale(project):
+def test_a_receipt_of_another_shape_makes_its_unit_stale(project, monkeypatch):
     for name in ("01_data", "02_score", "03_other"):
         project.notebook(name, f"ran('{name}', '')")
         project.parameters(name)
     runs = project.root / "runs/nano"
     runs.mkdir(parents=True)
-    shapes = ("{}", "[]", "null", "{", '{"status": "ok"}', '{"status": "ok", "outputs": []}')
-    for shape in shapes:
-        (runs / "01_data.json").write_text(shape)
-        note = "stale        runs/nano/01_data.json is no receipt; the next run writes one"
-        assert project.status(4)["01_data"] == note
+    unit = SimpleNamespace(receipt=runs / "01_data.json")
+    monkeypatch.setattr(receipts, "ROOT", project.root)
+    note = "runs/nano/01_data.json is no receipt; the next run writes one"
+    for shape in ("{}", "[]", "null", "{", '{"status": "ok", "outputs": []}', '{"status": "ok"}'):
+        unit.receipt.write_text(shape)
+        assert receipts.read_receipt(unit) == {"status": receipts.Status.STALE, "reason": note}
+    assert project.status(4)["01_data"] == f"stale        {note}"
     (runs / "02_score.json").mkdir()
     code, _, err = project.run("nano")
     assert (code, project.newly_run()) == (2, ["01_data", "03_other"])
@@ -631,17 +634,17 @@ def test_a_folder_of_the_readers_own_is_part_of_the_work(project):
     below.mkdir(parents=True)
     (below / "a.jpg").write_text("one")
     assert project.run("nano")[0] == 0
-    assert project.status(0)["01_data"].startswith("ok")
+    one, other = below / "a.jpg", below / "b.jpg"
     changes = {
-        "content": lambda: (below / "a.jpg").write_text("two"),
-        "name": lambda: (below / "a.jpg").rename(below / "b.jpg"),
-        "number": lambda: (below / "c.jpg").write_text("three"),
+        "content": (lambda: one.write_text("two"), lambda: one.write_text("one")),
+        "name": (lambda: one.rename(other), lambda: other.rename(one)),
+        "number": (lambda: other.write_text("three"), other.unlink),
     }
-    for change in changes.values():
+    for change, undo in changes.values():
         change()
         assert project.status(4)["01_data"].split() == ["stale", "files", "(photos/)"]
-        assert project.run("nano")[0] == 0
-        assert project.status(0)["01_data"].startswith("ok")
+        undo()
+    assert project.status(0)["01_data"].startswith("ok")
 
 
 def test_data_of_another_profile_is_part_of_the_work(project):

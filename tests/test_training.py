@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -432,27 +430,40 @@ def test_a_revision_pins_the_base_model_and_the_reference_of_stage_two(two_commi
 
 
 CHILD = """
-import sys
+import os, signal, sys, time
 from pathlib import Path
 from sgvl.training import sft
 from test_training import LORA, SFT, caption_rows
-sft.train(caption_rows(), "nano", Path(sys.argv[1]), SFT, LORA if sys.argv[2] == "lora" else None)
+for kind in ("full", "lora"):
+    folder, lora = Path(sys.argv[1], kind), LORA if kind == "lora" else None
+    if (pid := os.fork()) == 0:
+        sft.train(caption_rows(), "nano", folder, SFT, lora)
+        os._exit(1)
+    saved = folder / "checkpoint-2" / "trainer_state.json"
+    while not saved.exists() and os.waitpid(pid, os.WNOHANG) == (0, 0):
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 """
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Trainings that were killed after their second step, of two processes with one import."""
+    folder = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, "-c", CHILD, folder]
+    subprocess.run(command, cwd=Path(__file__).parent, check=True)
+    return folder
+
+
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_a_killed_run_goes_on_to_the_same_weights(lora, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_weights(lora, killed, tmp_path):
     rows = caption_rows()
     whole = sft.train(rows, "nano", tmp_path / "whole", SFT, lora)
     assert whole["loss"].notna().all() and len(whole) == 5
-    command = [sys.executable, "-c", CHILD, tmp_path / "killed", "lora" if lora else "full"]
-    child = subprocess.Popen(command, cwd=Path(__file__).parent)
-    saved = tmp_path / "killed" / "checkpoint-2" / "trainer_state.json"
-    while not saved.exists() and child.poll() is None:
-        time.sleep(0.002)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    (killed / ("lora" if lora else "full")).rename(tmp_path / "killed")
     assert not (tmp_path / "killed" / "model").exists()
+    assert (tmp_path / "killed" / "checkpoint-2").exists()
     again = sft.train(rows, "nano", tmp_path / "killed", SFT, lora)
     files = {path.name for path in tmp_path.rglob("*")}
     assert "optimizer.pt" in files and "training_args.bin" not in files, "no pickle of arguments"

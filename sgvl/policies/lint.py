@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, category_of, concepts, in_category
@@ -188,6 +187,8 @@ def _tag_terms(tag: str) -> list[str]:
 @cache
 def _content(text: str) -> frozenset[str]:
     """Return the words of a rule's text that tell what it is about, without places."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
     text = _EXCEPT.sub("", text)
     own = {word for word in _words(text) if not re.fullmatch(rf"{PERMIT}|{PROHIBIT}", word)}
     return frozenset(own - ENGLISH_STOP_WORDS - _POLICY_WORDS - {*PLACES}) | _named(own)
