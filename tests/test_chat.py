@@ -462,9 +462,9 @@ def test_a_prompt_that_opens_with_the_policy_shares_it(judge, batch_size, monkey
     monkeypatch.setattr(
         guard.reader, "read_before_image", lambda turn: openings.append(turn) or read(turn)
     )
-    same_answers(guard, monkeypatch, samples)
+    shared = same_answers(guard, monkeypatch, samples)
     assert len(openings) == 5
-    chances = {answer.p_unsafe for row in grid(guard, samples, load_all()) for answer in row}
+    chances = {answer.p_unsafe for row in shared for answer in row}
     assert len(chances) == 20, "pictures and policies were told apart"
 
 

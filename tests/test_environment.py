@@ -126,8 +126,10 @@ def sources(folders=("sgvl", "notebooks")):
                 yield f"{path.relative_to(ROOT)} cell {number}", code
 
 
-def third_party_imports(*folders):
-    """Yields (where, module, inside a function) for each import of a foreign top-level module."""
+@cache
+def third_party_imports(*folders) -> list[tuple[str, str, bool]]:
+    """List (where, module, inside a function) for each import of a foreign top-level module."""
+    found = []
     own = {path.stem for part in ("tests", "benchmarks") for path in (ROOT / part).rglob("*.py")}
     for where, code in sources(folders or ("sgvl", "notebooks")):
         tree = ast.parse(code, filename=where)
@@ -141,7 +143,8 @@ def third_party_imports(*folders):
                 names = [node.module]
             for module in {name.partition(".")[0] for name in names}:
                 if module not in {"sgvl", *own, *sys.stdlib_module_names}:
-                    yield f"{where}:{node.lineno}", module, id(node) in lazy
+                    found.append((f"{where}:{node.lineno}", module, id(node) in lazy))
+    return found
 
 
 def test_every_import_is_a_core_dependency():

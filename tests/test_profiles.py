@@ -1,14 +1,17 @@
 """The parameter files of every profile: they load, and name what is there."""
 
 import re
+from functools import cache
 
 import pytest
 
 from sgvl.common.paths import PARAMS
 from sgvl.data.sources import registry
 from sgvl.experiments.claims import JUDGES
-from sgvl.run.units import check_values, load_units
+from sgvl.run import units as of_profile
+from sgvl.run.parameters import value_problems
 
+load_units = cache(of_profile.load_units)
 PROFILES = sorted({file.parent.name for file in PARAMS.glob("*/*.yaml")})
 WHOLE = ["nano", "paper", "single"]  # the others hold units that build on one of these
 
@@ -35,7 +38,8 @@ def test_a_benchmark_asks_for_sets_that_01_data_makes_by_judges_that_exist(profi
         roles = {asked[role] for role in ("bench", "content", "own")} | {*asked["following"]}
         assert roles | {*asked["questions"]} <= {*registry.DRAWN, *real}
         assert set(asked["questions"]) <= posed | {"general"}
-    check_values(list(units.values()))
+    for name, unit in units.items():
+        assert value_problems(unit.source, unit.parameters, name) == []
 
 
 @pytest.mark.parametrize("profile", ["single", "paper"])
