@@ -17,7 +17,7 @@ LIBRARIES = [
     *("trl.trainer.sft_trainer", "trl.trainer.grpo_trainer"),
     *("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.pipelines"),
 ]
-DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # of CUDA and ROCm, which do not survive a fork
+DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of CUDA and ROCm, which no fork survives
 # Keep freed memory in the process: returning it costs about 10 % of training. Set both thresholds;
 # setting one turns off glibc's automatic tuning of the other.
 MEMORY = {f"MALLOC_{threshold}_THRESHOLD_": str(2**30) for threshold in ("TRIM", "MMAP")}
