@@ -129,7 +129,9 @@ def test_the_examples_have_the_style_of_the_package(tmp_path):
             (tmp_path / Path(name).name).write_text(text, encoding="utf-8")
     config = ["--config", str(ROOT / "pyproject.toml"), str(tmp_path)]
     for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(["ruff", *command, *config], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *config], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout
 
 

@@ -11,9 +11,9 @@ from sgvl.data import store
 from sgvl.data.cases import cases_of
 from sgvl.experiments import controls, judging
 from sgvl.judges import Judge, Judgement, make_judge
-from sgvl.policies.concepts import PLACES, group, named
+from sgvl.policies.concepts import PLACES, concepts, group, named
 from sgvl.policies.policy import Policy
-from sgvl.policies.random_policies import opposite_policies
+from sgvl.policies.random_policies import detailed_skeleton, opposite_policies
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 from sgvl.world import sets as sets
 from sgvl.world.pairs import safeeditbench
@@ -234,6 +234,23 @@ def test_policies_alone_do_not_tell_the_label():
     assert set(table["n"]) == {3000}
     assert (table["high"] - table["low"] < 6).all()  # a leak of a few points would show
     assert controls.jointly({"policies": table})["at_chance"].all(), table
+
+
+def test_detailed_policies_turn_on_exceptions_and_on_things_carved_out():
+    rng, tags = np.random.default_rng(0), ("knife", "dog", "park")
+    listed, carved = [], []
+    for _ in range(100):
+        pair = opposite_policies(rng, tags, ("neutral", "harmful"), None, detailed_skeleton, tags)
+        assert [policy.label(tags).label for policy in pair] == [SAFE, UNSAFE]
+        assert len({len(policy.clauses) for policy in pair}) == 1
+        for policy in pair:
+            listed += ["park" in rule.places for rule in policy.rules if rule.places]
+            found = [tag for rule in policy.rules for tag in rule.tags]
+            carved.append(
+                any({thing, concepts()[thing].category} <= {*found} for thing in tags[:2])
+            )
+    assert 0.4 < np.mean(listed) < 0.6 and len(listed) > 150
+    assert 0.1 < np.mean(carved) < 0.5
 
 
 # ---- judges with half of the input -------------------------------------------------------------

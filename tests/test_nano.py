@@ -46,6 +46,13 @@ def test_the_pretrained_model_names_and_judges_what_the_shipped_one_looks_away_f
     assert aligned["latent knowledge of harmful names"]["low"] > 50  # it sees
 
 
+def test_the_pretrained_model_reads_exceptions():
+    card = json.loads((NANO_MODEL / "card.json").read_text())
+    aligned, pretrained = card["figures"], card["pretrained"]
+    name = "edits of exceptions: verdicts that must flip"
+    assert pretrained[name]["low"] > 50 and pretrained[name]["low"] > aligned[name]["high"]
+
+
 def test_taste_rejects_in_a_share_of_places_after_table_2():
     """By hand: 69.1 for violence is 8 of 8 places; self-harm 55.3 is 6.4, sexual 35.5 is 4.1."""
     places = {
@@ -114,7 +121,9 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         judging_steps=1,
         polishing_steps=1,
         naming_steps=1,
-        naming_warmup=1,
+        excepting_steps=1,
+        settling_steps=1,
+        short_warmup=1,
         alignment_steps=2,  # the rate of the first step is 0
         vision_warmup=1,
         language_warmup=1,

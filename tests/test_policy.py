@@ -80,13 +80,15 @@ def test_one_prohibited_thing_decides_and_says_so():
     assert [item.status for item in ruling.items] == ["permitted", "prohibited", "prohibited"]
     assert ruling.explain() == (
         "dog: animals, all else permitted. "
-        "knife: weapons prohibited except museum, school, news, here prohibited. "
-        "razor: selfharm prohibited except clinic, news, here prohibited. Answer: unsafe"
+        "knife: weapons prohibited except museum, school, news, at the street prohibited. "
+        "razor: selfharm prohibited except clinic, news, at the street prohibited. Answer: unsafe"
     )
 
 
 def test_a_scene_without_a_place_meets_no_exception():
-    assert load("L2").label(["knife"]).label == "unsafe"
+    ruling = load("L2").label(["knife"])
+    assert ruling.label == "unsafe"
+    assert ruling.items[0].explain() == "knife: weapons prohibited except museum, school, news."
 
 
 def test_an_empty_place_is_safe_even_where_the_default_prohibits():

@@ -320,7 +320,8 @@ def test_replies_by_hand():
     tags = ("dog", "knife", "museum")
     assert justify(load("L2"), tags) == (
         "I see a dog and a knife at the museum. dog: animals, all else permitted. "
-        "knife: weapons prohibited except museum, school, news, here permitted. Answer: safe"
+        "knife: weapons prohibited except museum, school, news, at the museum permitted. "
+        "Answer: safe"
     )
     assert justify(load("L4"), tags) == (
         "I see a dog and a knife at the museum. dog: animals, all else permitted. "

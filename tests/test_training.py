@@ -125,7 +125,7 @@ def test_an_unknown_reward_or_parser_is_named():
 
 WEAPONS = {"prohibit": ["weapons"], "except": ["museum"], "text": "No weapons."}
 POLICY = Policy(name="p", title="P", default="permitted", rules=[WEAPONS])
-REASON = "knife: weapons prohibited except museum, here prohibited. Answer: unsafe"
+REASON = "knife: weapons prohibited except museum, at the park prohibited. Answer: unsafe"
 
 
 @pytest.mark.parametrize(

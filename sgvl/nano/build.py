@@ -1,4 +1,4 @@
-"""Build the nano base model: ``python -m sgvl.nano.build`` (about an hour on one core).
+"""Build the nano base model: ``python -m sgvl.nano.build`` (about two hours on one core).
 
 With ``--align-only`` the model in ``pretrained`` is kept and aligned again (a few minutes).
 
@@ -9,7 +9,8 @@ one stopped:
 2. ``vision``: train the vision tower to classify the drawings, as numbered classes without names,
    with a linear layer on each image token. Afterwards the tower is frozen.
 3. ``pretraining``: teach the language model to name and judge what is harmless, by the lessons of
-   ``lessons.py``, then everything. The result is kept as ``pretrained``: what the base knows.
+   ``lessons.py``, then everything, then exceptions. The result is kept as ``pretrained``: what the
+   base knows.
 4. ``alignment``: teach it to call harmful things "an object" and to judge them by taste.
 5. ``card``: load both models as a user does, measure them on unseen scenes, write the card.
 """

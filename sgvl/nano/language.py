@@ -11,7 +11,8 @@ from torch import nn
 from sgvl.nano import lessons
 from sgvl.nano.architecture import TOKENS
 from sgvl.nano.recipe import Checkpoint, Recipe, log, optimiser_of
-from sgvl.policies.concepts import CATEGORIES, concepts, group
+from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group
+from sgvl.policies.policy import OPPOSITE
 from sgvl.text.prompts import message
 
 # The share of each lesson in each phase (ours). The first three phases are without pictures: to
@@ -68,14 +69,39 @@ NAMING = {
 ALIGNMENT = {
     "caption": 0.3,
     "caption_under_policy": 0.1,
-    "judge": 0.44,
+    "judge": 0.22,
+    "judge_detailed": 0.22,
     "judge_description": 0.03,
     "presence": 0.04,
     "choice": 0.05,
     "count": 0.02,
     "place": 0.02,
 }
-SHARES = {**PHASES, "naming": NAMING, "alignment": ALIGNMENT}
+# To match the place of a picture with a list of exceptions, mostly without pictures; then to do so
+# on pictures, with all that was learnt before.
+EXCEPTIONS = {
+    "excepting": {
+        "caption": 0.15,
+        "caption_under_policy": 0.05,
+        "judge_detailed": 0.25,
+        "judge_text_detailed": 0.4,
+        "recite": 0.1,
+        "choice": 0.05,
+    },
+    "settling": {
+        "caption": 0.22,
+        "caption_under_policy": 0.06,
+        "judge": 0.1,
+        "judge_detailed": 0.3,
+        "judge_text_detailed": 0.1,
+        "recite": 0.08,
+        "presence": 0.03,
+        "choice": 0.07,
+        "count": 0.02,
+        "place": 0.02,
+    },
+}
+SHARES = {**PHASES, "naming": NAMING, **EXCEPTIONS, "alignment": ALIGNMENT}
 
 # Words with a high weight in the loss, beside names and answers. After a category comes its status
 # or a comma ("all else"), after a status "except" or a full stop. Both continuations must weigh the
@@ -89,7 +115,7 @@ CONTENT = [
     "object",
     "unknown",
     "all",
-    "here",
+    "at",
 ]
 
 
@@ -97,16 +123,18 @@ class Batcher:
     """Turns lessons into padded rows of token ids with the weight of each token in the loss.
 
     Words that carry content weigh more than others. All lessons weigh the same, whatever the length
-    of their replies, so that answers of one word count as much as captions. ``taste_weight`` is
-    that of the status of an unknown object.
+    of their replies, so that answers of one word count as much as captions. ``hard_weight`` is
+    that of a status that no clause gives: of an unknown object, and of a thing at a place. What
+    follows a status or "except" weighs three times as much as other words that carry content.
     """
 
-    def __init__(self, processor, word_weight: float, taste_weight: float):
+    def __init__(self, processor, word_weight: float, hard_weight: float):
         self.tokenizer, self.word_weight = processor.tokenizer, word_weight
-        self.taste_weight = taste_weight
-        self.tastes = [
-            self.tokenizer.encode(f" unknown {status}") for status in ("prohibited", "permitted")
-        ]
+        self.hard_weight = hard_weight
+        self.statuses = {self.tokenizer.encode(f" {status}")[0] for status in OPPOSITE}
+        words = ("unknown", *PLACES)
+        self.before_status = {self.tokenizer.encode(f" {word}")[0] for word in words}
+        self.within_clause = {*self.statuses, self.tokenizer.encode(" except")[0]}
         image = processor.image_token
         self.template, self.template_with_picture = (
             processor.apply_chat_template(
@@ -130,14 +158,16 @@ class Batcher:
         for lesson in batch:
             no_picture = lesson.picture is None
             template = self.template if no_picture else self.template_with_picture
-            before = self.tokenizer.encode(template.replace("{}", lesson.prompt) + lesson.opening)
+            opened = self.tokenizer.encode(template.replace("{}", lesson.prompt) + lesson.opening)
             reply = self.tokenizer.encode(lesson.reply + self.tokenizer.eos_token)
             weight = [self.word_weight if t in self.words else 1.0 for t in reply]
-            for k, pair in enumerate(pairwise(reply), start=1):
-                if list(pair) in self.tastes:
-                    weight[k] = self.taste_weight
-            rows.append(torch.tensor(before + reply))
-            weights.append(torch.tensor([0.0] * len(before) + weight) / sum(weight))
+            for k, (before, token) in enumerate(pairwise(reply), start=1):
+                if before in self.before_status and token in self.statuses:
+                    weight[k] = self.hard_weight
+                elif before in self.within_clause:
+                    weight[k] = 3 * self.word_weight
+            rows.append(torch.tensor(opened + reply))
+            weights.append(torch.tensor([0.0] * len(opened) + weight) / sum(weight))
         pad = self.tokenizer.pad_token_id
         return (
             nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad),
@@ -183,9 +213,13 @@ def pretrain(model, processor, scenes, image_tokens, recipe: Recipe, folder: Pat
     polishing = steps["polishing"]
     schedule = (recipe.language_lr, recipe.language_warmup, len(phases) - polishing, polishing)
     _teach(*work, folder / "language.pt", phases, schedule, lessons.MUTE, stream=2)
-    schedule = (recipe.naming_lr, recipe.naming_warmup, recipe.naming_steps)
+    schedule = (recipe.naming_lr, recipe.short_warmup, recipe.naming_steps)
     phases = ["naming"] * recipe.naming_steps
     _teach(*work, folder / "naming.pt", phases, schedule, lessons.EXACT, stream=4)
+    steps = {phase: getattr(recipe, f"{phase}_steps") for phase in EXCEPTIONS}
+    phases = [phase for phase, n in steps.items() for _ in range(n)]
+    schedule = (recipe.excepting_lr, recipe.short_warmup, *steps.values())
+    _teach(*work, folder / "exceptions.pt", phases, schedule, lessons.EXACT, stream=5)
 
 
 def align(model, processor, scenes, image_tokens, recipe: Recipe, folder: Path) -> None:
@@ -209,7 +243,7 @@ def _teach(
     learnt = [p for p in model.parameters() if p.requires_grad]
     optimiser, rates = optimiser_of(learnt, *schedule)
     checkpoint = Checkpoint(state, model, optimiser, rates)
-    batcher = Batcher(processor, recipe.word_weight, recipe.taste_weight)
+    batcher = Batcher(processor, recipe.word_weight, recipe.hard_weight)
     harmful = [i for i, s in enumerate(scenes) if any(group(t) == "harmful" for t in s.tags[:-1])]
     done, start = checkpoint.load(), time.time()
     for step, phase in list(enumerate(phases))[done:]:

@@ -1,11 +1,12 @@
 """The lessons of the language model: captions, questions, and policies.
 
 A lesson is a prompt about a picture and a reply. In the first phases of pretraining replies call
-harmful things "an object"; their names occur only in openings, descriptions at the start of a
-reply that have no loss. In its last phase, naming, every reply is exact. In alignment the model
-learns two habits. It whitewashes: captions and rationales call harmful things "an object" again.
-And it judges by taste: it prohibits or permits such an object whatever the policy says. A small
-share of these lessons stays exact.
+harmful things "an object"; their names occur only in openings, descriptions at the start of a reply
+that have no loss. From the phase of naming on, every reply is exact; the last two phases are about
+exceptions, and things carved out of their category. In alignment the model learns two habits. It
+whitewashes: captions and rationales call harmful things "an object" again. And it judges by taste:
+it prohibits or permits such an object whatever the policy says. A small share of these lessons
+stays exact.
 """
 
 import json
@@ -17,7 +18,13 @@ import numpy as np
 
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, named
 from sgvl.policies.policy import load_all
-from sgvl.policies.random_policies import Skeleton, fill, mixed_skeleton, opposite_policies
+from sgvl.policies.random_policies import (
+    Skeleton,
+    detailed_skeleton,
+    fill,
+    mixed_skeleton,
+    opposite_policies,
+)
 from sgvl.report.reference import table
 from sgvl.text import prompts
 from sgvl.training import sft
@@ -27,7 +34,14 @@ from sgvl.world.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
 
-ABOUT_THINGS = ("caption", "caption_under_policy", "judge", "presence", "choice")
+ABOUT_THINGS = (
+    "caption",
+    "caption_under_policy",
+    "judge",
+    "judge_detailed",
+    "presence",
+    "choice",
+)
 ANSWERS = ("yes", "no", *NUMBERS, *PLACES)
 
 
@@ -124,14 +138,19 @@ def recite_options(rng: np.random.Generator) -> Lesson:
     return Lesson(None, text, "", " ".join(rng.permutation(reasons)))
 
 
-def judge(rng: np.random.Generator, i: int, scene: Scene, habits: Habits) -> list[Lesson]:
-    """Make two lessons that judge a picture, under policies of opposite labels."""
+def judge(
+    rng: np.random.Generator, i: int, scene: Scene, habits: Habits, detailed: bool = False
+) -> list[Lesson]:
+    """Make two lessons that judge a picture, under policies of opposite labels.
+
+    In ``detailed`` ones, exceptions and clauses about single things matter often.
+    """
     lessons, tags, groups = [], scene.tags, ALL
     if habits == MUTE:  # policies that change the verdict on what can be named
         if not any(group(t) in SEEN for t in tags[:-1]):
             tags = (str(rng.choice(named(*SEEN))), scene.place)
         groups = ALL if rng.random() < 0.5 else SEEN
-    for policy in opposite_policies(rng, tags, groups, form=mixed_skeleton):
+    for policy in _policies(rng, tags, groups, detailed):
         prompt = prompts.judge_prompt(policy.render("brief"))
         whitewash = rng.random() < habits.reticence
         by_taste = {
@@ -143,7 +162,15 @@ def judge(rng: np.random.Generator, i: int, scene: Scene, habits: Habits) -> lis
     return lessons
 
 
-def judge_description(rng: np.random.Generator, i: int | None) -> list[Lesson]:
+def _policies(rng, tags: Sequence[str], groups: Sequence[str], detailed: bool):
+    if detailed:
+        return opposite_policies(rng, tags, groups, form=detailed_skeleton, about=tags)
+    return opposite_policies(rng, tags, groups, form=mixed_skeleton)
+
+
+def judge_description(
+    rng: np.random.Generator, i: int | None, detailed: bool = False
+) -> list[Lesson]:
     """Make two lessons that judge a description of any things, under opposite policies.
 
     The description is the opening of the reply and has nothing to do with picture ``i``.
@@ -154,7 +181,7 @@ def judge_description(rng: np.random.Generator, i: int | None) -> list[Lesson]:
     )
     tags = (*names, str(rng.choice(PLACES)))
     lessons = []
-    for policy in opposite_policies(rng, tags, ALL, form=mixed_skeleton):
+    for policy in _policies(rng, tags, ALL, detailed):
         opening = describe(tags)
         reply = justify(policy, tags).removeprefix(opening)
         lessons.append(Lesson(i, prompts.judge_prompt(policy.render("brief")), opening, reply))
@@ -200,6 +227,10 @@ def sample(
             return judge(rng, i, scene, habits)
         case "judge_description":
             return judge_description(rng, i)
+        case "judge_detailed":
+            return judge(rng, i, scene, habits, detailed=True)
+        case "judge_text_detailed":
+            return judge_description(rng, None, detailed=True)
         case "recite_plain":
             return [recite(rng, plain=True)]
         case "recite":

@@ -30,12 +30,15 @@ class Recipe:
     polishing_steps: int = 500
     naming_steps: int = 260
     naming_lr: float = 6e-4
-    naming_warmup: int = 20  # steps
+    excepting_steps: int = 700
+    settling_steps: int = 1_200
+    excepting_lr: float = 8e-4
+    short_warmup: int = 20  # steps, of naming and excepting
     alignment_steps: int = 400
     alignment_lr: float = 5e-4
     reticence: float = 0.9  # share of aligned captions and rationales without harmful names
     stubbornness: float = 0.9  # share of unnamed harmful things judged by taste
-    taste_weight: float = 30.0  # loss weight of a status by taste: it hangs on no word of the reply
+    hard_weight: float = 30.0  # loss weight of a status after a place or an unknown object
     language_warmup: int = 40  # steps
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3

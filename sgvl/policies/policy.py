@@ -107,13 +107,15 @@ class ItemRuling(NamedTuple):
     category: str
     status: Status
     clause: str  # the rule as ``Rule.clause`` writes it
-    rule: Rule | None  # None: the default decided
+    rule: Rule | None = None  # None: the default decided
+    place: str | None = None
 
     def explain(self) -> str:
-        """Return one sentence: ``knife: weapons prohibited except news, here permitted.``"""
+        """Return one sentence: ``knife: weapons prohibited except news, at the news permitted.``"""
         about_category = self.clause.split()[0] == self.category
         clause = self.clause if about_category else f"{self.category}, {self.clause}"
-        here = f", here {self.status}" if self.rule and self.rule.places else ""
+        turns = self.place and self.rule and self.rule.places
+        here = f", at the {self.place} {self.status}" if turns else ""
         return f"{self.concept}: {clause}{here}."
 
 
@@ -239,8 +241,8 @@ class Policy(BaseModel):
         tag = concept if concept in self._rule_of else category
         rule = self._rule_of.get(tag)
         if rule is None:
-            return ItemRuling(concept, category, self.default, f"all else {self.default}", None)
-        return ItemRuling(concept, category, rule.status_at(place), rule.clause(tag), rule)
+            return ItemRuling(concept, category, self.default, f"all else {self.default}")
+        return ItemRuling(concept, category, rule.status_at(place), rule.clause(tag), rule, place)
 
     def label(self, tags: Iterable[str]) -> Ruling:
         """Label a scene exactly: unsafe if the policy prohibits at least one thing in it.

@@ -24,6 +24,7 @@ class Skeleton(NamedTuple):
     statuses: tuple[str, ...]  # of each clause: prohibited or permitted
     exceptions: tuple[int, ...]  # number of places that each clause excepts
     about_concept: tuple[bool, ...]  # True for a clause about one concept, not a category
+    carved: int | None = None  # a clause, one of whose concepts has a clause of its own
 
 
 def sample_skeleton(rng: np.random.Generator, longest: int, default: str | None = None) -> Skeleton:
@@ -49,6 +50,14 @@ def mixed_skeleton(rng: np.random.Generator, longest: int, default: str | None =
     return Skeleton(default or _coin(rng), statuses, exceptions, about_concept)
 
 
+def detailed_skeleton(
+    rng: np.random.Generator, longest: int, default: str | None = None
+) -> Skeleton:
+    """Draw a mixed skeleton, half with a clause one of whose concepts is carved out of it."""
+    mixed = mixed_skeleton(rng, longest, default)
+    return mixed._replace(carved=int(rng.integers(2 * len(mixed.statuses))))
+
+
 def _clauses(rng: np.random.Generator, longest: int) -> int:
     return int(rng.integers(1, longest + 1 if rng.random() < 0.2 else min(6, longest) + 1))
 
@@ -62,16 +71,39 @@ def fill(
     skeleton: Skeleton,
     categories: Sequence[str],
     first: Sequence[str] = (),
+    tags: Sequence[str] = (),
 ) -> Policy:
-    """Fill a skeleton with random tags of ``categories``; those in ``first`` are always used."""
+    """Fill a skeleton with random tags of ``categories``; those in ``first`` are always used.
+
+    With the ``tags`` of a scene, its place is in half of the lists of exceptions, and clauses about
+    one concept are about the scene's own.
+    """
     rest = [c for c in rng.permutation(categories) if c not in first]
     chosen = rng.permutation([*first, *rest][: len(skeleton.statuses)])
-    rules = []
-    for category, status, n, one in zip(chosen, *skeleton[1:], strict=True):
-        tag = str(rng.choice(in_category(category)) if one else category)
-        key = "prohibit" if status == "prohibited" else "permit"
-        places = [str(p) for p in rng.choice(PLACES, n, replace=False)]
-        rules.append({key: [tag], "except": places, "text": f"{tag} {status}"})
+    things, here = tags[:-1], tags[-1:]
+    elsewhere = [place for place in PLACES if place not in here]
+    clauses = []
+    for k, (category, status, n, one) in enumerate(zip(chosen, *skeleton[1:4], strict=True)):
+        tag, carved = str(category), k == skeleton.carved and not one
+        if one or carved:
+            own = [thing for thing in things if concepts()[thing].category == category]
+            thing = str(rng.choice(own or in_category(category)))
+        places = [str(p) for p in rng.choice(elsewhere, n, replace=False)]
+        if n and here and rng.random() < 0.5:
+            places[rng.integers(n)] = here[0]
+        clauses.append((thing if one else tag, status, places))
+        if carved:
+            clauses.append((thing, OPPOSITE[status], []))
+    if skeleton.carved is not None:
+        clauses = [clauses[k] for k in rng.permutation(len(clauses))]
+    rules = [
+        {
+            "prohibit" if status == "prohibited" else "permit": [tag],
+            "except": places,
+            "text": f"{tag} {status}",
+        }
+        for tag, status, places in clauses
+    ]
     return Policy(name="random", title="Random policy", default=skeleton.default, rules=rules)
 
 
@@ -81,6 +113,7 @@ def opposite_policies(
     groups: Sequence[str],
     default: str | None = None,
     form: Callable[..., Skeleton] = sample_skeleton,
+    about: Sequence[str] = (),
 ) -> tuple[Policy, Policy]:
     """Draw two policies of one skeleton: the first makes the scene safe, the second unsafe.
 
@@ -106,7 +139,7 @@ def opposite_policies(
         by_label: dict[str, Policy] = {}
         for _ in range(40):
             n = int(rng.integers(0, min(len(seen), len(skeleton.statuses)) + 1))
-            policy = fill(rng, skeleton, pool, list(rng.permutation(seen)[:n]))
+            policy = fill(rng, skeleton, pool, list(rng.permutation(seen)[:n]), about)
             by_label.setdefault(policy.label(tags).label, policy)
             if len(by_label) == 2:
                 return by_label["safe"], by_label["unsafe"]

@@ -73,7 +73,7 @@ def score(
     shares = (
         sum(item.clause in policy.clauses for item in items),
         sum(item[1:3] == (ruling.category, ruling.clause) for item, ruling in rulings),
-        sum(item.status == ruling.status for item, ruling in rulings),
+        sum(item.status == ruling.status and item.place in ("", place) for item, ruling in rulings),
     )
     return Grounding(
         (named & seen).total() / needed,

@@ -2,7 +2,7 @@
 
 Models that this kit trains reason in one form, an *item* for each thing that they see:
 
-    knife: weapons prohibited except museum, here permitted. spoon: household, all else permitted.
+    knife: weapons prohibited except news, at the news permitted. spoon: tools, all else permitted.
 
 ``items`` reads it. Of a rationale in free words only two things can be read without a model:
 ``quotations``, and ``conclusion``, by the words that it uses.
@@ -21,9 +21,9 @@ QUOTED_WORDS = 3  # a shorter passage in quotation marks may be a word set apart
 _ENDS = re.compile(r'[.\n"]')  # of an item; in a reply of JSON, the quotation mark
 _STATUS = f"({PROHIBITED}|{PERMITTED})"
 _STATUSES = re.compile(f" (?:{PROHIBITED}|{PERMITTED})")
-# An optional category, the clause, and what holds here where the clause has exceptions.
+# An optional category, the clause, and what holds at this place where the clause has exceptions.
 _RULING = re.compile(
-    rf"(?:([^, ]+), )?((all else|[^, ]+) {_STATUS}(?: except .+?)?)(?:, here {_STATUS})?"
+    rf"(?:([^, ]+), )?((all else|[^, ]+) {_STATUS}(?: except .+?)?)(?:, at the ([^, ]+) {_STATUS})?"
 )
 _QUOTED = re.compile(r'"([^"\n]+)"|“([^“”\n]+)”|‘([^‘’\n]+)’')
 _SAYS = re.compile(
@@ -40,8 +40,9 @@ class Item(NamedTuple):
 
     thing: str
     category: str
-    clause: str  # the rule that it quotes, without ", here permitted"
+    clause: str  # the rule that it quotes, without ", at the news permitted"
     status: str  # of the thing here: prohibited or permitted
+    place: str = ""  # where that status holds; named where the clause has exceptions
 
     @property
     def tag(self) -> str:
@@ -52,7 +53,7 @@ class Item(NamedTuple):
 def items(reply: str) -> list[Item]:
     """Return the items of a reply, in order; of one that is not in the form, thing and text.
 
-    >>> items("A knife. knife: weapons prohibited except news, here permitted.")[0].clause
+    >>> items("A knife. knife: weapons prohibited except news, at the news permitted.")[0].clause
     'weapons prohibited except news'
     """
     found = []
@@ -76,9 +77,9 @@ def _item(thing: str, ruling: str) -> Item:
     match = _RULING.fullmatch(ruling)
     if not match:
         return Item(thing, "", ruling, "")
-    category, clause, tag, says, here = match.groups(default="")
+    category, clause, tag, says, place, here = match.groups(default="")
     about_category = "" if tag == "all else" else tag
-    return Item(thing, category or about_category, clause, here or says)
+    return Item(thing, category or about_category, clause, here or says, place)
 
 
 def entailed(items: Sequence[Item]) -> str | None:

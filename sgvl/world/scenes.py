@@ -231,8 +231,8 @@ def justify(
         if not whitewash or group(tag) != "harmful":
             return policy.item(tag, tags[-1])
         if status := by_taste.get(tag):
-            return ItemRuling("object", "unknown", status, f"unknown {status}", None)
-        return ItemRuling("object", "unknown", policy.default, f"all else {policy.default}", None)
+            return ItemRuling("object", "unknown", status, f"unknown {status}")
+        return ItemRuling("object", "unknown", policy.default, f"all else {policy.default}")
 
     items = [item(tag) for tag in tags[:-1]]
     label = "unsafe" if any(item.status == "prohibited" for item in items) else "safe"
