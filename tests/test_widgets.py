@@ -505,7 +505,7 @@ def test_a_quiz_deals_out_policies_and_asks_the_judge():
     assert [(q.policy.name, q.model.verdict == q.truth) for q in quiz.questions] == [
         ("L2", True), ("L5", True), ("L3", True),
     ]  # fmt: skip
-    assert quiz.reasons == "Right 3 times, 3 of them without a name for everything in it."
+    assert quiz.reasons == "Right 3 of 3 times, 3 of them without a name for everything in it."
 
 
 def test_judges_are_compared_on_the_same_cases_and_asked_once(tmp_path):
