@@ -192,8 +192,10 @@ def reasons(questions: Sequence[Question]) -> str:
     """Count how often the model was right, and how often without naming everything it saw."""
     right = [question for question in questions if question.model.verdict == question.truth]
     unnamed = sum(bool(question.unnamed) for question in right)
-    n = len(questions)
-    return f"Right {len(right)} of {n} times, {unnamed} of them without a name for everything in it."
+    return (
+        f"Right {len(right)} of {len(questions)} times, "
+        f"{unnamed} of them without a name for everything in it."
+    )
 
 
 # -- write a policy ------------------------------------------------------------------------------
