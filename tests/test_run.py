@@ -75,6 +75,7 @@ class Project:
             [sys.executable, "-m", "sgvl.run", *arguments],
             cwd=self.root.parent,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
@@ -406,13 +407,17 @@ def test_a_killed_run_takes_its_kernel_along_and_frees_the_folder(project):
 ASSERTS_WARM = """\
 import multiprocessing, os, random, sys, time
 assert "trl" in sys.modules, "imported before the fork"
-import datasets.fingerprint, numpy, pandas, torch
+import datasets.fingerprint, numpy, pandas, torch, transformers
 assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"])
 assert pandas.get_option("display.max_columns") == 20, "as in a kernel that imports it"
+assert multiprocessing.get_start_method(allow_none=True) is None
+assert os.readlink("/proc/self/fd/0") == os.devnull
+transformers.utils.logging.get_logger("transformers.a").warning("warned %s", unit)
 child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=[0])
 child.start(), child.join()
 assert child.exitcode == 0
 drawn = random.random(), numpy.random.rand(), datasets.fingerprint.generate_random_fingerprint()
+drawn += (torch.rand(1).item(),)
 ran(unit, " ".join(map(str, drawn)))"""
 
 
@@ -440,6 +445,7 @@ def test_kernels_are_forks_of_one_process_and_end_with_the_run(project):
     assert [project.receipt(unit)["status"] for unit in ("01_one", "02_two")] == ["ok", "ok"], err
     one, two = ((project.root / f"runs/nano/{n}.txt").read_text() for n in ("01_one", "02_two"))
     assert not set(one.split()) & set(two.split()), "forks draw different numbers"
+    assert "warned 01_one" in (project.root / "runs/nano/01_one.ipynb").read_text()
     assert project.receipt("03_dies")["reason"].startswith("the kernel was killed")
     assert "last words" in err
     gone, alive = psutil.wait_procs(others, timeout=30)
@@ -461,6 +467,41 @@ def test_units_are_forked_only_from_a_process_of_one_thread(library, method, tmp
     command = [sys.executable, "-c", code]
     out = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": path}, text=True)
     assert out == f"{method}\n"
+
+
+FORKS_LATER = """\
+import multiprocessing, psutil
+from pathlib import Path
+from sgvl.common import files
+from sgvl.run import warm
+
+def say():
+    print(warm.context().get_start_method(), Path("threads").read_text())
+
+warm.LIBRARIES, files.PACKAGE = ["library"], Path("package")
+warm.start()
+say()
+for child in psutil.Process().children():
+    if "forkserver" in str(child.cmdline()):
+        child.kill()
+        while child.status() != psutil.STATUS_ZOMBIE:
+            pass
+Path("threads").unlink()
+say()
+Path("package/module.py").write_text("changed = True")
+say()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are of Linux alone")
+def test_forks_are_of_the_code_on_the_disk_also_after_their_source_was_killed(tmp_path):
+    library = 'import os\nopen("threads", "w").write(os.environ["OMP_NUM_THREADS"])'
+    (tmp_path / "library.py").write_text(library)
+    (tmp_path / "package").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE_PARENT), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", FORKS_LATER]
+    out = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+    assert out.splitlines() == ["forkserver 1", "forkserver 1", "spawn 1"]
 
 
 def test_bad_input_stops_everything_before_anything_runs(project):
@@ -745,7 +786,7 @@ def test_a_pattern_stands_for_every_file_that_it_matched(tmp_path, monkeypatch):
     for file in ("data/a.parquet", "data/b.parquet", "card.md"):
         (tmp_path / file).write_text(file)
     assert receipts.missing_outputs(unit) == []
-    receipts.write_receipt(unit, {}, receipts.Status.OK, sgvl=receipts._package_digest())
+    receipts.write_receipt(unit, {}, receipts.Status.OK, sgvl=receipts.package_digest())
     assert receipts.state(unit, {}) == (receipts.Status.OK, "")
     (tmp_path / "data/c.parquet").write_text("of somebody else")
     assert receipts.state(unit, {}) == (receipts.Status.OK, "")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sgvl.common.errors import one_line
+from sgvl.common.paths import PACKAGE
 
 FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 BARRED = (  # what a place is where nothing can be written
@@ -35,6 +36,14 @@ def sha256(path: Path) -> str:
     """Return the hex digest of a file, which is read in parts."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_digest() -> str:
+    """Return the hex digest of the code of ``sgvl`` as it is on the disk."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE)} {sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def disk_fault(error: BaseException, path: str | Path) -> DiskFault | None:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
-from sgvl.common.files import write
-from sgvl.common.paths import PACKAGE, ROOT, runs
+from sgvl.common.files import package_digest, write
+from sgvl.common.paths import ROOT, runs
 from sgvl.common.types import fits
 from sgvl.run.units import Unit, digest, fingerprint
 
@@ -154,7 +154,7 @@ def environment() -> dict:
         git = subprocess.run(describe, cwd=ROOT, check=True, capture_output=True, text=True)
         commit = git.stdout.strip()
     return {
-        "sgvl": _package_digest(),
+        "sgvl": package_digest(),
         "commit": commit,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -194,7 +194,7 @@ def state(unit: Unit, units: dict[str, Unit]) -> tuple[Status, str]:
         return Status.STALE, ", ".join(changes)
     if receipt["status"] == Status.UNAVAILABLE:
         return Status.UNAVAILABLE, receipt.get("reason", "")
-    if receipt["sgvl"] != _package_digest():
+    if receipt["sgvl"] != package_digest():
         return Status.OLD_CODE, "sgvl has changed since; --force reruns"
     return Status.OK, ""
 
@@ -235,9 +235,3 @@ def _unchanged(path: Path, before: dict | None) -> bool:
         return False
     untouched = path.stat().st_mtime_ns == before["mtime_ns"]
     return untouched or fingerprint(path)["sha256"] == before["sha256"]
-
-
-def _package_digest() -> str:
-    return digest(
-        {str(p.relative_to(PACKAGE)): p.read_text("utf-8") for p in PACKAGE.rglob("*.py")}
-    )

@@ -90,6 +90,7 @@ class Execution:
     def stop(self) -> tuple[Status, float, str]:
         """Interrupt the notebook, write the receipt, and return status, seconds and reason."""
         self._child.terminate()
+        self.ended.poll(PATIENCE)  # it ends, or dies: known even if what it was forked from is dead
         return self._record(Status.INTERRUPTED, "stopped by a signal")
 
     def _record(self, status: Status, reason: str) -> tuple[Status, float, str]:

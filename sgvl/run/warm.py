@@ -1,7 +1,8 @@
 """Start units from a process that has imported the libraries of models, as forks of it.
 
 Importing them takes five seconds of a core, once for each notebook. On Linux without a GPU alone:
-elsewhere, and where these libraries have started threads, every unit imports for itself.
+elsewhere, and where these libraries have started threads, every unit imports for itself; so it does
+when ``sgvl`` has changed since, as its receipt names the code that is on the disk when it starts.
 """
 
 import multiprocessing
@@ -10,6 +11,8 @@ import sys
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
+
+from sgvl.common.files import package_digest
 
 # The first keeps papermill from importing what it does not need.
 LIBRARIES = [
@@ -25,19 +28,26 @@ MEMORY = {f"MALLOC_{threshold}_THRESHOLD_": str(2**30) for threshold in ("TRIM",
 AT_IMPORT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 HARMLESS = {"jemalloc_bg_thd"}  # a thread of pyarrow's allocator, which prepares for forks
 
-_method = "spawn"
+_code: str | None = None  # digest of sgvl as forks have it; None if units are not forked
 
 
 def context() -> BaseContext:
-    """Return the context of multiprocessing in which units start."""
-    return multiprocessing.get_context(_method)
+    """Return the context of multiprocessing in which the next unit starts."""
+    global _code
+    if _code and not (_code == package_digest() and _can_fork()):
+        _code = None
+    return multiprocessing.get_context("forkserver" if _code else "spawn")
 
 
 def start() -> None:
-    """Import the libraries, in a process of its own that ends with this one."""
-    global _method
-    if sys.platform != "linux" or any(map(os.path.exists, DEVICES)):
-        return
+    """Let units be forks, if they can be, of a process that ends with this one."""
+    global _code
+    if sys.platform == "linux" and not any(map(os.path.exists, DEVICES)):
+        _code = package_digest()
+
+
+def _can_fork() -> bool:
+    """Try a fork of the process that has imported the libraries; start that if it is not there."""
     warm, before = multiprocessing.get_context("forkserver"), dict(os.environ)
     warm.set_forkserver_preload(LIBRARIES)
     os.environ |= MEMORY | before | AT_IMPORT
@@ -46,9 +56,9 @@ def start() -> None:
         first = warm.Process(target=_prove)
         first.start()
         first.join()
-        _method = "spawn" if first.exitcode else "forkserver"
+        return first.exitcode == 0
     except (OSError, EOFError):  # it could not import them; the units will say why
-        pass
+        return False
     finally:
         os.environ.clear()
         os.environ.update(before)
