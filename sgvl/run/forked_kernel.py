@@ -6,6 +6,7 @@ The fork is made before papermill starts its threads, and waits for its command.
 import atexit
 import gc
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -82,6 +83,7 @@ def _become_kernel(reads: int) -> None:
     code = 1
     try:
         os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a cell's commands must not read the runner's
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with open(reads) as pipe:
             text = pipe.read()
@@ -106,14 +108,22 @@ def _run_kernel(job: dict) -> None:
 
     gc.freeze()  # what is imported is no garbage
     multiprocessing.current_process().daemon = False  # it may start processes
+    multiprocessing.set_start_method(None, force=True)  # and chooses how
     datasets.fingerprint.fingerprint_rng.seed()  # other forks would draw the same
     random.seed()
     np.random.seed()
+    torch.seed()
     pd.set_option("display.max_columns", 20)  # what it sets when a kernel imports it
     os.environ.clear()
     os.environ.update(job["env"])
     os.chdir(job["cwd"] or os.getcwd())
     threads = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(int(threads) if threads.isdigit() else len(os.sched_getaffinity(0)))
-    sys.argv = [kernelapp.__file__, *job["arguments"]]
-    kernelapp.launch_new_instance()
+    sys.argv, terminal = [kernelapp.__file__, *job["arguments"]], sys.stderr
+    app = kernelapp.IPKernelApp.instance()
+    app.initialize()
+    for logger in logging.root.manager.loggerDict.values():
+        for handler in getattr(logger, "handlers", ()):
+            if getattr(handler, "stream", None) is terminal:  # of a library: into the notebook
+                handler.setStream(sys.stderr)
+    app.start()
