@@ -214,12 +214,13 @@ def test_replies_in_words_are_read():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The whole path on 12 drawn pictures, with the shipped model."""
+    """The whole path on 12 drawn pictures, with the assessor of 01b in the nano profile."""
     folder = tmp_path_factory.mktemp("safeedit")
     rows = sets.llavaguard(3, 12)
     pictures, items, _ = recaption.distinct({"llavaguard": rows})
     pictures = editing.with_origin(pictures, {"llavaguard": rows})
-    assess, verify = editing.make_assessors("rationale")
+    spec = {"kind": "rationale", "model": "sgvl/nano/pretrained", "policy": "L5", "split": "test"}
+    assess, verify = editing.make_assessors(spec)
     editor = editing.make_editor("local")
     plan = editing.estimate(editor, items, folder, price_picture=0.04)
     assessed = editing.assess_all(assess, items, folder / "assess.jsonl")
