@@ -82,7 +82,7 @@ def engine(judge: ChatJudge, samples, policies) -> list[str]:
     Earlier rounds are forgotten, or no picture would be looked at and every draft would be right.
     """
     phrases.forget()
-    tower.forget()
+    tower.SEEN.clear()
     return [answer.reply for answer in judge.judge(under(samples, policies))]
 
 
@@ -100,7 +100,7 @@ def loop(judge: ChatJudge, samples, policies) -> list[str]:
     texts, replies = [judge._prompt(policy) for policy in policies], []
     for sample in samples:
         for text in texts:
-            tower.forget()
+            tower.SEEN.clear()
             (tokens,) = judge.reader.generate(
                 [sample.image], [text], max_new_tokens=judge.max_new_tokens
             )

@@ -131,7 +131,7 @@ def test_a_shared_picture_changes_no_logit(judge):
 def test_a_picture_is_looked_at_once(judge, batch_size, monkeypatch):
     samples = [Sample("a", PICTURE), Sample("b", PICTURE.rotate(180))]
     other = make_judge({"kind": "chat", "model": "nano"})  # of the same tower
-    tower.forget()
+    tower.SEEN.clear()
     answers, seen = [], []
     for one in (judge, other):
         assert one.prefix_sharing == "picture"
@@ -252,7 +252,7 @@ def test_a_reply_is_drafted_from_an_earlier_one_as_long_as_it_goes_the_same_way(
 def test_features_of_a_tower_are_those_of_its_pixels_and_of_no_other_tower(judge):
     pictures = [PICTURE, PICTURE.rotate(180), PICTURE.resize((280, 140))]
     texts = [judge._prompt(level) for level in load_all(["L1", "L2", "L5"])]
-    tower.forget()
+    tower.SEEN.clear()
     plain = chat_model.ChatModel.inputs(judge.reader, pictures, texts)
     for _ in range(2):  # looked at, and known
         own = judge.reader.inputs(pictures, texts)
@@ -311,7 +311,7 @@ def test_words_of_several_tokens_are_scored_after_what_was_read(judge, max_new_t
     samples, levels = [Sample("a", PICTURE), Sample("b", other)], load_all()[:3]
     assert judge.prefix_sharing == "picture"  # proved before
     seen = []
-    tower.forget()
+    tower.SEEN.clear()
     hook = judge.model.model.visual.register_forward_pre_hook(lambda *_: seen.append(1))
     shared = grid(judge, samples, levels)
     hook.remove()

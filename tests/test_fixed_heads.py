@@ -99,7 +99,7 @@ def test_a_system_is_loaded_by_name_and_its_verdicts_are_stored(name, hub, publi
 
 
 def test_judges_on_one_clip_look_at_a_picture_once(published, monkeypatch):
-    monkeypatch.setattr(ClipHeadJudge, "_embeddings", {})
+    ClipHeadJudge._embeddings.clear()
     passes, embed = [], heads.embed
     monkeypatch.setattr(
         heads, "embed", lambda tower, pixels: passes.append(len(pixels)) or embed(tower, pixels)

@@ -8,6 +8,8 @@ from transformers import set_seed
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer import utils
 
+from sgvl.common.kept import Kept
+from sgvl.models import loading
 from sgvl.policies import load
 from sgvl.training import grpo, sft, sharing, trainer
 from sgvl.training.reward import make_rewards
@@ -117,3 +119,14 @@ def test_sft_scores_the_tokens_of_completions_alone(tmp_path, monkeypatch):
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-6)
     for name, slope in slopes[0].items():
         assert (slope - slopes[1][name]).norm() <= 1e-5 * slope.norm(), name
+
+
+def test_pictures_of_the_same_patches_in_another_form_are_two():
+    network = loading.load("nano")[0]
+    pixels, forms = torch.rand(32, 1176).repeat(2, 1), torch.tensor([[1, 4, 8], [1, 8, 4]])
+    with torch.no_grad():
+        plain = network.model.get_image_features(pixels, forms).pooler_output
+    sharing.see_once(network, Kept(10**6, lambda own: own.nbytes))
+    for shown in (forms, forms):  # seen, and known
+        own = network.model.get_image_features(pixels, shown).pooler_output
+        assert all(map(torch.equal, own, plain)) and not torch.equal(*own)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sgvl.common.errors import InputError
 from sgvl.common.files import sha256
+from sgvl.common.kept import Kept
 from sgvl.common.types import Device, Probability
 from sgvl.data.images import image_digest
 from sgvl.judges.base import Judge, Judgement
@@ -35,21 +36,16 @@ class FixedJudge(Judge):
         raise NotImplementedError
 
     @cached_property
-    def _known(self) -> dict[str, tuple[float, str]]:
+    def _known(self) -> Kept:
         """Scores by the digest of a picture, which comes back under other policies."""
-        return {}
+        return Kept(KEPT)
 
     def judge(self, cases) -> list[Judgement]:
-        cases, known = list(cases), self._known
-        if len(known) > KEPT:
-            known.clear()
-        digests = {id(sample): image_digest(sample.image) for sample, _ in cases}
-        images = {digests[id(sample)]: sample.image for sample, _ in cases}
-        new = [digest for digest in images if digest not in known]
-        if new:
-            scores = self.scores([images[digest] for digest in new])
-            known.update(zip(new, scores, strict=True))
-        return [self._judgement(*known[digests[id(sample)]]) for sample, _ in cases]
+        cases = list(cases)
+        images = {id(sample): sample.image for sample, _ in cases}
+        scores = self._known.of(map(image_digest, images.values()), images.values(), self.scores)
+        found = dict(zip(images, scores, strict=True))
+        return [self._judgement(*found[id(sample)]) for sample, _ in cases]
 
     def _judgement(self, p: float, what: str) -> Judgement:
         verdict = UNSAFE if p > self.threshold else SAFE
@@ -120,7 +116,7 @@ class ClipHeadJudge(FixedJudge):
         finite.
     """
 
-    _embeddings: dict[tuple, object] = {}
+    _embeddings = Kept(KEPT)
 
     def __init__(
         self,
@@ -168,16 +164,12 @@ class ClipHeadJudge(FixedJudge):
 
         from sgvl.models.heads import clip_pixels, embed
 
-        if len(self._embeddings) > KEPT:
-            self._embeddings.clear()
-        keys = [(self._key, image_digest(image)) for image in images]
-        new = {key: image for key, image in zip(keys, images, strict=True)
-               if key not in self._embeddings}  # fmt: skip
-        if new:
+        def look(new: list):
             size = self.tower.config.image_size
-            pixels = torch.stack([clip_pixels(image, size) for image in new.values()])
-            self._embeddings.update(zip(new, embed(self.tower, pixels), strict=True))
-        return torch.stack([self._embeddings[key] for key in keys])
+            return embed(self.tower, torch.stack([clip_pixels(image, size) for image in new]))
+
+        keys = [(self._key, image_digest(image)) for image in images]
+        return torch.stack(self._embeddings.of(keys, images, look))
 
 
 class SafetyCheckerJudge(FixedJudge):

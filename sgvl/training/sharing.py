@@ -8,12 +8,15 @@ loss of ``SFTTrainer``, whose head leaves out the tokens of prompts.
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-KEPT = 2**28  # bytes of features of pictures that are kept
+from sgvl.common.kept import Kept
+
+KEPT = 2**28  # bytes of features of pictures
 
 
 def share(trl_trainer) -> None:
@@ -28,7 +31,7 @@ def share(trl_trainer) -> None:
         return
     frozen = not any(p.requires_grad for p in networks[0].model.visual.parameters())
     samples = hasattr(trl_trainer, "num_generations")
-    seen: dict[bytes, torch.Tensor] = {}  # the reference model has the same tower
+    seen = Kept(KEPT, lambda features: features.nbytes)  # the reference model has the same tower
     for network in networks:
         if frozen:
             see_once(network, seen)
@@ -54,23 +57,19 @@ def score_labels_alone(network) -> None:
     network.forward = scored
 
 
-def see_once(network, seen: dict[bytes, torch.Tensor]) -> None:
+def see_once(network, seen: Kept) -> None:
     """Make a network keep in ``seen`` what its frozen vision tower makes of each picture."""
     features = network.model.get_image_features
 
     def kept(pixel_values, image_grid_thw, **options):
-        pictures = pixel_values.split(image_grid_thw.prod(-1).tolist())
-        keys = list(map(_digest, pictures))
-        if sum(own.nbytes for own in seen.values()) > KEPT:
-            seen.clear()
-        new = {key: place for place, key in enumerate(keys) if key not in seen}
-        if new:
-            chosen = list(new.values())
-            pixels = torch.cat([pictures[place] for place in chosen])
+        def look(places: list[int]) -> Sequence[torch.Tensor]:
+            pixels = torch.cat([pictures[place] for place in places])
             with torch.no_grad():  # checkpointing would ask for gradients
-                out = features(pixels, image_grid_thw[chosen], **options)
-            seen.update(zip(new, out.pooler_output, strict=True))
-        return BaseModelOutputWithPooling(pooler_output=[seen[key] for key in keys])
+                return features(pixels, image_grid_thw[places], **options).pooler_output
+
+        pictures, keys = _pictures(pixel_values, image_grid_thw)
+        own = seen.of(keys, range(len(keys)), look)
+        return BaseModelOutputWithPooling(pooler_output=own)
 
     network.model.get_image_features = kept
 
@@ -126,8 +125,8 @@ def _read(network, inputs: dict, length: int) -> tuple:
     Returns the cache, and for each row by how much positions are ahead of tokens, (rows, 1).
     """
     ids, grid = inputs["input_ids"], inputs["image_grid_thw"]
-    pictures = inputs["pixel_values"].split(grid.prod(-1).tolist())
-    keys = list(zip(map(tuple, ids[:, :length].tolist()), map(_digest, pictures), strict=True))
+    pictures, digests = _pictures(inputs["pixel_values"], grid)
+    keys = list(zip(map(tuple, ids[:, :length].tolist()), digests, strict=True))
     kept = {key: keys.index(key) for key in keys}
     of, rows = list(kept.values()), [list(kept).index(key) for key in keys]
     by_token = ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -139,5 +138,8 @@ def _read(network, inputs: dict, length: int) -> tuple:
     return cache, ahead[rows]
 
 
-def _digest(pixels: torch.Tensor) -> bytes:
-    return hashlib.sha1(pixels.float().numpy().data).digest()
+def _pictures(pixels: torch.Tensor, grids: torch.Tensor) -> tuple[Sequence, list]:
+    """Return the pixels of each picture, and what tells it from others: its pixels and its form."""
+    own = pixels.split(grids.prod(-1).tolist())
+    digests = [hashlib.sha1(one.float().numpy().data).digest() for one in own]
+    return own, list(zip(digests, map(tuple, grids.tolist()), strict=True))

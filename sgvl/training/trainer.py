@@ -22,7 +22,7 @@ from sgvl.data import store
 from sgvl.models import loading
 from sgvl.policies.policy import FORMS, Policy
 from sgvl.text import prompts
-from sgvl.training import folders, rollouts, sharing
+from sgvl.training import folders, rollouts
 
 # Linear layers of the language model only: the vision tower has layers of the same names.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -218,6 +218,8 @@ def train_and_save(trl_trainer) -> None:
 
     Progress is printed once a minute; the trainer's log is stored with the model.
     """
+    from sgvl.training import sharing  # imports torch
+
     place = Path(trl_trainer.args.output_dir)
     folder = place.with_name(place.name.removesuffix(folders.BESIDE))
     weigh_tokens_equally(trl_trainer)

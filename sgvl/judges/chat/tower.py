@@ -11,18 +11,12 @@ import torch
 from transformers import BatchFeature
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from sgvl.common.kept import Kept
 from sgvl.data.images import image_digest
 
 # Architectures whose language model gets the features of a picture alone, at its first layer.
 TYPES = ("qwen2_vl", "qwen2_5_vl")
-KEPT = 500_000_000  # bytes of features that are kept; what comes later is looked at each time
-
-_seen: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
-
-
-def forget() -> None:
-    """Forget all pictures."""
-    _seen.clear()
+SEEN = Kept(500_000_000, lambda seen: seen[1].nbytes)  # bytes of features
 
 
 class Tower:
@@ -51,13 +45,7 @@ class Tower:
         """Return the grids of pictures, (n, 3), and the features of each, (tokens, width)."""
         settings = self.processor.image_processor.to_json_string()
         keys = [(self._weights, settings, image_digest(image)) for image in images]
-        found = {key: _seen[key] for key in keys if key in _seen}
-        if new := {k: one for k, one in zip(keys, images, strict=True) if k not in found}:
-            looked = dict(zip(new, self._features([*new.values()]), strict=True))
-            found |= looked
-            if sum(own.nbytes for _, own in _seen.values()) < KEPT:
-                _seen.update(looked)
-        grids, features = zip(*(found[key] for key in keys), strict=True)
+        grids, features = zip(*SEEN.of(keys, images, self._features), strict=True)
         return torch.stack(grids), features
 
     def _features(self, images: list) -> list[tuple[torch.Tensor, torch.Tensor]]:
