@@ -58,7 +58,8 @@ With an engine that answers at once, 100,000 captions, and as many verdicts, by 
 which one is killed, then by two, are asked for once each, but for the batch that was cut; five
 times as many take at most six times as long, and an item at most 100 bytes of memory
 (`tests/test_scale.py`). Not counted is what a caller makes of the answers: 02 lists its pictures
-with their captions, and 05 and `python -m sgvl.judge` make tables.
+with their captions, and 05 and `python -m sgvl.judge` make tables. Nor are up to 268 MB of decoded
+pictures, which a process keeps for the next judge (`OPENED` in `sgvl/data/store.py`).
 
 ## One machine with eight GPUs
 

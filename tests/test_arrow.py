@@ -9,6 +9,7 @@ import pytest
 from datasets import Features, Image, List, Value
 
 from sgvl.common.files import sha256
+from sgvl.common.kept import Kept
 from sgvl.data import arrow, store
 from sgvl.judges import ask_all, make_judge, under
 from sgvl.policies.policy import load, load_all
@@ -16,6 +17,7 @@ from sgvl.training import grpo, sft, trainer
 
 LEVELS = load_all()
 MB = 2**20
+SMALL = 4 * 40 * 30  # bytes of one of ``photos`` in memory
 
 
 @pytest.fixture
@@ -40,10 +42,28 @@ def test_judging_holds_the_pictures_of_one_batch(tmp_path, monkeypatch, photos):
 
     load = store.load_image
     monkeypatch.setattr(store, "load_image", counted)
+    monkeypatch.setattr(store, "OPENED", Kept(2 * SMALL, store.OPENED.size))
     judge = make_judge("always_unsafe")
     answers = ask_all(judge, under(store.samples(photos), LEVELS[:2]), tmp_path, batch_size=3)
     assert len(answers) == 2 * 24 and len(most) == 24
-    assert max(most) <= 3 + 2  # the first of all is kept too, and the next is there already
+    # The first of all is kept too, the next is there already, and two are for the next judge.
+    assert max(most) <= 3 + 2 + 2
+
+
+def test_a_picture_is_decoded_once_while_there_is_room_and_a_caller_may_change_its_own(
+    monkeypatch, photos
+):
+    decoded, load = [], store.load_image
+    monkeypatch.setattr(
+        store, "load_image", lambda *args, name: decoded.append(name) or load(*args, name)
+    )
+    monkeypatch.setattr(store, "OPENED", Kept(10 * SMALL, store.OPENED.size))
+    first = [sample.image for sample in store.samples(photos)]
+    pixels = [image.tobytes() for image in first]
+    for image in first:
+        image.paste((255, 255, 255), (0, 0, 40, 30))
+    assert [sample.image.tobytes() for sample in store.samples(photos)] == pixels
+    assert decoded == [f"p{k}" for k in [*range(24), *range(10, 24)]]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Data sets on disk: one Parquet file each, and a manifest of digests that ``read`` checks."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -11,6 +12,7 @@ from datasets import Dataset, Image, disable_progress_bars
 from sgvl import __version__
 from sgvl.common.errors import InputError, Unavailable, need_known
 from sgvl.common.files import replaced, sha256, write
+from sgvl.common.kept import Kept
 from sgvl.common.paths import user_path
 from sgvl.data import Sample, arrow
 from sgvl.data.images import load_image
@@ -18,6 +20,8 @@ from sgvl.data.real_rows import OK
 from sgvl.policies.policy import Policy
 
 MANIFEST = "manifest.json"
+# Decoded pictures by their files: the next judge of this process is asked about the same ones.
+OPENED = Kept(2**28, lambda image: 4 * image.width * image.height)  # bytes; five of 12 megapixels
 
 disable_progress_bars()  # one bar per file would stay in the executed notebook
 
@@ -156,7 +160,10 @@ def _opener(dataset: Dataset) -> Callable[[str], Sample]:
     @lru_cache(maxsize=1)
     def sample(id_: str) -> Sample:
         row = rows[places[id_]]
-        image = load_image(row["image"]["bytes"], name=id_)
+        file = row["image"]["bytes"]
+        key = hashlib.sha256(file).digest()
+        [image] = OPENED.of([key], [file], lambda new: [load_image(file, name=id_)])
+        image = image.copy() if key in OPENED else image  # a caller may change its own
         return Sample(id_, image, frozenset(row.get("tags", ())))
 
     return sample
@@ -201,4 +208,5 @@ def policies(dataset: Dataset) -> list[Policy]:
 
 def labels(dataset: Dataset, column: str = "label") -> list[str]:
     """Return a column of labels as the words safe and unsafe."""
-    return [dataset.features[column].int2str(label) for label in dataset[column]]
+    word = dataset.features[column].int2str  # ``features`` is copied each time
+    return list(map(word, dataset[column]))
