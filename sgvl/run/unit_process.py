@@ -62,7 +62,7 @@ class Execution:
         self._facts = {"started": started, "threads": threads, **process, **receipts.environment()}
         receipts.write_receipt(unit, units, Status.RUNNING, **self._facts)
         files.write(_unfinished(unit), json.dumps(_with_moved_links(unit.source)))
-        context = warm.context()
+        context = warm.context(self._facts["sgvl"])
         self.ended, send = context.Pipe(duplex=False)  # becomes readable when the process ends
         forked = context.get_start_method() == "forkserver"
         arguments = send, unit, _environment(threads, _draws(unit, units)), forked

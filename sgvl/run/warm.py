@@ -31,10 +31,13 @@ HARMLESS = {"jemalloc_bg_thd"}  # a thread of pyarrow's allocator, which prepare
 _code: str | None = None  # digest of sgvl as forks have it; None if units are not forked
 
 
-def context() -> BaseContext:
-    """Return the context of multiprocessing in which the next unit starts."""
+def context(code: str = "") -> BaseContext:
+    """Return the context of multiprocessing in which the next unit starts.
+
+    ``code`` is the ``package_digest`` that its receipt names, by default that of now.
+    """
     global _code
-    if _code and not (_code == package_digest() and _can_fork()):
+    if _code and not (_code == (code or package_digest()) and _can_fork()):
         _code = None
     return multiprocessing.get_context("forkserver" if _code else "spawn")
 
