@@ -183,9 +183,9 @@ def test_make_judge_leaves_the_spec_as_it_was():
     assert make_judge(spec).threshold == 0.8 and spec == {"kind": "opennsfw", "threshold": 0.8}
 
 
-def test_naming_a_judge_loads_no_heavy_library():
+def test_naming_a_judge_and_reporting_load_no_heavy_library():
     code = (
-        "import sys, sgvl.judges, sgvl.judges.records; sgvl.judges.make_judge('rule');"
+        "import sys, sgvl.report.page, sgvl.widgets, sgvl.judges.records; sgvl.judges.make_judge('rule');"
         "sgvl.judges.make_judge('opennsfw');"
         "from sgvl.judge import main; assert main(['nowhere', '--policy', 'L2']) == 2;"
         "heavy = {'torch', 'transformers', 'onnxruntime', 'vllm', 'openai'};"
