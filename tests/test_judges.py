@@ -185,8 +185,8 @@ def test_make_judge_leaves_the_spec_as_it_was():
 
 def test_naming_a_judge_and_reporting_load_no_heavy_library():
     code = (
-        "import sys, sgvl.report.page, sgvl.widgets, sgvl.judges.records; sgvl.judges.make_judge('rule');"
-        "sgvl.judges.make_judge('opennsfw');"
+        "import sys, sgvl.report.page, sgvl.widgets, sgvl.judges.records;"
+        "sgvl.judges.make_judge('rule'); sgvl.judges.make_judge('opennsfw');"
         "from sgvl.judge import main; assert main(['nowhere', '--policy', 'L2']) == 2;"
         "heavy = {'torch', 'transformers', 'onnxruntime', 'vllm', 'openai'};"
         "assert not heavy & set(sys.modules)"
