@@ -4,7 +4,7 @@
     python -m sgvl.data.push nano me/nano --sets safeeditbench general --confirm   send them
     python -m sgvl.data.push nano me/bench --release bench --dry-run               list the files
 
-A release is what 01c_annotate writes, with its own card; all of its files are compared with its
+A release is what 01d_release writes, with its own card; all of its files are compared with its
 checksums first. ``--dry-run`` says what is the default, and excludes ``--confirm``.
 
 A repository is private unless `--access` says gated (its owner admits each reader by hand) or
@@ -166,9 +166,7 @@ def _send(planned, repo: str, confirm: bool, access: str, what: str) -> str:
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sgvl.data.push", description=__doc__.split("\n")[0]
-    )
+    parser = commands.parser("sgvl.data.push", __doc__)
     parser.add_argument("profile", help="the folder of runs/ that holds the sets, such as nano")
     parser.add_argument("repo", help="owner/name on the hub")
     what = parser.add_mutually_exclusive_group(required=True)

@@ -31,13 +31,14 @@ PAGE = """\
 # Released models as judges
 
 Written by `python -m sgvl.judges > docs/JUDGES.md`. A name is a kind of judge in a parameter file;
-`python -m sgvl.judges NAME` prints the spec that it stands for, with the key `model`. Each was
-asked on a tiny model of its architecture with random weights, as `--check` does, or on a server
-here that speaks its protocol, and on its real weights only OpenNSFW and NudeNet v3, whose packages
-hold them; Llama Guard 4 and Shieldstral with pictures cut by Pillow, for their own processors need
-torchvision. Every judge gives P(unsafe), a served one where its server sends log-probabilities.
-Memory is that of the weights, two bytes a parameter in bfloat16 and four of a classifier:
-pictures, policies and replies come on top.
+`python -m sgvl.judges NAME` prints the spec that it stands for, with the key `model`.
+
+Each was tried as `--check` does: on a tiny model of its architecture with random weights, or on a
+local server that speaks its protocol. Only OpenNSFW and NudeNet v3 were asked with their real
+weights, which their packages hold. Llama Guard 4 and Shieldstral got pictures that Pillow had
+resized, because their own processors need torchvision. Every judge gives P(unsafe), a served one
+where its server sends log-probabilities. Memory is that of the weights, two bytes a parameter in
+bfloat16 and four of a classifier: pictures, policies and replies come on top.
 
 Before its first answer a chat model proves on its own weights that the policy arrives and that
 batches and shared parts change no answer; what they would change is asked the slower way, and
