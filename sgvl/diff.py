@@ -172,7 +172,12 @@ def _named_set(on: str, profile: str) -> Dataset:
     """Return the pictures of a folder, or of a set that notebook 01 saved."""
     if user_path(on).exists():
         return own_pictures.read(on).rows
-    saved = store.read(on, runs(profile) / "data")
+    data = runs(profile) / "data"
+    if not (data / "manifest.json").exists():
+        raise InputError(
+            f"{on}: no such folder of pictures, and 01_data has saved no set in {data}"
+        )
+    saved = store.read(on, data)
     other = [name for name in ("label", "policy") if name in saved.column_names]
     return saved.remove_columns(other)  # labels under other policies
 
@@ -293,9 +298,8 @@ def _main(options: argparse.Namespace) -> ExitCode:
     if options.history:
         return _history(options)
     if len(options.policies) != 2:
-        raise InputError(
-            f"{len(options.policies)} versions; name two, before the edit and after it"
-        )
+        named = ", ".join(options.policies)
+        raise InputError(f"{named}: name two versions, before the edit and after it")
     diff = diff_policies(
         *options.policies, judge_of(options), options.on, options.cases, options.pictures,
         options.seed, options.profile, dict(map(_tolerance, options.tolerate)), options.out,

@@ -421,3 +421,23 @@ def test_names_of_any_length_and_kind(photos, capsys):
 def test_a_folder_without_pictures_says_so(tmp_path):
     with pytest.raises(InputError, match="nothing to judge|no file matches"):
         judge_folder(tmp_path, "L2", "always_safe", out=tmp_path / "out")
+
+
+WRONG_LINES = {
+    "--polcy L1 photos": "unknown option --polcy; did you mean --policy?",
+    "photos": "the following arguments are required: --policy",
+    "photos --policy L1 --risk much": "argument --risk: invalid float value: 'much'",
+    "photos --policy L1 --prices 1": "argument --prices: expected 2 arguments",
+    "README.md --policy L1": "README.md: no picture; allowed: a folder, or .jpg",
+}
+
+
+@pytest.mark.parametrize("line", WRONG_LINES)
+def test_a_mistyped_line_is_answered_in_one_line(line, capsys):
+    try:
+        code = door.main(line.split())
+    except SystemExit as stop:  # as argparse ends
+        code = stop.code
+    said = capsys.readouterr()
+    assert code == 2 and len(said.err.splitlines()) == 1 and not said.out
+    assert WRONG_LINES[line] in said.err

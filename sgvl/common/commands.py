@@ -6,19 +6,38 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 
-from sgvl.common.errors import Busy, ExitCode, InputError
+from sgvl.common.errors import Busy, ExitCode, InputError, nearest, one_line
 from sgvl.common.files import BARRED, disk_fault
 
 
-def parser(module: str, description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, with the nearest option for a misspelt one."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message):
+        options = [name for action in self._actions for name in action.option_strings]
+        others = [a.option_strings for a in self._actions if a.nargs == argparse.REMAINDER]
+        own = takewhile(lambda name: name not in sum(others, []), self._given)
+        names = [name.partition("=")[0] for name in own if name.startswith("--") and name != "--"]
+        unknown = [name for name in names if not any(known.startswith(name) for known in options)]
+        problems = [f"unknown option {name}; {nearest(name, options)}" for name in unknown]
+        text = "; ".join(problems) or f"{message} (--help lists them)"
+        self.exit(ExitCode.BAD_INPUT, f"{self.prog}: {one_line(text)}\n")
+
+
+def parser(module: str, description: str) -> Parser:
     """Return a parser of the command line of a module, whose help shows the description as it is.
 
     Parameters
     ----------
     module : that ``python -m`` runs
     """
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"python -m {module}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

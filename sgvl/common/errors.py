@@ -61,10 +61,17 @@ def raise_any(problems: Iterable[str]) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown name: the closest known one, or else all of them."""
+    """Return a hint for an unknown name: the closest known one, those that hold it, or all.
+
+    >>> nearest("tset", ["train", "test"]), nearest("05", ["05_benchmark", "06_ablations"])
+    ('did you mean test?', 'did you mean 05_benchmark?')
+    """
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
+    close = close or [one for one in known if name.strip() and name.lower() in one.lower()]
+    return (
+        f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
+    )
 
 
 def need_known(what: str, name: object, known: Iterable[str]) -> None:

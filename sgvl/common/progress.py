@@ -7,7 +7,7 @@ from collections.abc import Callable
 def printer(every: float = 10.0) -> Callable[[int, int], None]:
     """Return a callback ``say(done, total)`` that prints progress at most every ``every`` seconds.
 
-    It always prints at the end.
+    It always prints at the end, then without an estimate of what is left.
     """
     begun = last = time.monotonic()
 
@@ -17,7 +17,7 @@ def printer(every: float = 10.0) -> Callable[[int, int], None]:
         if done < total and now - last < every:
             return
         last = now
-        left = (now - begun) / done * (total - done)
-        print(f"{done} of {total}, {now - begun:.0f} s, about {left:.0f} s left", flush=True)
+        left = f", about {(now - begun) / done * (total - done):.0f} s left" * (done < total)
+        print(f"{done} of {total}, {now - begun:.0f} s{left}", flush=True)
 
     return say

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import InputError
+from sgvl.common.errors import InputError, raise_any
 from sgvl.common.paths import user_path
 from sgvl.common.registry import options_of
 from sgvl.data import Sample, store
 from sgvl.data.images import ImageError, load_image, thumbnail
 from sgvl.data.sources import folder as labels_of_folder
+from sgvl.data.sources.pictures import SUFFIXES
 from sgvl.data.sources.pictures import load as load_pictures
 from sgvl.experiments import rule_by_rule
 from sgvl.experiments.benchmark import why_unparseable
@@ -90,6 +91,8 @@ def read(pictures: str | Path) -> Pictures:
     if not str(pictures):  # it would be the checkout
         raise InputError("no pictures are named: expected a folder, or one picture")
     place = user_path(pictures)
+    other = place.is_file() and place.suffix.lower() not in (*SUFFIXES, ".parquet")
+    raise_any([f"{pictures}: no picture; allowed: a folder, or {', '.join(SUFFIXES)}"] * other)
     root, files = (place.parent, escape(place.name)) if place.is_file() else (place, "*")
     rows = load_pictures(path=str(root), files=files)
     names = set(rows["id"])

@@ -43,7 +43,7 @@ from sgvl.run.units import (
 
 def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sgvl.run", description=__doc__.split("\n")[0])
+    parser = commands.parser("sgvl.run", __doc__)
     parser.add_argument("profile", help="a folder of params/, such as nano")
     parser.add_argument("--only", nargs="+", metavar="UNIT", help="these units: names or globs")
     parser.add_argument("--force", action="store_true", help="run them even if they are up to date")
@@ -136,9 +136,9 @@ def _rehearse(options: argparse.Namespace) -> ExitCode:
 
 
 def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return int(text)
 
 
 def _exit_code(statuses: list[Status]) -> ExitCode:
