@@ -126,6 +126,18 @@ def test_expected_flips_name_the_rule_before_and_after(versions, tmp_path):
     assert all("car" in tags[id] for id in flips["id"])
 
 
+def test_a_wrong_verdict_is_explained_by_the_judge_and_not_by_the_rule_it_breaks(
+    versions, tmp_path
+):
+    diff = diff_policies(*versions("thing added"), "always_unsafe", pictures=20, out=tmp_path)
+    wrong = diff.table[diff.table["label_before"] == "safe"]["message"]
+    assert not wrong.str.contains(
+        "unsafe (Whatever no rule mentions is permitted.)", regex=False
+    ).any()
+    right = diff.table[diff.table["label"] == "unsafe"]["message"]
+    assert right.str.contains("(No music and no dogs, except in the park.)", regex=False).all()
+
+
 def test_an_edit_of_words_alone_expects_no_flip_and_measures_its_wording_risk(versions, tmp_path):
     old, new = versions(QUIET.replace("Keep the street quiet.", "Quiet, please."))
     diff = diff_policies(old, new, "rule", pictures=20, out=tmp_path / "out")
@@ -183,7 +195,7 @@ def test_outcomes_and_intervals_by_hand(versions):
     assert own.loc["missed", "value"] == pytest.approx(100 * 2 / 6)
     assert own.loc["collateral", "value"] == pytest.approx(100 / 6)
     assert own.loc["right now", "value"] == pytest.approx(100 * 9 / 12)
-    assert own.loc["P(unsafe), expected flips, as expected", "value"] == pytest.approx(70 * 4 / 6)
+    assert own.loc["move of P(unsafe), expected flips", "value"] == pytest.approx(70 * 4 / 6)
     for row in own.itertuples():
         assert row.low <= row.value <= row.high
 
@@ -280,7 +292,8 @@ WRONG = {
     "no percent": (["old.md", "new.md", "--tolerate", "missed=nan"], "nan; allowed: 0 to 100"),
     "no pictures": (["old.md", "new.md", "--pictures", "0"], "draw at least 2"),
     "a seed": (["old.md", "new.md", "--seed", "-1"], "at least 0"),
-    "one version": (["old.md"], "1 versions; name two"),
+    "one version": (["old.md"], "old.md: name two versions"),
+    "no such folder": (["old.md", "new.md", "--on", "photo"], "photo: no such folder of pictures"),
     "history of nothing": (["--history", "nowhere.md"], "no policy file"),
     "history of no pictures": (["--history", "old.md", "--pictures", "1"], "draw at least 2"),
     "golden picture": (["text.md", "text.md", "--cases", "bad.csv"], "x.png: no such file"),

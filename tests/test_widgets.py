@@ -469,14 +469,22 @@ def test_a_threshold_trades_precision_for_recall():
     """P(unsafe) 0.9 for the one unsafe row, 0.7, 0.2 and 0.1 for the safe ones."""
     panel = widgets.threshold(JUDGED[JUDGED["step"] == 0])
     percent = panel.controls["percent"]
-    assert percent.value == 0 and column(panel.text, "%") == ["25.0", "100.0"]
-    percent.value = 50
     assert "model calls 2 of 4 unsafe" in panel.text
-    assert column(panel.text, "%") == ["50.0", "100.0"]
+    assert percent.value == 50 and column(panel.text, "%") == ["50.0", "100.0"]
+    percent.value = 0
+    assert column(panel.text, "%") == ["25.0", "100.0"]
     percent.value = 75
     assert column(panel.text, "%") == ["100.0", "100.0"]
     percent.value = 100
     assert column(panel.text, "%") == ["n/a", "0.0"]
+
+
+def test_a_threshold_is_first_moved_for_the_judge_that_grades_most():
+    flat = JUDGED.assign(judge="always", p_unsafe=1.0)
+    silent = JUDGED.assign(judge="silent", p_unsafe=float("nan"))
+    panel = widgets.threshold(pd.concat([flat, silent, JUDGED]))
+    assert panel.controls["judge"].options == ("model", "always")
+    assert "model calls" in panel.text
 
 
 def test_the_letters_of_the_curve_are_readable():

@@ -56,10 +56,14 @@ def rows(dataset: Dataset, answers: Sequence[dict], now: Policy, before: Policy)
         line |= {"p_before": old.get("p_unsafe"), "p": new.get("p_unsafe")}
         error = old.get("error") or new.get("error")
         line["outcome"] = NO_ANSWER if error else outcome_of(line)
+        # The rule that fired is the reason of its own verdict, and of no other.
         reasons = [
-            line["rule"] or new.get("rationale"),
-            line["rule_before"] or old.get("rationale"),
-        ]
+            line[rule] if line[rule] and answer.get("verdict") == line[label]
+            else answer.get("rationale")
+            for rule, label, answer in (
+                ("rule", "label", new), ("rule_before", "label_before", old)
+            )
+        ]  # fmt: skip
         line["message"] = f"{id}: {error}" if error else _message(line, now, before, *reasons)
         lines.append(line)
     for id, status in store.left_out(dataset).itertuples(index=False):
@@ -141,8 +145,8 @@ def summary(
         ("changed", plain, plain["outcome"] == CHANGED, 0),
         ("right before", exact, exact["verdict_before"] == exact["label_before"], 0),
         ("right now", exact, exact["verdict"] == exact["label"], 0),
-        ("P(unsafe), expected flips, as expected", flips, toward * change[flips.index], -1),
-        ("P(unsafe), other pictures, either way", others, change[others.index].abs(), 0),
+        ("move of P(unsafe), expected flips", flips, toward * change[flips.index], -1),
+        ("move of P(unsafe), other pictures", others, change[others.index].abs(), 0),
     ]
     lines = []
     for name, own, values, lowest in measures:

@@ -37,8 +37,17 @@ class Thresholds(NamedTuple):
         return np.select([p < self.safe_below, p > self.unsafe_above], [SAFE, UNSAFE], PERSON)
 
     def __str__(self) -> str:
-        below, above = self
-        return f"safe below P(unsafe) {below:.3g}, unsafe above {above:.3g}, else a person"
+        below, above = map(_digits, self)
+        return f"safe below P(unsafe) {below}, unsafe above {above}, else a person"
+
+
+def _digits(p: float) -> str:
+    """Print a threshold; one that would read 1 and is not is printed as its distance from 1.
+
+    >>> _digits(0.25), _digits(0.9999987), _digits(1.0)
+    ('0.25', '1 - 1.3e-06', '1')
+    """
+    return f"1 - {1 - p:.2g}" if 0.9995 <= p < 1 else f"{p:.3g}"
 
 
 def thresholds(p_unsafe, labels: Sequence[str], risk: float) -> Thresholds:

@@ -397,13 +397,13 @@ def averages(judgements: pd.DataFrame) -> Panel:
 
 
 def threshold(judgements: pd.DataFrame) -> Panel:
-    """Move a threshold on P(unsafe), for every judge that gives one."""
-    judges = judgements.dropna(subset="p_unsafe")["judge"].unique().tolist()
-    return Panel(
-        partial(number_views.threshold, judgements),
-        judge=choice("judge", judges),
-        percent=slider("threshold (%)", list(range(0, 101, 5))),
-    )
+    """Move a threshold on P(unsafe), for every judge that gives one, the most graded first."""
+    values = judgements.groupby("judge", sort=False)["p_unsafe"].nunique()
+    judges = values[values > 0].sort_values(ascending=False, kind="stable").index.tolist()
+    percent = slider("threshold (%)", list(range(0, 101, 5)))
+    percent.value = 50
+    view = partial(number_views.threshold, judgements)
+    return Panel(view, judge=choice("judge", judges), percent=percent)
 
 
 def reward(reply: str) -> Panel:
