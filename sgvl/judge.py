@@ -35,7 +35,7 @@ from sgvl.experiments import own_pictures
 from sgvl.policies import versions
 from sgvl.policies.policy import file_of
 from sgvl.report import verdicts
-from sgvl.report.tables import cell
+from sgvl.report.tables import cell, texts
 from sgvl.scores import risk_control
 
 OUT = "judged"
@@ -56,7 +56,7 @@ class Verdicts(NamedTuple):
         return f"{self.table.head(20)}\n{self.csv}\n{self.page}"
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False, max_rows=20) + html.escape(str(self.page))
+        return texts(self.table.head(20)).to_html() + html.escape(str(self.page))
 
 
 def judge_folder(

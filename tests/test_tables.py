@@ -182,3 +182,12 @@ def test_latex_compiles(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert files and done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "tables.pdf").stat().st_size > 10_000
+
+
+def test_texts_in_a_notebook_are_whole_escaped_and_on_the_left():
+    frame = pd.DataFrame({"<i>": ["<b>" + "long " * 40, None], "p": [0.123456, None]})
+    shown = tables.texts(frame).to_html()
+    assert "&lt;b&gt;" + "long " * 40 in shown and "0.12<" in shown and "0.123" not in shown
+    assert "&lt;i&gt;" in shown and ">nan<" not in shown and ">None<" not in shown
+    assert "text-align: left" in shown and ">0</th>" not in shown
+    assert ">0</th>" in tables.texts(frame, index=True).to_html()

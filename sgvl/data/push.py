@@ -77,7 +77,7 @@ def plan_release(folder: Path) -> tuple[dict[str, bytes | Path], list[str]]:
         lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         digests = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
-        raise InputError(f"{folder} is no finished release; run notebook 01c_annotate") from None
+        raise InputError(f"{folder} is no finished release; run notebook 01d_release") from None
     there = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     raise_any(
         f"{folder / name} is not the file of {CHECKSUMS}; write the release again"

@@ -217,6 +217,7 @@ def _outcomes(claims):
 def _title(claim):
     """Write a claim's name as a title, as "SFT on L1 degenerates"."""
     title = re.sub(r"\b(sft|rl|l[1-5])\b", lambda match: match[0].upper(), claim)
+    title = title.replace("safeedit", "SafeEdit")
     return title[0].upper() + title[1:]
 
 

@@ -50,6 +50,14 @@ def named(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     return frame.assign(judge=frame["judge"].map(names))
 
 
+def texts(frame: pd.DataFrame, index: bool = False) -> Styler:
+    """Show a table of texts in a notebook: whole, escaped and on the left; an index on request."""
+    left = [{"selector": "th, td", "props": "text-align: left"}]
+    styler = frame.style.format(escape="html", na_rep="", precision=2).set_table_styles(left)
+    styler = styler.format_index(escape="html").format_index(escape="html", axis="columns")
+    return styler if index else styler.hide()
+
+
 def judge_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Arrange scores as the paper's Table 6: a row per judge, a column per policy, averages last.
 

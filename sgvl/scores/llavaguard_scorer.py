@@ -56,7 +56,7 @@ def by_judge(frame: pd.DataFrame) -> pd.DataFrame:
         {"judge": judge} | llavaguard(own).loc["all"].to_dict()
         for judge, own in frame.groupby("judge", sort=False)
     ]
-    return pd.DataFrame(rows, columns=["judge", "n", "left_out", *RATES])
+    return pd.DataFrame(rows, columns=["judge", "n", "left_out", *RATES]).astype({"n": int})
 
 
 def _rates(frame: pd.DataFrame) -> dict:

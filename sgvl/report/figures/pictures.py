@@ -150,16 +150,16 @@ def show_replies(examples: list[dict]) -> plt.Figure:
     for example in examples:
         y, bottom = _titled(ax, example, y, side)
         for reply in example["replies"]:
-            text = _wrap(reply["reply"], width)
-            height = max(_tall(text), 3 * LINE) + 0.12
-            _line(ax, side + 0.2, y)
-            _write(ax, side + 0.25, y + 0.06 + LINE / 2, _wrap(reply["judge"], 20), weight="bold")
+            name, text = _wrap(reply["judge"], 17), _wrap(reply["reply"], width)
             about = [f"under {reply['policy']}"] if "policy" in reply else []
             about += [f"it is {reply['label']}"] * (
                 reply["verdict"] not in (reply["label"], "right")
             )
-            for k, line in enumerate(about):
-                _write(ax, side + 0.25, y + 0.06 + (k + 1.5) * LINE, line)
+            below = "\n".join(about)
+            height = max(_tall(text), _tall(name) + len(about) * LINE, 3 * LINE) + 0.12
+            _line(ax, side + 0.2, y)
+            _write(ax, side + 0.25, y + 0.06 + _tall(name) / 2, name, weight="bold")
+            _write(ax, side + 0.25, y + 0.06 + _tall(name) + _tall(below) / 2, below)
             _badge(ax, side + 1.45, y + height / 2, reply["verdict"])
             _write(ax, side + 2.45, y + height / 2, text)
             y += height
