@@ -21,7 +21,6 @@ yet.
 
 import argparse
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +29,14 @@ import pandas as pd
 from datasets import Dataset
 
 from sgvl.common import commands
-from sgvl.common.errors import ExitCode, InputError, need_known, one_line, raise_any
+from sgvl.common.errors import (
+    ExitCode,
+    InputError,
+    need_known,
+    one_line,
+    plain_warnings,
+    raise_any,
+)
 from sgvl.common.files import write_spreadsheet
 from sgvl.common.paths import runs, user_path
 from sgvl.common.progress import printer
@@ -172,12 +178,10 @@ def _named_set(on: str, profile: str) -> Dataset:
     """Return the pictures of a folder, or of a set that notebook 01 saved."""
     if user_path(on).exists():
         return own_pictures.read(on).rows
-    data = runs(profile) / "data"
-    if not (data / "manifest.json").exists():
-        raise InputError(
-            f"{on}: no such folder of pictures, and 01_data has saved no set in {data}"
-        )
-    saved = store.read(on, data)
+    try:
+        saved = store.read(on, runs(profile) / "data")
+    except InputError as error:
+        raise InputError(f"{on}: no such folder of pictures; as a set: {error}") from None
     other = [name for name in ("label", "policy") if name in saved.column_names]
     return saved.remove_columns(other)  # labels under other policies
 
@@ -292,7 +296,7 @@ def main(arguments: list[str] | None = None) -> ExitCode:
 
 
 def _main(options: argparse.Namespace) -> ExitCode:
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
+    plain_warnings()
     if options.lint:
         return _lint(options)
     if options.history:

@@ -18,7 +18,6 @@ import argparse
 import html
 import math
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +26,7 @@ import pandas as pd
 import yaml
 
 from sgvl.common import commands, files
-from sgvl.common.errors import MOST, ExitCode, InputError, raise_any
+from sgvl.common.errors import MOST, ExitCode, InputError, plain_warnings, raise_any
 from sgvl.common.paths import user_path
 from sgvl.common.progress import printer
 from sgvl.common.strict_yaml import Loader
@@ -147,7 +146,7 @@ def main(arguments: list[str] | None = None) -> ExitCode:
 
 
 def _main(options: argparse.Namespace) -> ExitCode:
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
+    plain_warnings()
     judged = judge_folder(
         options.pictures, options.policy, judge_of(options), options.against, options.labels,
         options.out, options.yes, options.prices, not options.no_blur, allow_of(options),

@@ -1,5 +1,7 @@
 """A parameter that is misspelt, mistyped or misread must stop before anything runs."""
 
+import warnings
+
 import nbformat
 import papermill
 import pytest
@@ -174,6 +176,13 @@ def test_check_sees_a_readers_own_edits(notebook):
     del namespace["steps"], namespace["limit"]
     (problem,) = problems(check, "05_benchmark", namespace)
     assert problem == "05_benchmark: run the parameters cell first; not set: steps, limit"
+
+
+def test_warnings_in_a_notebook_name_no_line_of_code(notebook, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back at the end
+    check("05_benchmark", dict(DEFAULTS))
+    said = warnings.formatwarning("2 columns passed over", UserWarning, "/tmp/cell.py", 3)
+    assert said == "2 columns passed over\n"
 
 
 def test_check_sees_what_papermill_has_injected(notebook):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -46,6 +47,11 @@ def one_line(text: str) -> str:
     """Return a text on one line that any terminal can print; what it cannot, as an escape."""
     text = re.sub(r"\s*[\r\n]\s*", " ", text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain_warnings() -> None:
+    """Print warnings as their text alone, without the file and line of the code that gave them."""
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
 
 
 class Busy(InputError):

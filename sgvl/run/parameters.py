@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from sgvl.common.errors import InputError, nearest, raise_any
+from sgvl.common.errors import InputError, nearest, plain_warnings, raise_any
 from sgvl.common.paths import NOTEBOOKS, need_checkout
 from sgvl.common.strict_yaml import Loader
 from sgvl.common.types import mismatch
@@ -108,8 +108,11 @@ def check(name: str, namespace: dict) -> None:
         check("05_benchmark", globals())
 
     This covers plain ``papermill -f``, whose unknown parameters arrive as ordinary variables, and
-    a reader's own edits. Raises InputError with every problem.
+    a reader's own edits. Warnings are then printed as their text alone.
+
+    Raises InputError with every problem.
     """
+    plain_warnings()
     need_checkout()
     model = declared(NOTEBOOKS / f"{name}.ipynb")
     unset = [field for field in model.model_fields if field not in namespace]
