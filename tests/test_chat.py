@@ -510,15 +510,14 @@ def test_a_cache_that_is_turned_off_stays_off(judge, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [moved, in_one_dimension])
 def test_wrong_positions_cost_speed_and_no_answer(judge, wrong, monkeypatch):
+    right = [a.reply for a in judge.judge(under([Sample("s", PICTURE)], load_all()))]
     read = Prefix.read.__func__
     amiss = lambda cls, *args: (seen := read(cls, *args))._replace(next_position=wrong(seen))  # noqa: E731
     monkeypatch.setattr(Prefix, "read", classmethod(amiss))
     other = make_judge({"kind": "chat", "model": "nano"})
     assert re.match(r"none: after its cache its logits are \d+\.\d% off", other.prefix_sharing)
     answers = other.judge(under([Sample("s", PICTURE)], load_all()))
-    assert [a.reply for a in answers] == [
-        a.reply for a in judge.judge(under([Sample("s", PICTURE)], load_all()))
-    ]
+    assert [a.reply for a in answers] == right
 
 
 def test_control_tokens_of_any_template_are_inert(judge, monkeypatch):

@@ -200,8 +200,10 @@ def test_stage_two_with_one_thing_changed_is_shown(folder, table5, tmp_path):
     without = page.write(folder, a_run(table5))[0].read_text(encoding="utf-8")
     assert without.partition(head)[2].lstrip().startswith("Not run.")
     write_table(table5.set_index("judge"), tmp_path / "own", "stage2", "By change", "seed 1")
+    write_table(table5.set_index("judge"), tmp_path / "own", "stage2_paid", "Paid", "five seeds")
     text = page.write(folder, a_run(table5), None, tmp_path / "own")[0].read_text(encoding="utf-8")
-    assert "By change" in text.partition(head)[2] and "As published" not in text.partition(head)[2]
+    shown = text.partition(head)[2]
+    assert "By change" in shown and "five seeds" in shown and "As published" not in shown
 
 
 HOSTILE = "My <b>own</b> judge ](http://a.b)"

@@ -263,7 +263,8 @@ def test_prompts_are_screened_by_what_the_model_says_and_the_list_is_read_again(
 ):
     rows = grpo.conditioned(sets.llavaguard(seed=0, images=3))
     cold = {"temperature": 1e-3, "max_completion_length": 100}  # as good as greedy
-    kept, listed = screening.screened(rows, [0.1, 1.0], tmp_path, "nano", cold)
+    folder = tmp_path / "grpo.screen"  # not made yet, as before the first run of 04
+    kept, listed = screening.screened(rows, [0.1, 1.0], folder, "nano", cold)
     judge = ChatJudge(with_p_unsafe=False)
     texts = [row["prompt"][0]["content"] for row in rows]
     batches = judge.reader.replies(list(rows["image"]), texts, 100)
@@ -273,11 +274,11 @@ def test_prompts_are_screened_by_what_the_model_says_and_the_list_is_read_again(
     assert list(kept["id"]) == [row["id"] for row, unsafe in zip(rows, said, strict=True) if unsafe]
 
     monkeypatch.setattr(screening, "p_unsafe", None)  # a resume asks nothing
-    again, _ = screening.screened(rows, [0.0, 0.1], tmp_path, "nano", cold)
+    again, _ = screening.screened(rows, [0.0, 0.1], folder, "nano", cold)
     assert {*again["id"], *kept["id"]} == set(rows["id"])
     with pytest.raises(InputError, match=r"none of 6 prompts has P\(unsafe\) in \[0.2, 0.3\]"):
-        screening.screened(rows, [0.2, 0.3], tmp_path, "nano", cold)
-    assert screening.screened(rows, [], tmp_path, "nano", cold)[0] is rows
+        screening.screened(rows, [0.2, 0.3], folder, "nano", cold)
+    assert screening.screened(rows, [], folder, "nano", cold)[0] is rows
 
 
 def test_the_loss_covers_the_answer_alone(tmp_path):

@@ -34,11 +34,12 @@ def test_each_variation_is_checked_as_a_parameter_file_is():
 def test_only_stage_two_is_varied_and_the_shipped_variations_keep_its_steps():
     with pytest.raises(InputError, match="not trained by stage 2: 'sft'; "):
         variations.unit_of("nano", "sft")
-    shipped = units.load_units("nano_ablations")["09b_stage2"].parameters
-    names = [shipped[name] for name in ("recipes", "judge", "changes", "trainings", "settings")]
-    variations.check(*names)
-    for name, changes in shipped["changes"].items():
-        assert "max_steps" not in changes.get("settings", {}), name
+    for unit in units.load_units("nano_ablations").values():
+        shipped = unit.parameters
+        names = [shipped[name] for name in ("recipes", "judge", "changes", "trainings", "settings")]
+        variations.check(*names)
+        for name, changes in shipped["changes"].items():
+            assert "max_steps" not in changes.get("settings", {}), name
 
 
 def test_dead_groups_and_differences_by_hand(tmp_path):

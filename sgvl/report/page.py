@@ -292,10 +292,12 @@ def _seeds(seeds, copied):
 
 
 def _stage2(folder):
-    """Return the table of 09b_stage2."""
+    """Return the tables of 09b_stage2, one for each panel of variations."""
     if not folder:
         return ["Not run.\n"]
-    return [*_as_published(folder, "make stage2"), *_ours(folder, "stage2")]
+    names = sorted(file.stem for file in folder.glob("stage2*.md"))
+    lines = (line for name in names for line in _ours(folder, name))
+    return [*_as_published(folder, "make stage2"), *lines]
 
 
 def _as_published(folder, command):

@@ -78,6 +78,7 @@ def screened(
     file = folder / f"{key[:16]}.csv"
     if not file.is_file():
         found = p_unsafe(rows, model, sampling, seed, parser, **load)
+        folder.mkdir(parents=True, exist_ok=True)
         write_csv(listed.assign(p_unsafe=found), file)
     listed = pd.read_csv(file, dtype={"id": str, "label": str})
     listed["kept"] = listed["p_unsafe"].between(*keep_p_unsafe)

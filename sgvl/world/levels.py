@@ -10,6 +10,7 @@ under another, where a judge that flags pictures without reading the policy must
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from datasets import Dataset, List, Value
@@ -70,7 +71,7 @@ def level_pairs(seed: int = 0, per_label: int = 100, style: str = "twemoji") -> 
     for number, (level, asked, edited_level, edited_asked) in enumerate(GROUPS):
         drawn = []
         for k in range(per_label // SHARE):
-            category, place = _harm(rng, level, k, levels)
+            category, place = _harm(rng, level, k)
             scenes = None
             while scenes is None or first_level(scenes[1].tags, levels) != edited_level:
                 c = int(rng.integers(2, 5))
@@ -95,12 +96,19 @@ def first_level(tags: Sequence[str], levels: Sequence[Policy]) -> str:
     return next((level.name for level in levels if level.label(tags).label == "unsafe"), "")
 
 
-def _harm(rng, level: str, k: int, levels: Sequence[Policy]) -> tuple[str, str]:
-    """Choose a category, in turn, and a place where ``level`` is the first to prohibit it."""
-    places: dict[str, list[str]] = {}
+@cache
+def _harms(level: str) -> dict[str, list[str]]:
+    """Return the places where ``level`` is the first to prohibit harm, by category."""
+    levels, places = [load(name) for name in LEVELS], {}
     for category in HARMFUL:
         for place in PLACES:
             if first_level((in_category(category)[0], place), levels) == level:
                 places.setdefault(category, []).append(place)
+    return places
+
+
+def _harm(rng: np.random.Generator, level: str, k: int) -> tuple[str, str]:
+    """Choose a category, in turn, and a place where ``level`` is the first to prohibit it."""
+    places = _harms(level)
     category = list(places)[k % len(places)]
     return category, str(rng.choice(places[category]))
