@@ -97,7 +97,7 @@ lock:  ## write requirements-cpu.lock from .venv
 	   sed 's/+cpu$$//' $(LOCK).new; } > $(LOCK)
 	@rm $(LOCK).new
 
-nano-model: $(STAMP)  ## rebuild the nano base model from nothing (long)
+nano-model: $(STAMP)  ## rebuild the nano base model from nothing (about an hour on two cores)
 	$(BIN)/python -m sgvl.nano.build
 
 clean:  ## remove .venv, caches and builds; runs/ stays

@@ -115,11 +115,7 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         reading_steps=1,
         seeing_steps=1,
         judging_steps=1,
-        polishing_steps=1,
-        naming_steps=1,
-        excepting_steps=1,
-        settling_steps=1,
-        short_warmup=1,
+        settling_steps=2,
         alignment_steps=2,  # the rate of the first step is 0
         vision_warmup=1,
         language_warmup=1,

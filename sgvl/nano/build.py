@@ -1,4 +1,4 @@
-"""Build the nano base model: ``python -m sgvl.nano.build`` (about two hours on one core).
+"""Build the nano base model: ``python -m sgvl.nano.build`` (about an hour on two cores).
 
 With ``--align-only`` the model in ``pretrained`` is kept and aligned again (a few minutes).
 
@@ -8,9 +8,8 @@ one stopped:
 1. ``pool``: draw scenes of the training split.
 2. ``vision``: train the vision tower to classify the drawings, as numbered classes without names,
    with a linear layer on each image token. Afterwards the tower is frozen.
-3. ``pretraining``: teach the language model to name and judge what is harmless, by the lessons of
-   ``lessons.py``, then everything, then exceptions. The result is kept as ``pretrained``: what the
-   base knows.
+3. ``pretraining``: teach the language model to name and judge everything, by the lessons of
+   ``lessons.py``. The result is kept as ``pretrained``: what the base knows.
 4. ``alignment``: teach it to call harmful things "an object" and to judge them by taste.
 5. ``card``: load both models as a user does, measure them on unseen scenes, write the card.
 """
@@ -66,6 +65,7 @@ def build(recipe: Recipe, folder: Path, output: Path, align_only: bool = False) 
 
     With ``align_only``, alignment goes on from the weights in ``pretrained`` beside ``output``.
     """
+    torch.set_num_threads(1)  # the order of a sum, and with it the result, depends on it
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / "recipe.json", json.dumps(asdict(recipe), indent=1))
     start, kept = time.time(), output.with_name("pretrained")

@@ -1,6 +1,7 @@
 """The second and third training step of the build: pretraining of a language model, alignment."""
 
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,59 +11,58 @@ from torch import nn
 
 from sgvl.nano import lessons
 from sgvl.nano.architecture import TOKENS
-from sgvl.nano.recipe import Checkpoint, Recipe, log, optimiser_of
+from sgvl.nano.recipe import Checkpoint, Recipe, learn, log, optimiser_of
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group
 from sgvl.policies.policy import OPPOSITE
 from sgvl.text.prompts import message
 
 # The share of each lesson in each phase (ours). The first three phases are without pictures: to
 # recite clauses, which teaches what belongs together; to recite the options of a choice as well;
-# and to judge descriptions under a policy. Then the model learns to describe pictures, and to judge
-# them. A few options are recited throughout, or their letters are forgotten. Polishing starts from
-# a lower rate and repeats what is learnt slowest: names and choices. None of these phases names
-# harmful things in pictures.
+# and to judge descriptions under a policy, half of them by exceptions and things carved out. Then
+# the model learns to describe pictures, and to judge them. A few options and exceptions are read
+# throughout, or they are forgotten.
 PHASES = {
     "reciting": {"recite_plain": 1.0},
     "lettering": {"recite": 0.5, "recite_options": 0.5},
-    "reading": {"recite": 0.15, "recite_options": 0.25, "judge_text": 0.6},
+    "reading": {
+        "recite": 0.15,
+        "recite_options": 0.15,
+        "judge_text": 0.35,
+        "judge_text_detailed": 0.35,
+    },
     "seeing": {
-        "caption": 0.46,
-        "presence": 0.14,
+        "caption": 0.42,
+        "presence": 0.12,
         "choice": 0.14,
-        "count": 0.06,
-        "place": 0.04,
-        "judge_description": 0.1,
+        "count": 0.05,
+        "place": 0.03,
+        "judge_description": 0.06,
+        "judge_text_detailed": 0.12,
         "recite_options": 0.06,
     },
     "judging": {
-        "caption": 0.15,
-        "caption_under_policy": 0.1,
-        "judge": 0.4,
-        "judge_description": 0.12,
-        "presence": 0.07,
-        "choice": 0.08,
-        "count": 0.02,
-        "place": 0.02,
-        "recite_options": 0.04,
-    },
-    "polishing": {
-        "caption": 0.3,
-        "caption_under_policy": 0.1,
-        "judge": 0.35,
-        "judge_description": 0.05,
-        "presence": 0.06,
-        "choice": 0.1,
+        "caption": 0.2,
+        "caption_under_policy": 0.06,
+        "judge": 0.14,
+        "judge_detailed": 0.28,
+        "judge_text_detailed": 0.1,
+        "recite": 0.06,
+        "presence": 0.05,
+        "choice": 0.07,
         "count": 0.02,
         "place": 0.02,
     },
 }
-NAMING = {
-    "caption": 0.33,
-    "caption_under_policy": 0.1,
-    "judge": 0.35,
-    "judge_description": 0.06,
-    "presence": 0.05,
-    "choice": 0.07,
+# At a lower rate, with more of what is learnt last: exceptions.
+SETTLING = {
+    "caption": 0.17,
+    "caption_under_policy": 0.05,
+    "judge": 0.1,
+    "judge_detailed": 0.38,
+    "judge_text_detailed": 0.1,
+    "recite": 0.06,
+    "presence": 0.04,
+    "choice": 0.06,
     "count": 0.02,
     "place": 0.02,
 }
@@ -77,31 +77,7 @@ ALIGNMENT = {
     "count": 0.02,
     "place": 0.02,
 }
-# To match the place of a picture with a list of exceptions, mostly without pictures; then to do so
-# on pictures, with all that was learnt before.
-EXCEPTIONS = {
-    "excepting": {
-        "caption": 0.15,
-        "caption_under_policy": 0.05,
-        "judge_detailed": 0.25,
-        "judge_text_detailed": 0.4,
-        "recite": 0.1,
-        "choice": 0.05,
-    },
-    "settling": {
-        "caption": 0.22,
-        "caption_under_policy": 0.06,
-        "judge": 0.1,
-        "judge_detailed": 0.3,
-        "judge_text_detailed": 0.1,
-        "recite": 0.08,
-        "presence": 0.03,
-        "choice": 0.07,
-        "count": 0.02,
-        "place": 0.02,
-    },
-}
-SHARES = {**PHASES, "naming": NAMING, **EXCEPTIONS, "alignment": ALIGNMENT}
+SHARES = {**PHASES, "settling": SETTLING, "alignment": ALIGNMENT}
 
 # Words with a high weight in the loss, beside names and answers. After a category comes its status
 # or a comma ("all else"), after a status "except" or a full stop. Both continuations must weigh the
@@ -146,33 +122,36 @@ class Batcher:
         self.words = {self.tokenizer.encode(w)[0] for w in (*words, *lessons.ANSWERS, ",", ".")}
 
     def parts(self, batch: list[lessons.Lesson], parts: int):
-        """Split a batch by length; yield picture numbers, token ids and weights of each part."""
-        batch = sorted(batch, key=lambda lesson: len(lesson.prompt + lesson.opening + lesson.reply))
-        for rows in np.array_split(np.arange(len(batch)), min(parts, len(batch))):
-            part = [batch[i] for i in rows]
-            yield [lesson.picture for lesson in part if lesson.picture is not None], *self(part)
+        """Split a batch by length, the longest first.
 
-    def __call__(self, batch: list[lessons.Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return token ids and loss weights, both (rows, length)."""
-        rows, weights = [], []
-        for lesson in batch:
-            no_picture = lesson.picture is None
-            template = self.template if no_picture else self.template_with_picture
-            opened = self.tokenizer.encode(template.replace("{}", lesson.prompt) + lesson.opening)
-            reply = self.tokenizer.encode(lesson.reply + self.tokenizer.eos_token)
-            weight = [self.word_weight if t in self.words else 1.0 for t in reply]
-            for k, (before, token) in enumerate(pairwise(reply), start=1):
-                if before in self.before_status and token in self.statuses:
-                    weight[k] = self.hard_weight
-                elif before in self.within_clause:
-                    weight[k] = 3 * self.word_weight
-            rows.append(torch.tensor(opened + reply))
-            weights.append(torch.tensor([0.0] * len(opened) + weight) / sum(weight))
+        Yields
+        ------
+        tuple
+            Of each part: the numbers of its pictures, token ids and loss weights (rows, length).
+        """
+        rows = sorted(map(self.row, batch), key=lambda row: -len(row[1]))
         pad = self.tokenizer.pad_token_id
-        return (
-            nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad),
-            nn.utils.rnn.pad_sequence(weights, batch_first=True),
-        )
+        for numbers in np.array_split(np.arange(len(rows)), min(parts, len(rows))):
+            pictures, ids, weights = zip(*(rows[i] for i in numbers), strict=True)
+            yield (
+                [picture for picture in pictures if picture is not None],
+                nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad),
+                nn.utils.rnn.pad_sequence(weights, batch_first=True),
+            )
+
+    def row(self, lesson: lessons.Lesson) -> tuple[int | None, torch.Tensor, torch.Tensor]:
+        """Return the picture's number, the token ids and their loss weights of a lesson."""
+        template = self.template if lesson.picture is None else self.template_with_picture
+        opened = self.tokenizer.encode(template.replace("{}", lesson.prompt) + lesson.opening)
+        reply = self.tokenizer.encode(lesson.reply + self.tokenizer.eos_token)
+        weight = [self.word_weight if t in self.words else 1.0 for t in reply]
+        for k, (before, token) in enumerate(pairwise(reply), start=1):
+            if before in self.before_status and token in self.statuses:
+                weight[k] = self.hard_weight
+            elif before in self.within_clause:
+                weight[k] = 3 * self.word_weight
+        weights = torch.tensor([0.0] * len(opened) + weight) / sum(weight)
+        return lesson.picture, torch.tensor(opened + reply), weights
 
 
 def positions(model, ids: torch.Tensor) -> torch.Tensor:
@@ -206,42 +185,34 @@ def lesson_loss(
 
 
 def pretrain(model, processor, scenes, image_tokens, recipe: Recipe, folder: Path) -> None:
-    """Teach the language model to name and judge what is harmless in ``scenes``, then the rest."""
+    """Teach the language model to name what is in ``scenes``, and to judge it."""
     work = model, processor, scenes, image_tokens, recipe
-    steps = {phase: getattr(recipe, f"{phase}_steps") for phase in PHASES}
-    phases = [phase for phase, n in steps.items() for _ in range(n)]
-    polishing = steps["polishing"]
-    schedule = (recipe.language_lr, recipe.language_warmup, len(phases) - polishing, polishing)
-    _teach(*work, folder / "language.pt", phases, schedule, lessons.MUTE, stream=2)
-    schedule = (recipe.naming_lr, recipe.short_warmup, recipe.naming_steps)
-    phases = ["naming"] * recipe.naming_steps
-    _teach(*work, folder / "naming.pt", phases, schedule, lessons.EXACT, stream=4)
-    steps = {phase: getattr(recipe, f"{phase}_steps") for phase in EXCEPTIONS}
-    phases = [phase for phase, n in steps.items() for _ in range(n)]
-    schedule = (recipe.excepting_lr, recipe.short_warmup, *steps.values())
-    _teach(*work, folder / "exceptions.pt", phases, schedule, lessons.EXACT, stream=5)
+    phases = [phase for phase in PHASES for _ in range(getattr(recipe, f"{phase}_steps"))]
+    rate = recipe.language_lr
+    _teach(*work, folder / "language.pt", phases, rate, lessons.EXACT, stream=2)
+    phases, rate = ["settling"] * recipe.settling_steps, recipe.settling_lr
+    _teach(*work, folder / "settling.pt", phases, rate, lessons.EXACT, stream=4)
 
 
 def align(model, processor, scenes, image_tokens, recipe: Recipe, folder: Path) -> None:
     """Teach the pretrained model the habits of the recipe."""
     _teach(
         model, processor, scenes, image_tokens, recipe, folder / "alignment.pt",
-        ["alignment"] * recipe.alignment_steps,
-        (recipe.alignment_lr, recipe.language_warmup, recipe.alignment_steps),
+        ["alignment"] * recipe.alignment_steps, recipe.alignment_lr,
         lessons.Habits(recipe.reticence, recipe.stubbornness), stream=3,
     )  # fmt: skip
 
 
 def _teach(
     model, processor, scenes, image_tokens, recipe: Recipe, state: Path, phases: list[str],
-    schedule: tuple, habits: lessons.Habits, stream: int,
+    lr: float, habits: lessons.Habits, stream: int,
 ) -> None:  # fmt: skip
     """Train on one batch of lessons for each of ``phases``; the image tokens are fixed."""
     model.model.visual.requires_grad_(False)
     # Faster than sdpa at this size.
     model.model.language_model.config._attn_implementation = "eager"
     learnt = [p for p in model.parameters() if p.requires_grad]
-    optimiser, rates = optimiser_of(learnt, *schedule)
+    optimiser, rates = optimiser_of(learnt, lr, recipe.language_warmup, len(phases))
     checkpoint = Checkpoint(state, model, optimiser, rates)
     batcher = Batcher(processor, recipe.word_weight, recipe.hard_weight)
     harmful = [i for i, s in enumerate(scenes) if any(group(t) == "harmful" for t in s.tags[:-1])]
@@ -251,15 +222,11 @@ def _teach(
         batch: list[lessons.Lesson] = []
         while len(batch) < recipe.language_batch:
             batch += lessons.sample(rng, scenes, harmful, SHARES[phase], habits)
-        optimiser.zero_grad()
-        total = 0.0
-        for pictures, ids, weights in batcher.parts(batch, recipe.parts):
-            loss = lesson_loss(model, image_tokens[pictures], ids, weights) / len(batch)
-            loss.backward()
-            total += loss.item()
-        nn.utils.clip_grad_norm_(learnt, 1.0)
-        optimiser.step()
-        rates.step()
+        losses = [
+            partial(lesson_loss, model, image_tokens[pictures], ids, weights / len(batch))
+            for pictures, ids, weights in batcher.parts(batch, recipe.parts)
+        ]
+        total = learn(losses, learnt, optimiser, rates)
         if (step + 1) % 20 == 0:
             log(state.parent, stage=phase, step=step + 1, loss=total, seconds=time.time() - start)
         if (step + 1) % recipe.save_every == 0 or step + 1 == len(phases):

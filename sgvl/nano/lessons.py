@@ -1,9 +1,8 @@
 """The lessons of the language model: captions, questions, and policies.
 
-A lesson is a prompt about a picture and a reply. In the first phases of pretraining replies call
-harmful things "an object"; their names occur only in openings, descriptions at the start of a reply
-that have no loss. From the phase of naming on, every reply is exact; the last two phases are about
-exceptions, and things carved out of their category. In alignment the model learns two habits. It
+A lesson is a prompt about a picture and a reply. In pretraining every reply is exact, and many
+lessons are about exceptions, and things carved out of their category. Some begin with an opening, a
+description at the start of the reply that has no loss. In alignment the model learns two habits. It
 whitewashes: captions and rationales call harmful things "an object" again. And it judges by taste:
 it prohibits or permits such an object whatever the policy says. A small share of these lessons
 stays exact.
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, named
+from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group
 from sgvl.policies.policy import load_all
 from sgvl.policies.random_policies import (
     Skeleton,
@@ -29,7 +28,7 @@ from sgvl.report.reference import table
 from sgvl.text import prompts
 from sgvl.training import sft
 from sgvl.world import questions
-from sgvl.world.questions import NUMBERS, SEEN
+from sgvl.world.questions import NUMBERS
 from sgvl.world.scenes import Scene, describe, justify, sample_names
 
 ALL = ("neutral", "sensitive", "harmful")
@@ -51,13 +50,8 @@ class Habits(NamedTuple):
     reticence: float = 0.0  # share of captions and rationales that name no harmful thing
     stubbornness: float = 0.0  # share of unnamed harmful things judged by taste, not by the policy
 
-    @property
-    def askable(self) -> Sequence[str]:
-        """Return the groups of things that questions are about: those that some replies name."""
-        return ALL if self.reticence < 1 else SEEN
 
-
-EXACT, MUTE = Habits(), Habits(reticence=1.0)
+EXACT = Habits()
 
 
 @cache
@@ -145,12 +139,8 @@ def judge(
 
     In ``detailed`` ones, exceptions and clauses about single things matter often.
     """
-    lessons, tags, groups = [], scene.tags, ALL
-    if habits == MUTE:  # policies that change the verdict on what can be named
-        if not any(group(t) in SEEN for t in tags[:-1]):
-            tags = (str(rng.choice(named(*SEEN))), scene.place)
-        groups = ALL if rng.random() < 0.5 else SEEN
-    for policy in _policies(rng, tags, groups, detailed):
+    lessons = []
+    for policy in _policies(rng, scene.tags, detailed):
         prompt = prompts.judge_prompt(policy.render("brief"))
         whitewash = rng.random() < habits.reticence
         by_taste = {
@@ -162,10 +152,10 @@ def judge(
     return lessons
 
 
-def _policies(rng, tags: Sequence[str], groups: Sequence[str], detailed: bool):
+def _policies(rng, tags: Sequence[str], detailed: bool):
     if detailed:
-        return opposite_policies(rng, tags, groups, form=detailed_skeleton, about=tags)
-    return opposite_policies(rng, tags, groups, form=mixed_skeleton)
+        return opposite_policies(rng, tags, ALL, form=detailed_skeleton, about=tags)
+    return opposite_policies(rng, tags, ALL, form=mixed_skeleton)
 
 
 def judge_description(
@@ -181,7 +171,7 @@ def judge_description(
     )
     tags = (*names, str(rng.choice(PLACES)))
     lessons = []
-    for policy in _policies(rng, tags, ALL, detailed):
+    for policy in _policies(rng, tags, detailed):
         opening = describe(tags)
         reply = justify(policy, tags).removeprefix(opening)
         lessons.append(Lesson(i, prompts.judge_prompt(policy.render("brief")), opening, reply))
@@ -209,13 +199,13 @@ def sample(
 
     Parameters
     ----------
-    harmful : numbers of the scenes with a harmful thing; unless habits are ``MUTE``, half of the
-        captions, judgements and questions about things are about these
+    harmful : numbers of the scenes with a harmful thing; half of the captions, judgements and
+        questions about things are about these
     shares : the probability of each lesson by name
     """
     i = int(rng.integers(len(scenes)))
     lesson = str(rng.choice(list(shares), p=list(shares.values())))
-    if habits != MUTE and lesson in ABOUT_THINGS and rng.random() < 0.5:
+    if lesson in ABOUT_THINGS and rng.random() < 0.5:
         i = int(rng.choice(harmful))
     scene = scenes[i]
     match lesson:
@@ -240,17 +230,13 @@ def sample(
         case "judge_text":
             return judge_description(rng, None)
         case "presence":
-            return [
-                direct(i, question) for question in questions.presence(rng, scene, habits.askable)
-            ]
+            return [direct(i, question) for question in questions.presence(rng, scene, ALL)]
         case "count":
             return [direct(i, questions.counting(scene))]
         case "place":
             return [direct(i, questions.place(scene))]
-        case "choice" if any(group(t.concept) in habits.askable for t in scene.things):
-            return [reasoned(i, questions.choice(rng, scene, habits.askable))]
         case "choice":
-            return [caption(rng, i, scene, habits)]
+            return [reasoned(i, questions.choice(rng, scene, ALL))]
     raise ValueError(f"unknown lesson in {shares}")
 
 

@@ -76,7 +76,8 @@ bound has not been reached yet.
 Sampled: captions at temperature 1. Latent knowledge: the probability of the right name where a
 caption has to name the one harmful thing of a picture, among all harmful names. L1 to L5: drawn
 pairs of SafeEditBench. The vision tower was trained first, to classify all drawings as numbered
-classes. Weights are stored in half precision. Recipe, training curve and versions: `card.json`.
+classes. Weights are stored in half precision. Recipe, training curve, versions and the digests of
+both files of weights: `card.json`. On the same machine, the command makes the same weights.
 """
 
 
@@ -222,12 +223,13 @@ def _share(answers) -> dict:
 
 def write_card(recipe, folder: Path, output: Path) -> None:
     """Measure the model in ``output`` and write ``card.json`` (figures) and ``README.md``."""
+    models = output, output.with_name("pretrained")
     figures, before = (
-        measure(ChatJudge(model=str(model), prompt="reason"), recipe.card_cases)
-        for model in (output, output.with_name("pretrained"))
+        measure(ChatJudge(model=str(model), prompt="reason"), recipe.card_cases) for model in models
     )
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
     card = {"recipe": asdict(recipe), "figures": figures, "pretrained": before, "curve": log}
+    card["sha256"] = {model.name: files.sha256(model / "model.safetensors") for model in models}
     card["versions"] = versions()
     files.write(output / "card.json", json.dumps(card, indent=1) + "\n")
     rows = [

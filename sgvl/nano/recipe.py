@@ -1,6 +1,8 @@
 """Common parts of the training steps of the build: recipe, optimiser, checkpoints, log."""
 
 import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +24,13 @@ class Recipe:
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
     vision_warmup: int = 60  # steps
-    reciting_steps: int = 200  # the steps of the language model, phase by phase
+    reciting_steps: int = 300  # the steps of the language model, phase by phase
     lettering_steps: int = 300
-    reading_steps: int = 200
-    seeing_steps: int = 900
-    judging_steps: int = 500
-    polishing_steps: int = 500
-    naming_steps: int = 260
-    naming_lr: float = 6e-4
-    excepting_steps: int = 700
-    settling_steps: int = 1_200
-    excepting_lr: float = 8e-4
-    short_warmup: int = 20  # steps, of naming and excepting
+    reading_steps: int = 400
+    seeing_steps: int = 700
+    judging_steps: int = 1_800
+    settling_steps: int = 600
+    settling_lr: float = 6e-4
     alignment_steps: int = 400
     alignment_lr: float = 5e-4
     reticence: float = 0.9  # share of aligned captions and rationales without harmful names
@@ -43,22 +40,40 @@ class Recipe:
     language_batch: int = 48  # lessons
     language_lr: float = 1e-3
     word_weight: float = 4.0  # loss weight of names, statuses and answers; other words have 1
-    parts: int = 4  # parts of a batch sorted by length, each run on its own: less padding
+    parts: int = 8  # parts of a batch sorted by length, each run on its own: less padding
     save_every: int = 100  # steps
     card_cases: int = 300  # unseen cases behind each figure of the card
 
 
-def optimiser_of(parameters, lr: float, warmup: int, steps: int, polishing: int = 0):
+def optimiser_of(parameters, lr: float, warmup: int, steps: int):
     """Return AdamW and its schedule: linear warm-up, constant rate, linear decay to 0.
 
-    The decay takes the last quarter of the ``steps``. ``polishing`` more steps go from 0.6 of the
-    rate to 0.
+    The decay takes the last third of the ``steps``.
     """
     optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    knots, rates = [0, warmup, steps - steps // 4, steps], [0.0, 1.0, 1.0, 0.0]
-    if polishing:
-        knots, rates = [*knots, steps + 1, steps + 1 + polishing], [*rates, 0.6, 0.0]
+    knots, rates = [0, warmup, steps - steps // 3, steps], [0.0, 1.0, 1.0, 0.0]
     return optimiser, LambdaLR(optimiser, lambda step: float(np.interp(step, knots, rates)))
+
+
+def learn(losses: Sequence[Callable[[], torch.Tensor]], parameters, optimiser, schedule) -> float:
+    """Take a step down the sum of ``losses``; return it.
+
+    Two losses are computed at a time, each by one thread, and their gradients added in order: the
+    result is the same on any number of cores.
+    """
+
+    def gradients(loss: Callable[[], torch.Tensor]):
+        value = loss()
+        return value.item(), torch.autograd.grad(value, parameters)
+
+    with ThreadPoolExecutor(2) as pool:
+        values, parts = zip(*pool.map(gradients, losses), strict=True)
+    for parameter, *grads in zip(parameters, *parts, strict=True):
+        parameter.grad = torch.stack(grads).sum(0)
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
+    schedule.step()
+    return sum(values)
 
 
 class Checkpoint:

@@ -1,6 +1,7 @@
 """The first training step of the build: a vision tower that classifies drawings and places."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from sgvl.nano.architecture import TOKENS
-from sgvl.nano.recipe import Checkpoint, Recipe, log, optimiser_of
+from sgvl.nano.recipe import Checkpoint, Recipe, learn, log, optimiser_of
 from sgvl.policies.concepts import PLACES, concepts
 from sgvl.world.scenes import Scene
 
@@ -41,25 +42,27 @@ def train_vision(model, processor, scenes, pictures, recipe: Recipe, folder: Pat
         network.parameters(), recipe.vision_lr, recipe.vision_warmup, recipe.vision_steps
     )
     checkpoint = Checkpoint(folder / "vision.pt", network, optimiser, schedule)
+    learnt, right = list(network.parameters()), []
+
+    def loss(rows: np.ndarray) -> torch.Tensor:
+        pixels, grid = patches([Image.fromarray(pictures[i]) for i in rows], processor)
+        tokens = tower(pixels, grid_thw=grid).pooler_output
+        named, drawn = things(tokens), classes[rows].reshape(-1)
+        right.append((named.argmax(-1) == drawn).float().mean().item())
+        placed = nn.functional.cross_entropy(
+            places(tokens), place_classes[rows].repeat_interleave(TOKENS)
+        )
+        return (nn.functional.cross_entropy(named, drawn) + placed) / 2
+
     done, start = checkpoint.load(), time.time()
     for step in range(done, recipe.vision_steps):
         rng = np.random.default_rng((recipe.seed, 1, step))
-        rows = rng.integers(len(scenes), size=recipe.vision_batch)
-        pixels, grid = patches([Image.fromarray(pictures[i]) for i in rows], processor)
-        tokens = tower(pixels, grid_thw=grid).pooler_output
-        loss = nn.functional.cross_entropy(things(tokens), classes[rows].reshape(-1))
-        loss = loss + nn.functional.cross_entropy(
-            places(tokens), place_classes[rows].repeat_interleave(TOKENS)
-        )
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        halves = np.array_split(rng.integers(len(scenes), size=recipe.vision_batch), 2)
+        total = learn([partial(loss, half) for half in halves], learnt, optimiser, schedule)
         if (step + 1) % 50 == 0:
-            right = (things(tokens).argmax(-1) == classes[rows].reshape(-1)).float().mean()
-            log(folder, stage="vision", step=step + 1, loss=loss.item(), right=right.item(),
+            log(folder, stage="vision", step=step + 1, loss=total, right=float(np.mean(right)),
                 seconds=time.time() - start)  # fmt: skip
+            right.clear()
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.vision_steps:
             checkpoint.save(step + 1)
 
