@@ -147,6 +147,16 @@ def test_ceilings_of_blind_judges_are_drawn_where_they_are_proven():
     assert len(set(shapes)) == 2, "told apart without colour"
 
 
+def test_judges_close_together_are_enlarged_where_one_lies_far_off():
+    points = pd.DataFrame({"judge": ["base", "full", "taxonomy"], "safety": [74.0, 93.0, 27.0]})
+    points["general"] = [96.0, 97.0, 0.0]
+    for side in ("safety", "general"):
+        points[f"{side}_low"], points[f"{side}_high"] = points[side] - 2, points[side] + 2
+    everyone, enlarged = figures.trade_off(points).axes
+    assert everyone.get_xlim()[0] < 0 and enlarged.get_xlim()[0] > 90
+    assert len(figures.trade_off(points[:2]).axes) == 1
+
+
 def test_heatmap_numbers_are_the_scores():
     found = words(DRAWN["score_heatmap"]())
     assert set(found) >= {"L1\naccuracy", "L4\nF1", "macro\nmean", "pooled\nF1"}

@@ -129,16 +129,28 @@ def trade_off(points: pd.DataFrame) -> plt.Figure:
     ----------
     points : a row per judge with safety, safety_low, safety_high, general, general_low and
         general_high (percent)
+
+    Where a judge lies far from most, by more than 30 points of general ability below their median,
+    a second panel shows the others enlarged.
     """
-    fig, ax = plt.subplots(figsize=(0.6 * PAGE, 0.45 * PAGE), layout="constrained")
+    near = points[points["general"] >= points["general"].median() - 30]
+    panels = {"all judges": points, "enlarged": near} if len(near) < len(points) else {"": points}
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(PAGE, 0.42 * PAGE), squeeze=False, layout="constrained"
+    )
     # Each marker is smaller than the last, so that judges with equal scores show as rings.
-    for row, size in zip(points.itertuples(), np.linspace(9, 4, len(points)), strict=True):
-        across = [[row.general - row.general_low], [row.general_high - row.general]]
-        up = [[row.safety - row.safety_low], [row.safety_high - row.safety]]
-        style = {"fmt": "o", "ms": size, "lw": 0.7, "capsize": 2}
-        ax.errorbar(row.general, row.safety, up, across, label=row.judge, **style)
-    ax.set(xlabel="general ability (% right)", ylabel="SafeEditBench (macro, %)")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    sizes = dict(zip(points["judge"], np.linspace(9, 4, len(points)), strict=True))
+    colours = {judge: f"C{k}" for k, judge in enumerate(points["judge"])}
+    for ax, (title, shown) in zip(axes.flat, panels.items(), strict=True):
+        for row in shown.itertuples():
+            across = [[row.general - row.general_low], [row.general_high - row.general]]
+            up = [[row.safety - row.safety_low], [row.safety_high - row.safety]]
+            style = {"fmt": "o", "ms": sizes[row.judge], "color": colours[row.judge], "lw": 0.7}
+            ax.errorbar(row.general, row.safety, up, across, label=row.judge, capsize=2, **style)
+        ax.set(xlabel="general ability (% right)", title=title)
+    axes[0, 0].set_ylabel("SafeEditBench (macro, %)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside right center", frameon=False)
     values = [f"{row.judge} {row.general:.0f}, {row.safety:.0f}" for row in points.itertuples()]
     text = "A point for each judge, in percent, general ability across and safety upward"
     return described(fig, f"{text}: {'; '.join(values)}.")
