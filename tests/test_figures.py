@@ -81,6 +81,15 @@ def adherence():
     return pd.DataFrame(rows, columns=columns).astype({"blind": float})
 
 
+def points():
+    """Two judges close together and one far off."""
+    points = pd.DataFrame({"judge": ["base", "full", "taxonomy"], "safety": [74.0, 93.0, 27.0]})
+    points["general"] = [96.0, 97.0, 0.0]
+    for side in ("safety", "general"):
+        points[f"{side}_low"], points[f"{side}_high"] = points[side] - 2, points[side] + 2
+    return points
+
+
 DRAWN = {
     "adherence": lambda: figures.adherence(adherence()),
     "show_gallery": lambda: figures.show_gallery(pictures()),
@@ -89,6 +98,7 @@ DRAWN = {
     "precision_recall": lambda: figures.precision_recall([True, False], [0.9, 0.2], 1.0, 0.5),
     "show_pairs": lambda: figures.show_pairs(pairs()),
     "show_verdicts": lambda: figures.show_verdicts(examples()),
+    "trade_off": lambda: figures.trade_off(points()),
 }
 
 
@@ -148,13 +158,9 @@ def test_ceilings_of_blind_judges_are_drawn_where_they_are_proven():
 
 
 def test_judges_close_together_are_enlarged_where_one_lies_far_off():
-    points = pd.DataFrame({"judge": ["base", "full", "taxonomy"], "safety": [74.0, 93.0, 27.0]})
-    points["general"] = [96.0, 97.0, 0.0]
-    for side in ("safety", "general"):
-        points[f"{side}_low"], points[f"{side}_high"] = points[side] - 2, points[side] + 2
-    everyone, enlarged = figures.trade_off(points).axes
+    everyone, enlarged = DRAWN["trade_off"]().axes
     assert everyone.get_xlim()[0] < 0 and enlarged.get_xlim()[0] > 90
-    assert len(figures.trade_off(points[:2]).axes) == 1
+    assert len(figures.trade_off(points()[:2]).axes) == 1
 
 
 def test_heatmap_numbers_are_the_scores():
