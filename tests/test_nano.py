@@ -1,8 +1,10 @@
 """The shipped base model keeps its bounds on unseen scenes; its build can be resumed."""
 
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +12,10 @@ from sgvl.common.paths import NANO_MODEL
 from sgvl.judges import make_judge
 from sgvl.models import loading
 from sgvl.nano.build import Recipe, build
-from sgvl.nano.lessons import rejects
+from sgvl.nano.lessons import ASIDES, EXACT, judge, recite, rejects
 from sgvl.nano.model_card import BOUNDS, measure
 from sgvl.policies.concepts import PLACES, in_category
+from sgvl.world.scenes import sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,7 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
         vision_steps=2,
         vision_batch=2,
         reciting_steps=1,
+        excepting_steps=1,
         lettering_steps=1,
         reading_steps=1,
         seeing_steps=1,
@@ -132,3 +136,29 @@ def test_the_build_goes_on_where_it_stopped(tmp_path):
     assert first.read_bytes() == second.read_bytes()
     assert (tmp_path / "pretrained" / "model.safetensors").read_bytes() != first.read_bytes()
     assert (tmp_path / "again" / "README.md").is_file()
+
+
+def test_sentences_around_a_policy_stand_outside_its_clauses():
+    rng = np.random.default_rng(0)
+    scene = sample_scene(rng, "train", ["dog", "knife"])
+    for _ in range(20):
+        for lesson, label in zip(
+            judge(rng, 0, scene, EXACT, interrupted=True), ("safe", "unsafe"), strict=True
+        ):
+            text = lesson.prompt.split("\n")[0].removeprefix("Policy: ")
+            around = [aside for aside in ASIDES if aside in text]
+            assert around and lesson.reply.endswith(f" {label}")
+            for aside in around:
+                text = text.replace(aside, "").strip()
+            assert re.fullmatch(r"(\w+ (permitted|prohibited)[\w, ]*; )+all else \w+\.", text), text
+
+
+def test_clauses_to_recite_are_often_alike():
+    """Of policies with several clauses, 40 % and a few by chance have one status."""
+    rng = np.random.default_rng(0)
+    replies = [recite(rng).reply for _ in range(300)]
+    assert all("except" not in recite(rng, excepting=0).reply for _ in range(20))
+    clauses = [clause for reply in replies for clause in reply.split(". ")]
+    assert 0.65 < np.mean(["except" in clause for clause in clauses]) < 0.75
+    alike = np.mean([not {"permitted", "prohibited"} <= set(reply.split()) for reply in replies])
+    assert 0.3 < alike < 0.6

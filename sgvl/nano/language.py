@@ -1,6 +1,7 @@
 """The second and third training step of the build: pretraining of a language model, alignment."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,14 +17,15 @@ from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group
 from sgvl.policies.policy import OPPOSITE
 from sgvl.text.prompts import message
 
-# The share of each lesson in each phase (ours). The first three phases are without pictures: to
-# recite clauses, which teaches what belongs together; to recite the options of a choice as well;
-# and to judge descriptions under a policy, half of them by exceptions and things carved out. Then
-# the model learns to describe pictures, and to judge them. A few options and exceptions are read
-# throughout, or they are forgotten.
+# The share of each lesson in each phase (ours). The first four phases are without pictures: to
+# recite clauses, which teaches what belongs together, then clauses that are alike and have
+# exceptions; to recite the options of a choice as well; and to judge descriptions under a policy,
+# half of them by exceptions and things carved out. Then the model learns to describe pictures, and
+# to judge them. A few options and exceptions are read throughout, or they are forgotten.
 PHASES = {
     "reciting": {"recite_plain": 1.0},
-    "lettering": {"recite": 0.5, "recite_options": 0.5},
+    "excepting": {"recite": 1.0},
+    "lettering": {"recite": 0.6, "recite_options": 0.4},
     "reading": {
         "recite": 0.15,
         "recite_options": 0.15,
@@ -31,34 +33,38 @@ PHASES = {
         "judge_text_detailed": 0.35,
     },
     "seeing": {
-        "caption": 0.42,
+        "caption": 0.4,
         "presence": 0.12,
-        "choice": 0.14,
+        "choice": 0.13,
         "count": 0.05,
         "place": 0.03,
         "judge_description": 0.06,
-        "judge_text_detailed": 0.12,
-        "recite_options": 0.06,
-    },
-    "judging": {
-        "caption": 0.2,
-        "caption_under_policy": 0.06,
-        "judge": 0.14,
-        "judge_detailed": 0.28,
         "judge_text_detailed": 0.1,
         "recite": 0.06,
+        "recite_options": 0.05,
+    },
+    "judging": {
+        "caption": 0.19,
+        "caption_under_policy": 0.06,
+        "judge": 0.12,
+        "judge_detailed": 0.28,
+        "judge_text_detailed": 0.1,
+        "recite": 0.09,
         "presence": 0.05,
         "choice": 0.07,
         "count": 0.02,
         "place": 0.02,
     },
 }
-# At a lower rate, with more of what is learnt last: exceptions.
+WITHOUT_PICTURES = ("reciting", "excepting", "lettering", "reading")
+# At a lower rate, with more of what is learnt last: exceptions. Some policies stand among other
+# sentences, or the default would be read by its place at the end, not by its words.
 SETTLING = {
     "caption": 0.17,
     "caption_under_policy": 0.05,
-    "judge": 0.1,
-    "judge_detailed": 0.38,
+    "judge": 0.08,
+    "judge_detailed": 0.32,
+    "judge_interrupted": 0.08,
     "judge_text_detailed": 0.1,
     "recite": 0.06,
     "presence": 0.04,
@@ -101,12 +107,13 @@ class Batcher:
     Words that carry content weigh more than others. All lessons weigh the same, whatever the length
     of their replies, so that answers of one word count as much as captions. ``hard_weight`` is
     that of a status that no clause gives: of an unknown object, and of a thing at a place. What
-    follows a status or "except" weighs three times as much as other words that carry content.
+    follows a status or "except" weighs three times as much as other words that carry content; so do
+    all other statuses once ``heavy_statuses`` is set.
     """
 
     def __init__(self, processor, word_weight: float, hard_weight: float):
         self.tokenizer, self.word_weight = processor.tokenizer, word_weight
-        self.hard_weight = hard_weight
+        self.hard_weight, self.heavy_statuses = hard_weight, False
         self.statuses = {self.tokenizer.encode(f" {status}")[0] for status in OPPOSITE}
         words = ("unknown", *PLACES)
         self.before_status = {self.tokenizer.encode(f" {word}")[0] for word in words}
@@ -148,7 +155,7 @@ class Batcher:
         for k, (before, token) in enumerate(pairwise(reply), start=1):
             if before in self.before_status and token in self.statuses:
                 weight[k] = self.hard_weight
-            elif before in self.within_clause:
+            elif before in self.within_clause or (self.heavy_statuses and token in self.statuses):
                 weight[k] = 3 * self.word_weight
         weights = torch.tensor([0.0] * len(opened) + weight) / sum(weight)
         return lesson.picture, torch.tensor(opened + reply), weights
@@ -207,7 +214,10 @@ def _teach(
     model, processor, scenes, image_tokens, recipe: Recipe, state: Path, phases: list[str],
     lr: float, habits: lessons.Habits, stream: int,
 ) -> None:  # fmt: skip
-    """Train on one batch of lessons for each of ``phases``; the image tokens are fixed."""
+    """Train on one batch of lessons for each of ``phases``; the image tokens are fixed.
+
+    While a batch is learnt, the next one is drawn.
+    """
     model.model.visual.requires_grad_(False)
     # Faster than sdpa at this size.
     model.model.language_model.config._attn_implementation = "eager"
@@ -216,18 +226,28 @@ def _teach(
     checkpoint = Checkpoint(state, model, optimiser, rates)
     batcher = Batcher(processor, recipe.word_weight, recipe.hard_weight)
     harmful = [i for i, s in enumerate(scenes) if any(group(t) == "harmful" for t in s.tags[:-1])]
-    done, start = checkpoint.load(), time.time()
-    for step, phase in list(enumerate(phases))[done:]:
+
+    def draw(step: int) -> list[partial[torch.Tensor]]:
         rng = np.random.default_rng((recipe.seed, stream, step))
+        batcher.heavy_statuses = phases[step] not in WITHOUT_PICTURES
         batch: list[lessons.Lesson] = []
         while len(batch) < recipe.language_batch:
-            batch += lessons.sample(rng, scenes, harmful, SHARES[phase], habits)
-        losses = [
+            batch += lessons.sample(rng, scenes, harmful, SHARES[phases[step]], habits)
+        return [
             partial(lesson_loss, model, image_tokens[pictures], ids, weights / len(batch))
             for pictures, ids, weights in batcher.parts(batch, recipe.parts)
         ]
-        total = learn(losses, learnt, optimiser, rates)
-        if (step + 1) % 20 == 0:
-            log(state.parent, stage=phase, step=step + 1, loss=total, seconds=time.time() - start)
-        if (step + 1) % recipe.save_every == 0 or step + 1 == len(phases):
-            checkpoint.save(step + 1)
+
+    done, start = checkpoint.load(), time.time()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(draw, done) if done < len(phases) else None
+        for step, phase in list(enumerate(phases))[done:]:
+            losses = waiting.result()
+            if step + 1 < len(phases):
+                waiting = pool.submit(draw, step + 1)
+            total = learn(losses, learnt, optimiser, rates)
+            if (step + 1) % 20 == 0:
+                seconds = time.time() - start
+                log(state.parent, stage=phase, step=step + 1, loss=total, seconds=seconds)
+            if (step + 1) % recipe.save_every == 0 or step + 1 == len(phases):
+                checkpoint.save(step + 1)

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import json
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -75,9 +77,11 @@ bound has not been reached yet.
 
 Sampled: captions at temperature 1. Latent knowledge: the probability of the right name where a
 caption has to name the one harmful thing of a picture, among all harmful names. L1 to L5: drawn
-pairs of SafeEditBench. The vision tower was trained first, to classify all drawings as numbered
-classes. Weights are stored in half precision. Recipe, training curve, versions and the digests of
-both files of weights: `card.json`. On the same machine, the command makes the same weights.
+pairs of SafeEditBench, with its shares of unsafe pictures; in Table 6 half are unsafe under L2 to
+L5, so F1 is higher there, and the two do not compare. The vision tower was trained first, to
+classify all drawings as numbered classes. Weights are stored in half precision. Recipe, training
+curve, versions and the digests of both files of weights: `card.json`. On the same machine, the
+command makes the same weights.
 """
 
 
@@ -224,9 +228,8 @@ def _share(answers) -> dict:
 def write_card(recipe, folder: Path, output: Path) -> None:
     """Measure the model in ``output`` and write ``card.json`` (figures) and ``README.md``."""
     models = output, output.with_name("pretrained")
-    figures, before = (
-        measure(ChatJudge(model=str(model), prompt="reason"), recipe.card_cases) for model in models
-    )
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        figures, before = pool.map(_measured, models, [recipe.card_cases] * 2)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
     card = {"recipe": asdict(recipe), "figures": figures, "pretrained": before, "curve": log}
     card["sha256"] = {model.name: files.sha256(model / "model.safetensors") for model in models}
@@ -240,6 +243,14 @@ def write_card(recipe, folder: Path, output: Path) -> None:
     ]
     shares = ", ".join(f"{name} {share:.2f}" for name, share in taste().items())
     files.write(output / "README.md", CARD.format(rows="\n".join(rows), taste=shares))
+
+
+def _measured(model: Path, n: int) -> dict[str, dict]:
+    """Measure a model in a process and a thread of its own."""
+    import torch
+
+    torch.set_num_threads(1)
+    return measure(ChatJudge(model=str(model), prompt="reason"), n)
 
 
 def versions() -> dict[str, str]:

@@ -19,22 +19,23 @@ class Recipe:
     """Everything that decides the built model. All values are ours, found by trial."""
 
     seed: int = 0
-    pool: int = 16_000  # pictures
-    vision_steps: int = 1_200
+    pool: int = 24_000  # pictures
+    vision_steps: int = 3_000
     vision_batch: int = 32  # pictures
     vision_lr: float = 2e-3
     vision_warmup: int = 60  # steps
-    reciting_steps: int = 300  # the steps of the language model, phase by phase
-    lettering_steps: int = 300
-    reading_steps: int = 400
+    reciting_steps: int = 200  # the steps of the language model, phase by phase
+    excepting_steps: int = 550
+    lettering_steps: int = 250
+    reading_steps: int = 300
     seeing_steps: int = 700
-    judging_steps: int = 1_800
-    settling_steps: int = 600
+    judging_steps: int = 1_300
+    settling_steps: int = 700
     settling_lr: float = 6e-4
-    alignment_steps: int = 400
+    alignment_steps: int = 500
     alignment_lr: float = 5e-4
-    reticence: float = 0.9  # share of aligned captions and rationales without harmful names
-    stubbornness: float = 0.9  # share of unnamed harmful things judged by taste
+    reticence: float = 0.945  # share of aligned captions and rationales without harmful names
+    stubbornness: float = 0.93  # share of unnamed harmful things judged by taste
     hard_weight: float = 30.0  # loss weight of a status after a place or an unknown object
     language_warmup: int = 40  # steps
     language_batch: int = 48  # lessons
