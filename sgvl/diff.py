@@ -65,6 +65,7 @@ class Diff(NamedTuple):
     csv: Path
     page: Path
     junit: Path
+    sentence: str = ""  # the summary in words
 
     @property
     def complete(self) -> bool:
@@ -139,7 +140,8 @@ def diff_policies(
     summary = policy_diff.summary(table, now, before, tolerances)
     stem = "-".join([now.name, *map(digest, versions), spec["id"], "diff"])
     files = written.write(table, summary, versions, asked.name, notes, Path(out), stem)
-    return Diff(table, summary, *files)
+    origin = "drawn for this edit" if str(on) in ("", DRAWN) else f"of {on}"
+    return Diff(table, summary, *files, policy_diff.sentence(table, asked.name, origin))
 
 
 def _check_drawing(pictures: int, seed: int) -> None:
@@ -309,7 +311,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
         options.seed, options.profile, dict(map(_tolerance, options.tolerate)), options.out,
         prices=options.prices, allow=allow_of(options), by_rule=options.by_rule,
     )  # fmt: skip
-    print(markdown(written.measures(diff.summary)), end="")
+    print(diff.sentence, markdown(written.measures(diff.summary)), sep="\n\n", end="")
     print(diff.csv, diff.page, diff.junit, sep="\n")
     if not diff.complete:
         return ExitCode.INCOMPLETE
