@@ -260,6 +260,21 @@ def test_a_golden_regression_ends_with_1_and_is_a_failure_of_junit(golden, serve
     assert door.main([*golden, "--tolerate", "golden=50"]) is ExitCode.DONE
 
 
+def test_two_versions_that_are_the_same_ask_golden_cases_or_nothing(
+    golden, versions, server, capsys
+):
+    """The header has rules, so pictures would be drawn for an edit."""
+    old, new = versions("thing added")
+    old.write_bytes(new.read_bytes())
+    assert door.main(golden) is ExitCode.DIFFERS
+    assert len(server.asked) == 2, "the two golden cases, each once"
+    new.with_suffix(".cases.csv").unlink()
+    capsys.readouterr()
+    assert door.main(golden) is ExitCode.DONE and len(server.asked) == 2
+    said = capsys.readouterr().out
+    assert said == f"{old} and {new} are the same version of the policy quiet: nothing is asked\n"
+
+
 def test_a_case_without_an_answer_ends_with_4_and_is_asked_again(golden, server, tmp_path, capsys):
     server.script["House 2"] = [(500, b"{}", 0), (200, says("Answer: unsafe"), 0)]
     assert door.main(golden) is ExitCode.INCOMPLETE
@@ -302,7 +317,7 @@ def test_a_saved_set_is_read_by_name(versions, tmp_path, monkeypatch):
 WRONG = {
     "no such file": (["nowhere.md", "new.md"], "no policy file"),
     "no rules": (["old.md", "text.md", "--on", "drawn"], "need rules in both versions"),
-    "nothing to ask about": (["text.md", "text.md"], "name pictures with --on"),
+    "nothing to ask about": (["text.md", "other.md"], "name pictures with --on"),
     "a tolerance": (["old.md", "new.md", "--tolerate", "mised=1"], "did you mean missed?"),
     "a percent": (["old.md", "new.md", "--tolerate", "missed"], "write WHAT=PERCENT"),
     "no percent": (["old.md", "new.md", "--tolerate", "missed=nan"], "nan; allowed: 0 to 100"),
@@ -323,6 +338,7 @@ def test_bad_input_ends_with_2_and_one_line(versions, case, tmp_path, monkeypatc
     arguments, message = WRONG[case]
     versions()
     (tmp_path / "text.md").write_text("No dogs.\n")
+    (tmp_path / "other.md").write_text("No cats.\n")
     (tmp_path / "bad.csv").write_text("image,label\nx.png,safe\n")
     (tmp_path / "broken.csv").write_text("image,label\ny.png,safe\n")
     (tmp_path / "y.png").write_bytes(b"no picture")
