@@ -9,6 +9,7 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from scripted_server import says
 
 from sgvl import judge as door
 from sgvl.common.errors import ExitCode, InputError
-from sgvl.experiments.own_pictures import judge_spec
+from sgvl.experiments.own_pictures import judge_spec, notes_on
 from sgvl.judge import judge_folder
 from sgvl.policies.policy import Policy, load
 from sgvl.report import verdicts
@@ -330,6 +331,17 @@ def test_a_judge_without_p_unsafe_has_no_thresholds(photos, server, capsys):
 
 
 # ---- judges of this machine ----------------------------------------------------------------------
+
+
+def test_the_shipped_model_says_that_it_reads_no_policy_without_rules():
+    reader = SimpleNamespace(reads_policy=True)
+    for policy, last in {
+        "house": "Add rules to its header, or name another model",
+        "quiet": "",
+    }.items():
+        policies = [load(EXAMPLES / f"{policy}.md")]
+        notes = notes_on(judge_spec("nano", policies), reader, policies, drawn=True)
+        assert "".join(notes).endswith(last) and len(notes) == bool(last)
 
 
 def test_the_shipped_model_judges_the_examples_and_says_what_it_is(tmp_path, capsys):

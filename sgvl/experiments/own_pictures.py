@@ -43,6 +43,11 @@ DRAWINGS_ONLY = (
     "model for them"
 )
 
+NEEDS_RULES = (
+    "it reads rules, not sentences, and this policy has no rules: its verdicts under it mean "
+    "nothing. Add rules to its header, or name another model"
+)
+
 
 class Pictures(NamedTuple):
     """Pictures of a folder; ``passed_over`` counts files of other kinds by their ending."""
@@ -162,7 +167,7 @@ def notes_on(
     """Return what to know of a judge before its verdicts on drawn or other pictures are read."""
     notes = [DRAWINGS_ONLY] if is_nano(spec) and not drawn else []
     if is_nano(spec) and not all(policy.default for policy in policies):
-        notes.append("it reads policies as clauses, and this one is text alone, without rules")
+        notes.append(NEEDS_RULES)
     if len({policy.digest for policy in policies}) < len(policies):
         notes.append("the two versions of the policy are the same")
     return notes + ([] if judge.reads_policy else [f"{judge.name} does not read the policy"])
