@@ -8,9 +8,9 @@
 
 No labels, no profile: a policy is a Markdown file, and its text alone will do, except for the
 shipped model. The judge is a released model by name (`python -m sgvl.judges` lists them), a model
-folder or hub id, or a server that speaks OpenAI's protocol; by default the shipped nano model, which
-knows drawings only and reads rules. Each picture is asked about once under a policy, every answer is
-stored, and a second run asks nothing.
+folder or hub id, or a server that speaks OpenAI's protocol; by default the shipped nano model,
+which knows drawings only and reads rules. Each picture is asked about once under a policy, every
+answer is stored, and a second run asks nothing.
 
 Exit codes: 0 done, 2 bad input, 3 another run is active, 4 some pictures have no answer yet.
 """

@@ -377,6 +377,10 @@ WRONG = {
     "no labels": (["photos", "--policy", "L2", "--labels", "none.csv"], "none.csv: no labels"),
     "no name": (["", "--policy", "L2"], "no pictures are named"),
     "a text": (["photos", "--policy", "house.txt"], "no policy file house.txt"),
+    "another ending": (
+        ["photos", "--policy", "own.txt"],
+        "own.txt: a policy is a Markdown file; rename it to own.md",
+    ),
     "long name": (["photos", "--policy", "long.md"], "name: String should have at most 80"),
     "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
     "a folder for a file": (["photos", "--policy", "L2", "--out", "full"], "always_safe.csv: "),
@@ -394,6 +398,7 @@ LAST = ("no folder for files", "a folder for a file", "no labels")
 def test_bad_input_is_one_line(photos, case, monkeypatch, capsys):
     arguments, message = WRONG[case]
     monkeypatch.chdir(photos.parent)
+    Path("own.txt").write_text("No dogs.\n")
     Path("none.csv").write_text("image,label\n")
     Path("long.md").write_text(f"---\nname: {'a' * 81}\ntitle: A\n---\nNo dogs.\n")
     Path(f"full/photos-L2-{verdicts.digest(load('L2'))}-always_safe.csv").mkdir(parents=True)
