@@ -310,6 +310,7 @@ def test_a_risk_decides_what_a_person_need_not_see(photos, capsys):
     labels.write_text("\n".join(["image,label", *rows]), encoding="utf-8")
     where = {"judge": "always_unsafe", "labels": labels, "out": photos.parent / "out"}
     bold = judge_folder(photos, "L2", **where, risk=0.7)
+    written = bold.csv.read_bytes(), bold.page.read_bytes()
     decisions = bold.table.set_index("picture")["decision"]
     assert decisions["a.jpg"] == "a person", "P(unsafe) is 1 for all: no threshold parts them"
     assert "at a risk of 0.7: safe below P(unsafe) 1, unsafe above 1" in capsys.readouterr().out
@@ -319,6 +320,14 @@ def test_a_risk_decides_what_a_person_need_not_see(photos, capsys):
     judge_folder(photos, "L2", **where, risk=0.3)
     said = "It takes 3 labelled pictures of a class; there are 2 unsafe and 2 safe"
     assert said in capsys.readouterr().out
+    scored = judge_folder(photos, "L2", **where)
+    plain = judge_folder(photos, "L2", **where | {"labels": None})
+    labels.write_text("image,label\na.jpg,safe\n", encoding="utf-8")
+    other = judge_folder(photos, "L2", **where)
+    assert (bold.csv.read_bytes(), bold.page.read_bytes()) == written
+    assert len({scored.csv, plain.csv, other.csv, *(photos.parent / "out").glob("*.csv")}) == 5
+    assert re.fullmatch(r"photos-L2-\w{12}-always_unsafe-labels-\w{6}\.csv", scored.csv.name)
+    assert "label" not in plain.table and plain.csv.stem.endswith("-always_unsafe")
 
 
 def test_a_judge_without_p_unsafe_has_no_thresholds(photos, server, capsys):
