@@ -318,14 +318,21 @@ def test_a_risk_decides_what_a_person_need_not_see(photos, capsys):
     page = bold.page.read_text(encoding="utf-8")
     assert "decision: a person" in page and "decided 0.0 [" in page
     judge_folder(photos, "L2", **where, risk=0.3)
-    said = "It takes 3 labelled pictures of a class; there are 2 unsafe and 2 safe"
-    assert said in capsys.readouterr().out
+    assert (
+        "at a risk of 0.3: too few labels for a threshold: every picture goes to a person (3 of "
+        "each class are needed; there are 2 unsafe and 2 safe)."
+    ) in capsys.readouterr().out
+    rows[1] = "b.png,safe"
+    labels.write_text("\n".join(["image,label", *rows]), encoding="utf-8")
+    judge_folder(photos, "L2", **where, risk=0.3)
+    said = capsys.readouterr().out
+    assert "It takes 3 labelled pictures of a class; there are 1 unsafe." in said
     scored = judge_folder(photos, "L2", **where)
     plain = judge_folder(photos, "L2", **where | {"labels": None})
     labels.write_text("image,label\na.jpg,safe\n", encoding="utf-8")
     other = judge_folder(photos, "L2", **where)
     assert (bold.csv.read_bytes(), bold.page.read_bytes()) == written
-    assert len({scored.csv, plain.csv, other.csv, *(photos.parent / "out").glob("*.csv")}) == 5
+    assert len({scored.csv, plain.csv, other.csv, *(photos.parent / "out").glob("*.csv")}) == 6
     assert re.fullmatch(r"photos-L2-\w{12}-always_unsafe-labels-\w{6}\.csv", scored.csv.name)
     assert "label" not in plain.table and plain.csv.stem.endswith("-always_unsafe")
 

@@ -383,7 +383,13 @@ def _decide(
     held_out = risk_control.leave_one_out(*known, pairs, risk)
     note, least = f"at a risk of {risk:g}: {at}", risk_control.needed(risk)
     counts = {label: int((own["label"] == label).sum()) for label in (UNSAFE, SAFE)}
-    if few := [f"{n} {label}" for label, n in counts.items() if n < least]:
+    few = [f"{n} {label}" for label, n in counts.items() if n < least]
+    if len(few) == len(counts):
+        note = (
+            f"at a risk of {risk:g}: too few labels for a threshold: every picture goes to a "
+            f"person ({least} of each class are needed; there are {' and '.join(few)})"
+        )
+    elif few:
         note += f". It takes {least} labelled pictures of a class; there are {' and '.join(few)}"
     return risk_control.measure(held_out, own["label"], pairs).assign(missing=""), note
 
