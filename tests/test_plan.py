@@ -191,6 +191,8 @@ def printed(capsys, *arguments) -> tuple[ExitCode, str, str]:
 def test_the_plan_of_paper_marks_every_figure_and_has_the_hours_of_each_table(capsys):
     code, out, _ = printed(capsys, "paper", "--gpus", "8xH100")
     assert code == ExitCode.DONE and out.startswith("plan for 8 x H100 (80 GB), as --gpus names")
+    assert "\nc computed, m measured, + with a note below the table; memory in GB" in out
+    assert " optimiser activations rollout cache " in out
     units = load_units("paper")
     table, tables = out.split("GPU-hours of each table")
     rows = {line.split()[0]: line for line in table.splitlines() if line.split()[:1]}

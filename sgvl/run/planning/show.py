@@ -14,6 +14,7 @@ from sgvl.run.servers import Server, asked_by
 from sgvl.run.units import SERVED, Unit, parts
 
 PARTS = ("weights", "gradients", "optimiser", "activations", "rollout", "cache")
+MARKS = "c computed, m measured, + with a note below the table"
 # Roles of 05 whose sets are in the tables; tests/test_plan.py compares with the printed columns.
 ROLES_OF = {
     "table2": ("content",),
@@ -72,17 +73,16 @@ def needed(units: dict[str, Unit], servers: dict[str, Server]) -> int:
 def head(here: Machine, lines: list[Line]) -> list[str]:
     """Return the lines above the table."""
     if not any(line.gpus for line in lines):
-        return ["no GPU is needed", "c computed, m measured; bytes in GB"]
+        return ["no GPU is needed", f"{MARKS}; bytes in GB"]
     return [
         f"plan for {here}, {here.origin}",
-        "c computed, m measured; memory in GB on the fullest GPU, of the step that needs most",
+        f"{MARKS}; memory in GB on the fullest GPU, of the step that needs most",
     ]
 
 
 def table(lines: list[Line]) -> list[str]:
     """Return the table of units, and their sum."""
-    names = [name[:9] for name in PARTS]
-    rows = [["unit", "GPUs", *names, "in all", "GPU-hours", "disk GB", "calls"]]
+    rows = [["unit", "GPUs", *PARTS, "in all", "GPU-hours", "disk GB", "calls"]]
     for line in lines:
         memory = [_giga(line.memory[part]) if part in line.memory else "" for part in PARTS]
         total = f"{_giga(line.total)} c" if line.memory else ""
