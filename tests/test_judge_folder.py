@@ -63,6 +63,7 @@ def test_each_picture_is_asked_about_once_and_not_again(photos, server, capsys):
     page, sheet = first.page.read_bytes(), first.csv.read_bytes()
     again = run(photos, server)
     assert len(server.asked) == 4
+    assert "0 requests to m, 5 answers need none\n" in capsys.readouterr().out, "and no tokens"
     assert (again.page.read_bytes(), again.csv.read_bytes()) == (page, sheet)
 
 
@@ -96,6 +97,9 @@ def test_nothing_is_sent_before_somebody_says_yes(photos, server, capsys, monkey
     ).groups()
     assert 150 < int(tokens) < 400 and replies == "200"
     assert float(price) == pytest.approx((int(tokens) + 200) / 1000, abs=0.01)
+    cheap = ["--prices", "0.001", "0.001"]
+    assert door.main([*arguments, *cheap]) is ExitCode.BAD_INPUT
+    assert ", less than 0.01 at the prices given" in capsys.readouterr().out
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda question: "y")
     server.plain = " Answer: safe"

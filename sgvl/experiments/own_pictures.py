@@ -275,7 +275,7 @@ def ask(
     which = f"two versions of {which}" if policies[1:] else which
     plan = f"{len(sizes)} pictures under {which}: {len(wanted)} requests to {judge.name}, "
     plan += f"{len(sizes) * len([*first, *captions]) - len(wanted)} answers need none"
-    if hasattr(judge, "endpoint") and isinstance(judge, SpeakingJudge):
+    if wanted and hasattr(judge, "endpoint") and isinstance(judge, SpeakingJudge):
         plan += cost(judge, wanted, sizes, first, prices)
     print(plan, flush=True)
     if wanted and hasattr(judge, "endpoint") and not allow(plan):
@@ -316,7 +316,8 @@ def cost(judge, wanted, sizes, policies, prices) -> str:
         tokens += text.get(request.text, caption) + width * height * scale**2 / PIXELS_PER_TOKEN
     replies = judge.max_new_tokens * len(wanted)
     price = (tokens * prices[0] + replies * prices[1]) / 1e6
-    priced = f", at most {price:.2f} at the prices given" if any(prices) else ""
+    most = f"at most {price:.2f}" if price >= 0.01 else "less than 0.01"
+    priced = f", {most} at the prices given" if any(prices) else ""
     return (
         f"; about {tokens:,.0f} tokens of pictures (28 x 28 pixels each, as Qwen2.5-VL counts) and "
         f"text, at most {replies:,} of replies{priced}"
