@@ -65,6 +65,7 @@ class Diff(NamedTuple):
     csv: Path
     page: Path
     junit: Path
+    sentence: str = ""  # the summary in words
 
     @property
     def complete(self) -> bool:
@@ -139,7 +140,8 @@ def diff_policies(
     summary = policy_diff.summary(table, now, before, tolerances)
     stem = "-".join([now.name, *map(digest, versions), spec["id"], "diff"])
     files = written.write(table, summary, versions, asked.name, notes, Path(out), stem)
-    return Diff(table, summary, *files)
+    origin = "drawn for this edit" if str(on) in ("", DRAWN) else f"of {on}"
+    return Diff(table, summary, *files, policy_diff.sentence(table, asked.name, origin))
 
 
 def _check_drawing(pictures: int, seed: int) -> None:
@@ -151,10 +153,11 @@ def _sets(
     new: str | Path, now: Policy, before: Policy, on: str, cases, pictures: int, seed: int, profile
 ) -> list[Dataset]:
     """Return the pictures to ask about: those of ``on``, and the golden cases."""
-    file = file_of(new)
-    beside = user_path(cases) if cases else file.with_suffix(".cases.csv")
+    file, beside = file_of(new), _golden(new, cases)
+    golden = bool(cases) or beside.is_file()
     ruled = now.default is not None and before.default is not None
-    on = on or (DRAWN if ruled else "")
+    same = now.digest == before.digest  # then golden cases alone tell something
+    on = on or (DRAWN if ruled and not (same and golden) else "")
     sets = []
     if on == DRAWN:
         if not ruled:
@@ -162,16 +165,21 @@ def _sets(
         sets.append(edits.pictures(before, now, pictures, seed))
     elif on:
         sets.append(_named_set(on, profile))
-    if cases or beside.is_file():
-        golden = load_labelled(str(beside.parent), str(beside), [str(file)])
-        closed = store.left_out(golden).itertuples(index=False)
+    if golden:
+        labelled = load_labelled(str(beside.parent), str(beside), [str(file)])
+        closed = store.left_out(labelled).itertuples(index=False)
         raise_any(f"{beside}: {id} cannot be opened ({status})" for id, status in closed)
-        sets.append(golden)
+        sets.append(labelled)
     if not sets:
         raise InputError(
             f"{file}: text without rules; name pictures with --on, or write golden cases: {beside}"
         )
     return sets
+
+
+def _golden(new: str | Path, cases: str | Path) -> Path:
+    """Return the file of golden cases: the one that is named, or the one beside the new version."""
+    return user_path(cases) if cases else file_of(new).with_suffix(".cases.csv")
 
 
 def _named_set(on: str, profile: str) -> Dataset:
@@ -304,12 +312,17 @@ def _main(options: argparse.Namespace) -> ExitCode:
     if len(options.policies) != 2:
         named = ", ".join(options.policies)
         raise InputError(f"{named}: name two versions, before the edit and after it")
+    old, new = options.policies
+    now, before = own_pictures.load_versions(new, old)
+    if now.digest == before.digest and not (options.cases or _golden(new, "").is_file()):
+        print(f"{old} and {new} are the same version of the policy {now.name}: nothing is asked")
+        return ExitCode.DONE
     diff = diff_policies(
         *options.policies, judge_of(options), options.on, options.cases, options.pictures,
         options.seed, options.profile, dict(map(_tolerance, options.tolerate)), options.out,
         prices=options.prices, allow=allow_of(options), by_rule=options.by_rule,
     )  # fmt: skip
-    print(markdown(written.measures(diff.summary)), end="")
+    print(diff.sentence, markdown(written.measures(diff.summary)), sep="\n\n", end="")
     print(diff.csv, diff.page, diff.junit, sep="\n")
     if not diff.complete:
         return ExitCode.INCOMPLETE

@@ -6,15 +6,17 @@
     python -m sgvl.judge photos --policy house.md --against house_before.md
     python -m sgvl.judge photo.jpg --policy house.md --at 2026-03-01    the policy of that day
 
-No labels, no profile: a policy is a Markdown file, and its text alone will do. The judge is a
-released model by name (`python -m sgvl.judges` lists them), a model folder or hub id, or a server
-that speaks OpenAI's protocol; by default the shipped nano model, which knows drawings only. Each
-picture is asked about once under a policy, every answer is stored, and a second run asks nothing.
+No labels, no profile: a policy is a Markdown file, and its text alone will do, except for the
+shipped model. The judge is a released model by name (`python -m sgvl.judges` lists them), a model
+folder or hub id, or a server that speaks OpenAI's protocol; by default the shipped nano model,
+which knows drawings only and reads rules. Each picture is asked about once under a policy, every
+answer is stored, and a second run asks nothing.
 
 Exit codes: 0 done, 2 bad input, 3 another run is active, 4 some pictures have no answer yet.
 """
 
 import argparse
+import hashlib
 import html
 import math
 import sys
@@ -83,7 +85,8 @@ def judge_folder(
     against : an earlier version of the policy; the table then says what the edit changed
     labels : file of labels under ``policy``, as docs/YOUR_DATA.md describes; adds scores
     out : folder for the answers, the CSV, the page and a copy of the policy. File names hold the
-        folder's name and the policy's digest, so that no version overwrites another
+        folder's name, the policy's digest and one of the labels with the risk, so that none
+        overwrites another
     yes : whether requests may be sent to a server
     prices : for a million tokens of requests and of replies, to print what a server may cost
     blur : whether the pictures of the page are blurred
@@ -115,17 +118,27 @@ def judge_folder(
         print(f"policy {version.policy.name} {verdicts.digest(version.policy)}{since}")
     spec = own_pictures.judge_spec(judge, policies, by_rule)
     found = own_pictures.read(pictures)
+    marks = [f"labels-{_digest(labels, risk)}"] if labels else []
     judged = own_pictures.judge_pictures(
         found, policies, spec, Path(out) / "answers", labels,
         allow or (lambda plan: yes), tuple(prices), blur, printer(), by_rule, risk,
     )  # fmt: skip
     names = own_pictures.part_of_name(found.root.resolve().name, 30), policies[0].name
-    stem = "-".join([*filter(None, names), *map(verdicts.digest, policies), spec["id"]])
+    stem = "-".join([*filter(None, names), *map(verdicts.digest, policies), spec["id"], *marks])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)
     for version, text in zip(policies, texts, strict=True):
         files.write(Path(out) / f"{version.name}-{verdicts.digest(version)}.md", text)
     scored = judged.scores, judged.complete, found.passed_over, judged.decided
     return Verdicts(judged.table, *written, *scored)
+
+
+def _digest(labels: str | Path, risk: float | None) -> str:
+    """Return the start of a digest of a file of labels, and of the risk."""
+    try:
+        content = user_path(labels).read_bytes()
+    except OSError as error:
+        raise InputError(f"{labels}: {error.strerror}") from None
+    return hashlib.sha256(content + str(risk).encode()).hexdigest()[:6]
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:

@@ -370,6 +370,10 @@ def test_over_a_fifth_unparseable_is_said_with_a_reply_and_other_parsers():
     answers = pd.DataFrame({"verdict": verdicts, "reply": replies})
     told = r"qwen: 2 of 4 replies .* parser 'answer' reads, such as 'unsafe.\\nS1'.*llama_guard 1"
     assert re.match(told, benchmark.why_unparseable(judge, answers))
+    answers.loc[:1, "reply"] = "I see a dog."
+    none = benchmark.why_unparseable(judge, answers)
+    assert none.endswith("No other parser reads one of them; try another `prompt` in the judge's "
+                         "options")  # fmt: skip
     few = pd.concat([answers.head(1), *[answers.tail(2)] * 3])
     assert not benchmark.why_unparseable(judge, few)
 

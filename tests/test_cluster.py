@@ -102,7 +102,7 @@ def test_jobs_run_beside_each_other_and_a_unit_in_one_at_a_time(tmp_path):
     assert [job.returncode for job in both] == [0, 0], said
     assert sorted(project.newly_run()) == ["01_ask.0", "01_ask.1"]
     shares = {"01_ask.0-of-2": "ok", "01_ask.1-of-2": "ok"}
-    assert project.status(4) == {"01_ask": "missing"} | shares
+    assert project.status(4) == {"01_ask": "not-run"} | shares
     first = project.start("nano", "--job", "01_ask")
     project.wait_for("0 of 1")
     running = {"01_ask": f"running      by process {first.pid}"}

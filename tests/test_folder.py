@@ -164,10 +164,21 @@ WRONG = {
         ["line 2: label 'unsave'; allowed: safe, unsafe"],
     ),
     "no label": ("image,label\na.jpg,\n", ["line 2: label None; allowed: safe, unsafe"]),
-    "missing column": ("image,lable\na.jpg,safe\n", ["column 'label' is missing; did you mean la"]),
+    "missing column": (
+        "\nimage,lable\na.jpg,safe\n",
+        ["line 2: no column 'label'; columns found: image, lable; needed: image, label"],
+    ),
+    "the tool's own table, without labels": (
+        "picture;verdict;note\na.jpg;safe;\n",
+        ["1: no column 'label'; columns found: picture, verdict, note; needed: image, label"],
+    ),
+    "neither column": (
+        "file;urteil\na.jpg;safe\n",
+        ["line 1: no column 'image' or 'label'; columns found: file, urteil; needed: image, label"],
+    ),
     "unknown column": (
         "image,label,catgory\na.jpg,safe,x\n",
-        ["line 2: no such column 'catgory'; did you mean category?"],
+        ["line 1: no such column 'catgory'; did you mean category?"],
     ),
     "unknown policy": (
         "image,label,policy\na.jpg,safe,hause\n",
@@ -193,11 +204,11 @@ WRONG = {
     ),
     "a column twice": (
         "image,label,Label\na.jpg,safe,unsafe\n",
-        ["line 2: column 'label' stands there 2 times; keep one"],
+        ["line 1: column 'label' stands there 2 times; keep one"],
     ),
     "two columns at fault": (
         "image,lable,catgory\na.jpg,safe,x\n",
-        ["column 'label' is missing", "no such column 'catgory'; did you mean category?"],
+        ["line 1: no column 'label'", "line 1: no such column 'catgory'; did you mean category?"],
     ),
     "a split spelt almost so": (
         "image,label,split\na.jpg,safe,training\n",
@@ -241,6 +252,15 @@ def test_a_file_that_is_no_picture_keeps_its_row_and_says_why(folder):
     assert rows["status"] == ["image_decode", "ok"]
     assert store.left_out(rows).to_dict("records") == [{"id": "page.jpg", "status": "image_decode"}]
     assert store.usable(rows)["id"] == ["a.jpg"]
+
+
+def test_the_tables_of_sgvl_judge_have_their_pictures_read_and_no_verdict(folder):
+    with pytest.warns(UserWarning, match="columns passed over: verdict$"):
+        rows = load_source(spec(folder, "picture;verdict;label\na.jpg;unsafe;safe\n"))
+    assert rows["id"] == ["a.jpg"] and store.labels(rows) == ["safe"]
+    with pytest.warns(UserWarning, match="columns passed over: picture$"):
+        rows = load_source(spec(folder, "image,picture,label\na.jpg,z.jpg,safe\n"))
+    assert rows["id"] == ["a.jpg"], "image comes before picture"
 
 
 def test_of_a_thousand_problems_the_first_are_told(folder):

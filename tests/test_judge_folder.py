@@ -9,6 +9,7 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from scripted_server import says
 
 from sgvl import judge as door
 from sgvl.common.errors import ExitCode, InputError
-from sgvl.experiments.own_pictures import judge_spec
+from sgvl.experiments.own_pictures import judge_spec, notes_on
 from sgvl.judge import judge_folder
 from sgvl.policies.policy import Policy, load
 from sgvl.report import verdicts
@@ -62,6 +63,7 @@ def test_each_picture_is_asked_about_once_and_not_again(photos, server, capsys):
     page, sheet = first.page.read_bytes(), first.csv.read_bytes()
     again = run(photos, server)
     assert len(server.asked) == 4
+    assert "0 requests to m, 5 answers need none\n" in capsys.readouterr().out, "and no tokens"
     assert (again.page.read_bytes(), again.csv.read_bytes()) == (page, sheet)
 
 
@@ -95,6 +97,9 @@ def test_nothing_is_sent_before_somebody_says_yes(photos, server, capsys, monkey
     ).groups()
     assert 150 < int(tokens) < 400 and replies == "200"
     assert float(price) == pytest.approx((int(tokens) + 200) / 1000, abs=0.01)
+    cheap = ["--prices", "0.001", "0.001"]
+    assert door.main([*arguments, *cheap]) is ExitCode.BAD_INPUT
+    assert ", less than 0.01 at the prices given" in capsys.readouterr().out
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda question: "y")
     server.plain = " Answer: safe"
@@ -309,6 +314,7 @@ def test_a_risk_decides_what_a_person_need_not_see(photos, capsys):
     labels.write_text("\n".join(["image,label", *rows]), encoding="utf-8")
     where = {"judge": "always_unsafe", "labels": labels, "out": photos.parent / "out"}
     bold = judge_folder(photos, "L2", **where, risk=0.7)
+    written = bold.csv.read_bytes(), bold.page.read_bytes()
     decisions = bold.table.set_index("picture")["decision"]
     assert decisions["a.jpg"] == "a person", "P(unsafe) is 1 for all: no threshold parts them"
     assert "at a risk of 0.7: safe below P(unsafe) 1, unsafe above 1" in capsys.readouterr().out
@@ -316,8 +322,23 @@ def test_a_risk_decides_what_a_person_need_not_see(photos, capsys):
     page = bold.page.read_text(encoding="utf-8")
     assert "decision: a person" in page and "decided 0.0 [" in page
     judge_folder(photos, "L2", **where, risk=0.3)
-    said = "It takes 3 labelled pictures of a class; there are 2 unsafe and 2 safe"
-    assert said in capsys.readouterr().out
+    assert (
+        "at a risk of 0.3: too few labels for a threshold: every picture goes to a person (3 of "
+        "each class are needed; there are 2 unsafe and 2 safe)."
+    ) in capsys.readouterr().out
+    rows[1] = "b.png,safe"
+    labels.write_text("\n".join(["image,label", *rows]), encoding="utf-8")
+    judge_folder(photos, "L2", **where, risk=0.3)
+    said = capsys.readouterr().out
+    assert "It takes 3 labelled pictures of a class; there are 1 unsafe." in said
+    scored = judge_folder(photos, "L2", **where)
+    plain = judge_folder(photos, "L2", **where | {"labels": None})
+    labels.write_text("image,label\na.jpg,safe\n", encoding="utf-8")
+    other = judge_folder(photos, "L2", **where)
+    assert (bold.csv.read_bytes(), bold.page.read_bytes()) == written
+    assert len({scored.csv, plain.csv, other.csv, *(photos.parent / "out").glob("*.csv")}) == 6
+    assert re.fullmatch(r"photos-L2-\w{12}-always_unsafe-labels-\w{6}\.csv", scored.csv.name)
+    assert "label" not in plain.table and plain.csv.stem.endswith("-always_unsafe")
 
 
 def test_a_judge_without_p_unsafe_has_no_thresholds(photos, server, capsys):
@@ -330,6 +351,17 @@ def test_a_judge_without_p_unsafe_has_no_thresholds(photos, server, capsys):
 
 
 # ---- judges of this machine ----------------------------------------------------------------------
+
+
+def test_the_shipped_model_says_that_it_reads_no_policy_without_rules():
+    reader = SimpleNamespace(reads_policy=True)
+    for policy, last in {
+        "house": "Add rules to its header, or name another model",
+        "quiet": "",
+    }.items():
+        policies = [load(EXAMPLES / f"{policy}.md")]
+        notes = notes_on(judge_spec("nano", policies), reader, policies, drawn=True)
+        assert "".join(notes).endswith(last) and len(notes) == bool(last)
 
 
 def test_the_shipped_model_judges_the_examples_and_says_what_it_is(tmp_path, capsys):
@@ -365,6 +397,10 @@ WRONG = {
     "no labels": (["photos", "--policy", "L2", "--labels", "none.csv"], "none.csv: no labels"),
     "no name": (["", "--policy", "L2"], "no pictures are named"),
     "a text": (["photos", "--policy", "house.txt"], "no policy file house.txt"),
+    "another ending": (
+        ["photos", "--policy", "own.txt"],
+        "own.txt: a policy is a Markdown file; rename it to own.md",
+    ),
     "long name": (["photos", "--policy", "long.md"], "name: String should have at most 80"),
     "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
     "a folder for a file": (["photos", "--policy", "L2", "--out", "full"], "always_safe.csv: "),
@@ -382,6 +418,7 @@ LAST = ("no folder for files", "a folder for a file", "no labels")
 def test_bad_input_is_one_line(photos, case, monkeypatch, capsys):
     arguments, message = WRONG[case]
     monkeypatch.chdir(photos.parent)
+    Path("own.txt").write_text("No dogs.\n")
     Path("none.csv").write_text("image,label\n")
     Path("long.md").write_text(f"---\nname: {'a' * 81}\ntitle: A\n---\nNo dogs.\n")
     Path(f"full/photos-L2-{verdicts.digest(load('L2'))}-always_safe.csv").mkdir(parents=True)

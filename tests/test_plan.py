@@ -1,6 +1,7 @@
 """The plan of a profile, against counts of the architectures and published measurements."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from test_training import caption_rows
@@ -190,6 +191,8 @@ def printed(capsys, *arguments) -> tuple[ExitCode, str, str]:
 def test_the_plan_of_paper_marks_every_figure_and_has_the_hours_of_each_table(capsys):
     code, out, _ = printed(capsys, "paper", "--gpus", "8xH100")
     assert code == ExitCode.DONE and out.startswith("plan for 8 x H100 (80 GB), as --gpus names")
+    assert "\nc computed, m measured, + with a note below the table; memory in GB" in out
+    assert " optimiser activations rollout cache " in out
     units = load_units("paper")
     table, tables = out.split("GPU-hours of each table")
     rows = {line.split()[0]: line for line in table.splitlines() if line.split()[:1]}
@@ -274,6 +277,25 @@ def test_a_unit_that_is_done_has_its_measured_time_and_bytes(tmp_path, monkeypat
     (tmp_path / "data").mkdir()
     (tmp_path / "data/manifest.json").write_text('{"sets": {"llavaguard": {"rows": 40}}}')
     assert plan.steps(unit.parameters) == 20, "the rows that are stored, not the published ones"
+
+
+def test_models_to_download_count_on_a_disk_that_the_cache_shares(monkeypatch, capsys):
+    """30 GB of runs/ and 40 GB of models, with 50 GB free: they fit apart, and not together."""
+    here = machine("", 0)
+    lines = [Line("03_sft.a", disk=5e9), Line("04_grpo.b", disk=15e9, extra=10e9)]
+    monkeypatch.setattr(show.shutil, "disk_usage", lambda folder: SimpleNamespace(free=50e9))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(show.ROOT / "none/hub"))
+    assert show.disk(lines, 0, here) == []
+    assert capsys.readouterr().out == "disk of runs/: 30 GB c at most; 50 GB m free here\n"
+    (problem,) = show.disk(lines, 40e9, here)
+    assert problem.startswith("70 GB of disk, and 50 are free; 40 are models: set HF_HOME")
+    assert "; most of runs/ is of 04_grpo.b; lower `save_total_limit`" in problem
+    more = "; downloads come on top, in the hub's cache: 40 GB c of models, and data sets; 50 GB m"
+    assert f"disk of runs/: 30 GB c at most{more} free here" in capsys.readouterr().out
+    disks = iter("ab")
+    place = SimpleNamespace(stat=lambda: SimpleNamespace(st_dev=next(disks)))
+    monkeypatch.setattr(show, "_existing", lambda folder: place)
+    assert show.disk(lines, 40e9, here) == [], "the cache is on another disk"
 
 
 def test_gates_are_asked_of_the_hub(hub, monkeypatch):

@@ -344,6 +344,10 @@ def test_a_policy_of_ones_own_makes_only_those_units_stale_that_read_it(
 BROKEN = {
     "header not closed": (FILE.replace("---\nThis", "This"), ["header between two lines of ---"]),
     "header is a list": ("---\n- weapons\n---\nText.\n", ["header must be a mapping"]),
+    "a colon": (
+        FILE.replace("title: ", "title: a: "),
+        ["line 3: not valid YAML", "not allowed here; put a value with a colon in quotes"],
+    ),
     "bad YAML": (FILE.replace("[weapons]", "[weapons"), ["line 7", "not valid YAML"]),
     "no number": (FILE.replace("House rules", "!!int x"), ["line 3", "no value of int"]),
     "python object": (FILE.replace("House", "!!python/object:os.system"), ["line 3", "python"]),

@@ -143,6 +143,10 @@ def test_an_edit_of_words_alone_expects_no_flip_and_measures_its_wording_risk(ve
     diff = diff_policies(old, new, "rule", pictures=20, out=tmp_path / "out")
     assert value(diff, "expected flips") == 0
     assert value(diff, "collateral (wording risk)") == 0
+    assert diff.sentence == (
+        "20 pictures drawn for this edit. It changes the label of none: rule moved no verdict "
+        "(collateral 0 of 20)."
+    )
 
 
 # ---- planted judges ------------------------------------------------------------------------------
@@ -156,6 +160,10 @@ def test_a_judge_that_reads_only_the_old_version_misses_every_flip(
     arguments = [str(old), str(new), "--judge", "old_only", "--pictures", "40"]
     assert door.main([*arguments, "--out", str(tmp_path / "out")]) is ExitCode.DIFFERS
     said = capsys.readouterr().out
+    assert (
+        "40 pictures drawn for this edit. It changes the label of 20 (50 %): old_only made none of "
+        "these flips (missed 20 of 20) and moved no other verdict (collateral 0 of 20).\n\n|"
+    ) in said
     assert "| missed | 20 | 100.0 [83.9, 100.0] | 10 | regression |" in said
     assert "| collateral | 20 | 0.0 [0.0, 16.1] | 2 |  |" in said
     arguments += ["--tolerate", "missed=100"]
@@ -191,6 +199,10 @@ def test_outcomes_and_intervals_by_hand(versions):
     assert table["outcome"].tolist() == ["collateral", "missed", "stays", "missed"] + [
         "stays", "flip made", "stays", "flip made", "stays", "flip made", "stays", "flip made",
     ]  # fmt: skip
+    assert policy_diff.sentence(table, "it", "drawn for this edit") == (
+        "12 pictures drawn for this edit. It changes the label of 6 (50 %): it made 4 of these "
+        "flips (missed 2 of 6) and moved 1 other verdict (collateral 1 of 6)."
+    )
     own = policy_diff.summary(table, new, old).set_index("measure")
     assert own.loc["missed", "value"] == pytest.approx(100 * 2 / 6)
     assert own.loc["collateral", "value"] == pytest.approx(100 / 6)
@@ -248,12 +260,29 @@ def test_a_golden_regression_ends_with_1_and_is_a_failure_of_junit(golden, serve
     assert door.main([*golden, "--tolerate", "golden=50"]) is ExitCode.DONE
 
 
-def test_a_case_without_an_answer_ends_with_4_and_is_asked_again(golden, server, tmp_path):
+def test_two_versions_that_are_the_same_ask_golden_cases_or_nothing(
+    golden, versions, server, capsys
+):
+    """The header has rules, so pictures would be drawn for an edit."""
+    old, new = versions("thing added")
+    old.write_bytes(new.read_bytes())
+    assert door.main(golden) is ExitCode.DIFFERS
+    assert len(server.asked) == 2, "the two golden cases, each once"
+    new.with_suffix(".cases.csv").unlink()
+    capsys.readouterr()
+    assert door.main(golden) is ExitCode.DONE and len(server.asked) == 2
+    said = capsys.readouterr().out
+    assert said == f"{old} and {new} are the same version of the policy quiet: nothing is asked\n"
+
+
+def test_a_case_without_an_answer_ends_with_4_and_is_asked_again(golden, server, tmp_path, capsys):
     server.script["House 2"] = [(500, b"{}", 0), (200, says("Answer: unsafe"), 0)]
     assert door.main(golden) is ExitCode.INCOMPLETE
     suite = ElementTree.parse(next((tmp_path / "out").glob("*.xml"))).getroot()
     assert suite.get("errors") == "1"
+    assert "\nm failed 1 of 1 golden cases. No verdict on 1.\n" in capsys.readouterr().out
     assert door.main(golden) is ExitCode.DIFFERS, "now all are answered, one of them wrongly"
+    assert "\nm failed 1 of 2 golden cases.\n" in capsys.readouterr().out
     assert len(server.asked) == 5
 
 
@@ -265,7 +294,9 @@ def test_a_folder_without_labels_shows_what_changed(golden, server, tmp_path, ca
     (photos / "b.png").write_bytes(b"no picture")
     server.script["House 2"] = [(200, says("Answer: unsafe"), 0)]
     assert door.main([*golden, "--on", str(photos)]) is ExitCode.DONE
-    assert "| changed | 1 | 100.0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "\nm changed its verdict on 1 of 1 pictures without labels: which" in said
+    assert "is not known. No verdict on 1.\n" in said and "| changed | 1 | 100.0" in said
     sheet = pd.read_csv(next((tmp_path / "out").glob("*.csv")), keep_default_na=False)
     assert dict(zip(sheet["id"], sheet["outcome"], strict=True)) == {
         "a.png": "changed", "b.png": "cannot be opened",
@@ -286,7 +317,7 @@ def test_a_saved_set_is_read_by_name(versions, tmp_path, monkeypatch):
 WRONG = {
     "no such file": (["nowhere.md", "new.md"], "no policy file"),
     "no rules": (["old.md", "text.md", "--on", "drawn"], "need rules in both versions"),
-    "nothing to ask about": (["text.md", "text.md"], "name pictures with --on"),
+    "nothing to ask about": (["text.md", "other.md"], "name pictures with --on"),
     "a tolerance": (["old.md", "new.md", "--tolerate", "mised=1"], "did you mean missed?"),
     "a percent": (["old.md", "new.md", "--tolerate", "missed"], "write WHAT=PERCENT"),
     "no percent": (["old.md", "new.md", "--tolerate", "missed=nan"], "nan; allowed: 0 to 100"),
@@ -307,6 +338,7 @@ def test_bad_input_ends_with_2_and_one_line(versions, case, tmp_path, monkeypatc
     arguments, message = WRONG[case]
     versions()
     (tmp_path / "text.md").write_text("No dogs.\n")
+    (tmp_path / "other.md").write_text("No cats.\n")
     (tmp_path / "bad.csv").write_text("image,label\nx.png,safe\n")
     (tmp_path / "broken.csv").write_text("image,label\ny.png,safe\n")
     (tmp_path / "y.png").write_bytes(b"no picture")

@@ -135,7 +135,7 @@ def test_runs_in_order_and_again_only_what_changed(project):
     assert (code, err) == (0, "")
     assert out.splitlines()[1] == (
         "papermill notebooks/02_score.ipynb runs/nano/02_score.a.ipynb "
-        "-f params/nano/02_score.a.yaml  # missing; after 01_data"
+        "-f params/nano/02_score.a.yaml  # not-run; after 01_data"
     )
     assert not (project.root / "runs").exists()
 
@@ -184,7 +184,8 @@ def test_runs_in_order_and_again_only_what_changed(project):
         "01_data": "stale        code",
         "02_score.a": "stale        upstream (01_data)",
     }
-    assert project.run("nano", "--only", "02_*a")[0] == 0
+    code, out, _ = project.run("nano", "--only", "02_*a")
+    assert code == 0 and out.startswith("also runs 1 unit that 02_*a needs: 01_data\n")
     assert project.newly_run() == ["01_data", "02_score.a"]
     assert (project.root / "runs/nano/02_score.a.txt").read_text() == "8a"
 
@@ -197,7 +198,8 @@ def test_runs_in_order_and_again_only_what_changed(project):
     (project.root / "runs/nano/figures").mkdir()
     (project.root / "runs/nano/figures/REPORT.html").touch()
     code, out, _ = project.run("nano", "--only", "02_score.a", "--force")
-    assert code == 0 and out.endswith("\nreport: runs/nano/figures/REPORT.html\n")
+    assert code == 0 and "also runs" not in out, "what it needs is done"
+    assert out.endswith("\nreport: runs/nano/figures/REPORT.html\n")
     assert project.newly_run() == ["02_score.a"]
     assert project.status(0)["02_score.a"] == "ok"
 
@@ -252,7 +254,7 @@ def test_a_failure_is_named_and_the_next_run_goes_on(project):
     status = project.status(4)
     assert status["01_dies"].startswith("failed       the kernel was killed")
     assert status["02_silent"] == "failed       declared but not written: 02_other.txt"
-    assert status["03_refuses"] == "missing"
+    assert status["03_refuses"] == "not-run"
     died = nbformat.read(project.root / "runs/nano/01_dies.ipynb", as_version=4)
     assert "did not finish: failed" in died.cells[0].source
     assert "the kernel was killed" in died.cells[0].source
@@ -760,7 +762,7 @@ def test_status_tells_why_at_once_and_loads_nothing_heavy(project):
         "01_data", "from sgvl.data.images import load_image\nload_image(b'', name='s7')"
     )
     project.parameters("01_data")
-    assert project.status(4) == {"01_data": "missing"}
+    assert project.status(4) == {"01_data": "not-run"}
     assert project.run("nano")[0] == 2
     assert project.status(2)["01_data"].startswith("bad-input    s7: not a PNG")
 

@@ -273,12 +273,16 @@ def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> 
         return ""
     others = [name for name in PARSERS if not name.startswith(("released", judge.parser))]
     reads = {name: sum(parse(reply, name).reason is None for reply in replies) for name in others}
-    counts = ", ".join(f"{name} {n}" for name, n in reads.items() if n) or "none"
+    counts = ", ".join(f"{name} {n}" for name, n in reads.items() if n)
+    advice = (
+        f"Of them, other parsers read: {counts}. Choose the `parser` that fits, or another "
+        "`prompt`, in the judge's options; on a command line, --set parser=NAME"
+        if counts
+        else "No other parser reads one of them; try another `prompt` in the judge's options"
+    )
     return (
         f"{judge.name}: {len(replies)} of {len(answers)} replies have no verdict that the parser "
-        f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. Of them, "
-        f"other parsers read: {counts}. Choose the `parser` that fits, or another `prompt`, in the "
-        "judge's options; on a command line, --set parser=NAME"
+        f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. {advice}"
     )
 
 

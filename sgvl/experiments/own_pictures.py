@@ -43,6 +43,11 @@ DRAWINGS_ONLY = (
     "model for them"
 )
 
+NEEDS_RULES = (
+    "it reads rules, not sentences, and this policy has no rules: its verdicts under it mean "
+    "nothing. Add rules to its header, or name another model"
+)
+
 
 class Pictures(NamedTuple):
     """Pictures of a folder; ``passed_over`` counts files of other kinds by their ending."""
@@ -162,7 +167,7 @@ def notes_on(
     """Return what to know of a judge before its verdicts on drawn or other pictures are read."""
     notes = [DRAWINGS_ONLY] if is_nano(spec) and not drawn else []
     if is_nano(spec) and not all(policy.default for policy in policies):
-        notes.append("it reads policies as clauses, and this one is text alone, without rules")
+        notes.append(NEEDS_RULES)
     if len({policy.digest for policy in policies}) < len(policies):
         notes.append("the two versions of the policy are the same")
     return notes + ([] if judge.reads_policy else [f"{judge.name} does not read the policy"])
@@ -270,7 +275,7 @@ def ask(
     which = f"two versions of {which}" if policies[1:] else which
     plan = f"{len(sizes)} pictures under {which}: {len(wanted)} requests to {judge.name}, "
     plan += f"{len(sizes) * len([*first, *captions]) - len(wanted)} answers need none"
-    if hasattr(judge, "endpoint") and isinstance(judge, SpeakingJudge):
+    if wanted and hasattr(judge, "endpoint") and isinstance(judge, SpeakingJudge):
         plan += cost(judge, wanted, sizes, first, prices)
     print(plan, flush=True)
     if wanted and hasattr(judge, "endpoint") and not allow(plan):
@@ -311,7 +316,8 @@ def cost(judge, wanted, sizes, policies, prices) -> str:
         tokens += text.get(request.text, caption) + width * height * scale**2 / PIXELS_PER_TOKEN
     replies = judge.max_new_tokens * len(wanted)
     price = (tokens * prices[0] + replies * prices[1]) / 1e6
-    priced = f", at most {price:.2f} at the prices given" if any(prices) else ""
+    most = f"at most {price:.2f}" if price >= 0.01 else "less than 0.01"
+    priced = f", {most} at the prices given" if any(prices) else ""
     return (
         f"; about {tokens:,.0f} tokens of pictures (28 x 28 pixels each, as Qwen2.5-VL counts) and "
         f"text, at most {replies:,} of replies{priced}"
@@ -378,7 +384,13 @@ def _decide(
     held_out = risk_control.leave_one_out(*known, pairs, risk)
     note, least = f"at a risk of {risk:g}: {at}", risk_control.needed(risk)
     counts = {label: int((own["label"] == label).sum()) for label in (UNSAFE, SAFE)}
-    if few := [f"{n} {label}" for label, n in counts.items() if n < least]:
+    few = [f"{n} {label}" for label, n in counts.items() if n < least]
+    if len(few) == len(counts):
+        note = (
+            f"at a risk of {risk:g}: too few labels for a threshold: every picture goes to a "
+            f"person ({least} of each class are needed; there are {' and '.join(few)})"
+        )
+    elif few:
         note += f". It takes {least} labelled pictures of a class; there are {' and '.join(few)}"
     return risk_control.measure(held_out, own["label"], pairs).assign(missing=""), note
 

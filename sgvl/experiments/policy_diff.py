@@ -6,6 +6,7 @@ that fired before and after. A judge can *miss* one of them, or change a verdict
 wording. Golden cases, labelled by hand under the new version, test pictures without tags.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -102,6 +103,40 @@ def outcome_of(line: Mapping) -> str:
     if line["label"]:
         return PASSED if line["verdict"] == line["label"] else FAILED
     return CHANGED if flipped else STAYS
+
+
+def sentence(table: pd.DataFrame, judge: str, origin: str) -> str:
+    """Say in words what the edit changes, and what a judge made of it.
+
+    Parameters
+    ----------
+    table : as ``rows`` returns it
+    judge : its name
+    origin : where pictures with exact labels come from, as "drawn for this edit"
+    """
+    count = Counter(table["outcome"])
+    open_ = count[NO_ANSWER] + count[CLOSED]
+    answered = table[~table["outcome"].isin([NO_ANSWER, CLOSED])]
+    exact, texts = answered[answered["label_before"] != ""], []
+    if total := len(exact):
+        n = int((exact["label"] != exact["label_before"]).sum())
+        missed, moved = count[MISSED], count[COLLATERAL]
+        share = f"{n} ({100 * n / total:.0f} %)" if n else "none"
+        made = {0: "all", n: "none"}.get(missed, n - missed)
+        what = f"{'other ' if n else ''}verdict{'s' if moved > 1 else ''}"
+        parts = [f"made {made} of these flips (missed {missed} of {n})"] if n else []
+        if n < total:
+            parts.append(f"moved {moved or 'no'} {what} (collateral {moved} of {total - n})")
+        texts.append(f"{total} pictures {origin}. It changes the label of {share}")
+        texts[-1] += f": {judge} {' and '.join(parts)}."
+    if golden := count[PASSED] + count[FAILED]:
+        texts.append(f"{judge} failed {count[FAILED]} of {golden} golden cases.")
+    if plain := int((answered["label"] == "").sum()):
+        texts.append(
+            f"{judge} changed its verdict on {count[CHANGED]} of {plain} pictures without labels: "
+            "which of these changes are right is not known."
+        )
+    return " ".join([*texts, f"No verdict on {open_}."] if open_ else texts)
 
 
 def _message(line: Mapping, now: Policy, before: Policy, why: str, why_before: str) -> str:

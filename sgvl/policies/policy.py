@@ -310,6 +310,9 @@ def file_of(source: str | Path) -> Path:
     by_name = {file.stem: file for file in reversed(_files())}
     path = by_name.get(str(source), POLICIES / f"{source}.md") if named else user_path(source)
     if not os.path.isfile(path):
+        if user_path(source).is_file():
+            name = Path(source).with_suffix(".md").name
+            raise InputError(f"{source}: a policy is a Markdown file; rename it to {name}")
         known = ", ".join(sorted(by_name))
         raise InputError(f"no policy file {source}: give a path to a .md file, or one of {known}")
     return path
@@ -388,7 +391,9 @@ def _header(path: Path, text: str) -> dict:
         header = yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 2  # of the file: the header begins below the first ---
-        raise InputError(f"{path}, line {line}: not valid YAML: {error.problem}") from None
+        colon = error.problem == "mapping values are not allowed here"
+        todo = "; put a value with a colon in quotes" if colon else ""
+        raise InputError(f"{path}, line {line}: not valid YAML: {error.problem}{todo}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: the header is not valid YAML: {error}") from None
     if not isinstance(header, dict):

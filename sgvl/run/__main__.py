@@ -45,7 +45,12 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     """Run the command line and return its exit code."""
     parser = commands.parser("sgvl.run", __doc__)
     parser.add_argument("profile", help="a folder of params/, such as nano")
-    parser.add_argument("--only", nargs="+", metavar="UNIT", help="these units: names or globs")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="UNIT",
+        help="these units, by name or glob, and those that they need",
+    )
     parser.add_argument("--force", action="store_true", help="run them even if they are up to date")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="units at a time")
     parser.add_argument("--status", action="store_true", help="show how each unit stands")
@@ -87,6 +92,9 @@ def _main(options: argparse.Namespace) -> ExitCode:
         _print_commands(plan, units, forced, known)
         return ExitCode.DONE
     servers.need_commands([units[name] for name in to_run], known)
+    if needs := [name for name in to_run if name not in chosen]:
+        n = f"{len(needs)} unit{'s' * (len(needs) > 1)}"
+        print(f"also runs {n} that {' '.join(patterns)} needs: {', '.join(needs)}", flush=True)
     if options.snakemake is not None:
         cluster.run(options.profile, patterns, options.workers, options.gpus, options.snakemake)
         return _exit_code(_print_status(plan, units))
@@ -96,7 +104,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
     _print_rows(rows, units, time.monotonic() - began)
     if unreached := len(plan) - len(rows):
         print(f"interrupted: {unreached} of {len(plan)} units were not reached", file=sys.stderr)
-    code = _exit_code([row.status for row in rows] + [Status.MISSING] * unreached)
+    code = _exit_code([row.status for row in rows] + [Status.NOT_RUN] * unreached)
     if code == ExitCode.DONE:
         _print_results(options.profile)
     return code
@@ -113,7 +121,7 @@ def _job(options: argparse.Namespace) -> ExitCode:
         own = servers.Servers(options.profile, known)
         rows = run([unit.name], units | {unit.name: unit}, set(), own)
     _print_rows(rows, {unit.name: unit}, time.monotonic() - began)
-    return _exit_code([row.status for row in rows] or [Status.MISSING])
+    return _exit_code([row.status for row in rows] or [Status.NOT_RUN])
 
 
 def _rehearse(options: argparse.Namespace) -> ExitCode:

@@ -37,7 +37,7 @@ class Status(StrEnum):
 
     Not done; the next run starts it:
 
-    - missing: it was never run
+    - not-run: it was never run
     - stale: it finished, but its code, parameters, input files, needs or outputs have changed since
     - interrupted: a signal stopped it, or it was killed together with its run
     - failed: a cell raised an error, the kernel died, or a declared output was not written
@@ -52,7 +52,7 @@ class Status(StrEnum):
     OK = "ok"
     OLD_CODE = "old-code"
     UNAVAILABLE = "unavailable"
-    MISSING = "missing"
+    NOT_RUN = "not-run"
     STALE = "stale"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
@@ -187,7 +187,7 @@ def state(unit: Unit, units: dict[str, Unit]) -> tuple[Status, str]:
     """
     receipt = read_receipt(unit)
     if receipt is None:
-        return Status.MISSING, ""
+        return Status.NOT_RUN, ""
     if receipt["status"] not in (Status.OK, Status.UNAVAILABLE):
         return receipt["status"], receipt.get("reason", "")
     if changes := _changes(unit, units, receipt):

@@ -30,6 +30,7 @@ from sgvl.text.verdict import SAFE, UNSAFE
 NEEDED = ("image", "label")
 COLUMNS = (*NEEDED, "id", "policy", "pair", "category", "split")
 SEPARATORS = ",;\t|"
+PICTURE = "picture"  # stands for image, as in the tables of ``sgvl.judge``
 
 
 def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
@@ -42,7 +43,7 @@ def load(path: str, labels: str, policies: Sequence[str]) -> Dataset:
     path : folder of the pictures; relative to the current directory or the checkout, as ``labels``
     labels : CSV with a header (cells between commas, semicolons, tabs or bars), JSON Lines, a JSON
         array of such lines, or Label Studio's JSON export, as ``label_studio`` describes; UTF-8.
-        ``image`` is a path within the folder, ``label`` is safe or unsafe. Optional:
+        ``image`` or ``picture`` is a path within the folder, ``label`` is safe or unsafe. Optional:
         ``policy`` (name of one of ``policies``; needed if there are several), ``id`` (the path),
         ``pair`` (the id), ``category``, ``split`` (test). Capitals in names and labels do not
         count, an empty cell or null is as none, and other columns are passed over with a warning.
@@ -162,12 +163,16 @@ def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int | str, dict]]:
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise InputError(f"{file}: labels are a file that ends in {' or '.join(READERS)}")
-    passed_over, checked = {}, {}
-    for line, names, values in reader(_text(file), file, problems):
-        columns = tuple(str(name).strip().lower() for name in names)
+    text, passed_over, checked = _text(file), {}, {}
+    for line, names, values in reader(text, file, problems):
+        found = tuple(str(name).strip().lower() for name in names)
+        columns = found
+        if "image" not in found:
+            columns = tuple("image" if name == PICTURE else name for name in found)
         if columns not in checked:
-            checked[columns] = list(_wrong_columns(columns))
-            problems += [f"{file}, {_at(line)}: {problem}" for problem in checked[columns]]
+            checked[columns] = list(_wrong_columns(columns, found))
+            where = _header(text)[0] if reader is _csv else line
+            problems += [f"{file}, {_at(where)}: {problem}" for problem in checked[columns]]
             passed_over |= dict.fromkeys(c for c in columns if c and c not in COLUMNS)
         if not checked[columns]:
             cells = zip(columns, values, strict=True)
@@ -176,11 +181,13 @@ def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int | str, dict]]:
         warnings.warn(f"{file}: columns passed over: {', '.join(passed_over)}", stacklevel=3)
 
 
-def _wrong_columns(columns: Sequence[str]) -> Iterator[str]:
-    """Yield the problems of the names of a row's columns."""
+def _wrong_columns(columns: Sequence[str], found: Sequence[str]) -> Iterator[str]:
+    """Yield the problems of the names of a row's columns, which the file calls ``found``."""
     missing = [name for name in NEEDED if name not in columns]
-    for name in missing:
-        yield f"column {name!r} is missing; {nearest(name, columns)}"
+    if missing:
+        none = " or ".join(map(repr, missing))
+        names = ", ".join(filter(None, found)) or "none"
+        yield f"no column {none}; columns found: {names}; needed: {', '.join(NEEDED)}"
     absent = [name for name in COLUMNS if name not in columns and name not in missing]
     for name, n in Counter(columns).items():
         if n > 1 and name:
@@ -203,9 +210,11 @@ def _text(file: Path) -> str:
 
 def _csv(text: str, file: Path, problems: list[str]) -> Iterator[tuple[int, list, list]]:
     """Yield line, names and cells of the rows that are not empty."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
+    _, header = _header(text)
     try:
-        separator = max(SEPARATORS, key=lambda sign: _known_names(header, sign))
+        separator = max(
+            SEPARATORS, key=lambda sign: (_known_names(header, sign), header.count(sign))
+        )
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         rows = (row for row in reader if any(cell.strip() for cell in row))
         names = next(rows, [])
@@ -221,9 +230,15 @@ def _csv(text: str, file: Path, problems: list[str]) -> Iterator[tuple[int, list
         problems.append(f"{file}, line {reader.line_num}: {error}")
 
 
+def _header(text: str) -> tuple[int, str]:
+    """Return the first line that is not empty, and its number."""
+    lines = enumerate(text.splitlines(), start=1)
+    return next(((number, line) for number, line in lines if line.strip()), (1, ""))
+
+
 def _known_names(header: str, separator: str) -> int:
     names = header.split(separator)
-    return sum(name.strip(' "').lower() in COLUMNS for name in names)
+    return sum(name.strip(' "').lower() in (*COLUMNS, PICTURE) for name in names)
 
 
 def _jsonl(text: str, file: Path, problems: list[str]) -> Iterator[tuple[int, list, list]]:

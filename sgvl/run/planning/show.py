@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from pkgutil import resolve_name
 
 from sgvl.common.paths import ROOT
@@ -13,6 +14,7 @@ from sgvl.run.servers import Server, asked_by
 from sgvl.run.units import SERVED, Unit, parts
 
 PARTS = ("weights", "gradients", "optimiser", "activations", "rollout", "cache")
+MARKS = "c computed, m measured, + with a note below the table"
 # Roles of 05 whose sets are in the tables; tests/test_plan.py compares with the printed columns.
 ROLES_OF = {
     "table2": ("content",),
@@ -47,11 +49,12 @@ def show(
         for name, (judging, training, more) in hours_of_tables(plan, lines).items():
             print(f"{name}  {judging:8.1f} + {training:.1f} c{more}")
     chosen = [units[name] for name in names]
-    print("\ndownloads", *downloads(plan, chosen), sep="\n")
+    to_download, models = downloads(plan, chosen)
+    print("\ndownloads", *to_download, sep="\n")
     print("\nterms to accept", *terms(chosen), sep="\n")
     calls, cost = sum(line.calls for line in lines), sum(line.cost for line in lines)
     print(f"\nAPI calls: {calls:,} c, {cost:,.2f} c at `price_in` and `price_out`")
-    return [*problems(lines), *disk(lines, here)]
+    return [*problems(lines), *disk(lines, models, here)]
 
 
 def needed(units: dict[str, Unit], servers: dict[str, Server]) -> int:
@@ -70,17 +73,16 @@ def needed(units: dict[str, Unit], servers: dict[str, Server]) -> int:
 def head(here: Machine, lines: list[Line]) -> list[str]:
     """Return the lines above the table."""
     if not any(line.gpus for line in lines):
-        return ["no GPU is needed", "c computed, m measured; bytes in GB"]
+        return ["no GPU is needed", f"{MARKS}; bytes in GB"]
     return [
         f"plan for {here}, {here.origin}",
-        "c computed, m measured; memory in GB on the fullest GPU, of the step that needs most",
+        f"{MARKS}; memory in GB on the fullest GPU, of the step that needs most",
     ]
 
 
 def table(lines: list[Line]) -> list[str]:
     """Return the table of units, and their sum."""
-    names = [name[:9] for name in PARTS]
-    rows = [["unit", "GPUs", *names, "in all", "GPU-hours", "disk GB", "calls"]]
+    rows = [["unit", "GPUs", *PARTS, "in all", "GPU-hours", "disk GB", "calls"]]
     for line in lines:
         memory = [_giga(line.memory[part]) if part in line.memory else "" for part in PARTS]
         total = f"{_giga(line.total)} c" if line.memory else ""
@@ -163,8 +165,8 @@ def before(plan: Plan, model: str) -> Iterable[str]:
         model = unit.parameters["model"]
 
 
-def downloads(plan: Plan, units: list[Unit]) -> list[str]:
-    """Return a line for each model and data set that is not at hand."""
+def downloads(plan: Plan, units: list[Unit]) -> tuple[list[str], float]:
+    """Return a line for each model and data set that is not at hand, and the models' bytes."""
     models: dict[str, None] = {}
     for unit in units:
         local = {plan.servers[name].url for name in asked_by(unit, plan.servers)}
@@ -191,7 +193,7 @@ def downloads(plan: Plan, units: list[Unit]) -> list[str]:
             f"{name}: {f'{n:,} rows' if n else 'rows not known'}, "
             f"{f'{known / 1e9:.2f} GB in all its splits' if known else 'size not known'}"
         )
-    return [*rows, f"models in all: {_giga(total)} GB c"] if rows else ["none"]
+    return [*rows, f"models in all: {_giga(total)} GB c"] if rows else ["none"], total
 
 
 def terms(units: list[Unit]) -> list[str]:
@@ -208,17 +210,39 @@ def terms(units: list[Unit]) -> list[str]:
     return [f"{repo}: {answer}" for repo, answer in answers.items()] or ["none"]
 
 
-def disk(lines: list[Line], here: Machine) -> list[str]:
-    """Print the bytes on disk; return the problem if they are more than this disk has free."""
-    lacking = sum(line.disk for line in lines if "disk" not in line.measured)
-    lacking += max((line.extra for line in lines), default=0)
-    free = shutil.disk_usage(ROOT).free
+def disk(lines: list[Line], models: float, here: Machine) -> list[str]:
+    """Print the bytes on disk; return the problem if they are more than this disk has free.
+
+    Parameters
+    ----------
+    models : bytes to download, which count where the hub's cache is on the disk of ``runs/``
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    own = sum(line.disk for line in lines if "disk" not in line.measured)
+    own += max((line.extra for line in lines), default=0)
+    folder, cache = _existing(ROOT / "runs"), _existing(Path(HF_HUB_CACHE))
+    beside = models if folder.stat().st_dev == cache.stat().st_dev else 0
+    free = shutil.disk_usage(folder).free
     compared = here.here or not any(line.gpus for line in lines)
+    more = f"; downloads come on top, in the hub's cache: {_giga(models)} GB c of models"
+    more = f"{more}, and data sets" if models else ""
     note = "" if compared else "; not compared, for the plan is for another machine"
-    print(f"disk: {_giga(lacking)} GB c more at most, {_giga(free)} GB m free here{note}")
-    if not compared or lacking <= free:
+    print(f"disk of runs/: {_giga(own)} GB c at most{more}; {_giga(free)} GB m free here{note}")
+    if not compared or own + beside <= free:
         return []
-    most = max(lines, key=lambda line: line.disk + line.extra)
-    todo = "lower `save_total_limit`, or set `save_only_model: true`, which cannot be resumed"
-    amount = f"{lacking / 1e9:.0f} GB of disk, and {free / 1e9:.0f} are free"
-    return [f"{amount}; most is of {most.unit}; {todo}"]
+    texts = [f"{(own + beside) / 1e9:.0f} GB of disk, and {free / 1e9:.0f} are free"]
+    if beside:
+        texts.append(f"{_giga(beside)} are models: set HF_HOME to a folder of another disk")
+    if own:
+        most = max(lines, key=lambda line: line.disk + line.extra)
+        texts.append(f"most of runs/ is of {most.unit}")
+        texts.append(
+            "lower `save_total_limit`, or set `save_only_model: true`, which cannot be resumed"
+        )
+    return ["; ".join(texts)]
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
