@@ -106,7 +106,7 @@ def scores() -> str:
     note = (
         "F1 of the unsafe class; accuracy under L1, where all is safe. 95 % intervals, one\n"
         f"training run, n = {n} answers a judge. The paper's {len(outcomes)} claims, tested on\n"
-        f"these: {counted}."
+        f"all scores of this run: {counted}."
     )
     return "\n".join([*lines, "", note])
 

@@ -208,7 +208,7 @@ def _outcomes(claims):
         {
             "outcome": order["outcome"].astype(str).map(OUTCOMES),
             "claim": order["name"].map(_title),
-            "points": [_effect(row) for row in order.itertuples()],
+            "points, or % of one judge": [_effect(row) for row in order.itertuples()],
         }
     )
     return [f"**{len(claims)} claims of the paper** ({words})\n", markdown(lines)]
