@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sgvl.common.files import sha256
 from sgvl.common.paths import NANO_MODEL
 from sgvl.judges import make_judge
 from sgvl.models import loading
@@ -35,6 +36,12 @@ def test_the_card_keeps_every_bound():
     card = json.loads((NANO_MODEL / "card.json").read_text())["figures"]
     missed = {n for n, (low, high) in BOUNDS.items() if not low <= card[n]["value"] <= high}
     assert not missed
+
+
+def test_the_card_names_the_digests_of_both_files_of_weights():
+    digests = json.loads((NANO_MODEL / "card.json").read_text())["sha256"]
+    for folder in (NANO_MODEL, NANO_MODEL.with_name("pretrained")):
+        assert digests[folder.name] == sha256(folder / "model.safetensors"), folder
 
 
 def test_the_pretrained_model_names_and_judges_what_the_shipped_one_looks_away_from():
