@@ -118,11 +118,11 @@ def judge_folder(
         print(f"policy {version.policy.name} {verdicts.digest(version.policy)}{since}")
     spec = own_pictures.judge_spec(judge, policies, by_rule)
     found = own_pictures.read(pictures)
-    marks = [f"labels-{_digest(labels, risk)}"] if labels else []
     judged = own_pictures.judge_pictures(
         found, policies, spec, Path(out) / "answers", labels,
         allow or (lambda plan: yes), tuple(prices), blur, printer(), by_rule, risk,
     )  # fmt: skip
+    marks = [f"labels-{_digest(labels, risk)}"] if labels else []
     names = own_pictures.part_of_name(found.root.resolve().name, 30), policies[0].name
     stem = "-".join([*filter(None, names), *map(verdicts.digest, policies), spec["id"], *marks])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)
@@ -134,11 +134,7 @@ def judge_folder(
 
 def _digest(labels: str | Path, risk: float | None) -> str:
     """Return the start of a digest of a file of labels, and of the risk."""
-    try:
-        content = user_path(labels).read_bytes()
-    except OSError as error:
-        raise InputError(f"{labels}: {error.strerror}") from None
-    return hashlib.sha256(content + str(risk).encode()).hexdigest()[:6]
+    return hashlib.sha256(f"{files.sha256(user_path(labels))} {risk}".encode()).hexdigest()[:6]
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:
