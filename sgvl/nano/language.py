@@ -108,12 +108,12 @@ class Batcher:
     of their replies, so that answers of one word count as much as captions. ``hard_weight`` is
     that of a status that no clause gives: of an unknown object, and of a thing at a place. What
     follows a status or "except" weighs three times as much as other words that carry content; so do
-    all other statuses once ``heavy_statuses`` is set.
+    all other statuses where they are to be heavy.
     """
 
     def __init__(self, processor, word_weight: float, hard_weight: float):
         self.tokenizer, self.word_weight = processor.tokenizer, word_weight
-        self.hard_weight, self.heavy_statuses = hard_weight, False
+        self.hard_weight = hard_weight
         self.statuses = {self.tokenizer.encode(f" {status}")[0] for status in OPPOSITE}
         words = ("unknown", *PLACES)
         self.before_status = {self.tokenizer.encode(f" {word}")[0] for word in words}
@@ -128,7 +128,7 @@ class Batcher:
         words = [f" {word}" for word in (*concepts(), *CATEGORIES, *CONTENT, *"ABCD")]
         self.words = {self.tokenizer.encode(w)[0] for w in (*words, *lessons.ANSWERS, ",", ".")}
 
-    def parts(self, batch: list[lessons.Lesson], parts: int):
+    def parts(self, batch: list[lessons.Lesson], parts: int, heavy_statuses: bool):
         """Split a batch by length, the longest first.
 
         Yields
@@ -136,7 +136,8 @@ class Batcher:
         tuple
             Of each part: the numbers of its pictures, token ids and loss weights (rows, length).
         """
-        rows = sorted(map(self.row, batch), key=lambda row: -len(row[1]))
+        rows = [self.row(lesson, heavy_statuses) for lesson in batch]
+        rows.sort(key=lambda row: -len(row[1]))
         pad = self.tokenizer.pad_token_id
         for numbers in np.array_split(np.arange(len(rows)), min(parts, len(rows))):
             pictures, ids, weights = zip(*(rows[i] for i in numbers), strict=True)
@@ -146,7 +147,9 @@ class Batcher:
                 nn.utils.rnn.pad_sequence(weights, batch_first=True),
             )
 
-    def row(self, lesson: lessons.Lesson) -> tuple[int | None, torch.Tensor, torch.Tensor]:
+    def row(
+        self, lesson: lessons.Lesson, heavy_statuses: bool
+    ) -> tuple[int | None, torch.Tensor, torch.Tensor]:
         """Return the picture's number, the token ids and their loss weights of a lesson."""
         template = self.template if lesson.picture is None else self.template_with_picture
         opened = self.tokenizer.encode(template.replace("{}", lesson.prompt) + lesson.opening)
@@ -155,7 +158,7 @@ class Batcher:
         for k, (before, token) in enumerate(pairwise(reply), start=1):
             if before in self.before_status and token in self.statuses:
                 weight[k] = self.hard_weight
-            elif before in self.within_clause or (self.heavy_statuses and token in self.statuses):
+            elif before in self.within_clause or (heavy_statuses and token in self.statuses):
                 weight[k] = 3 * self.word_weight
         weights = torch.tensor([0.0] * len(opened) + weight) / sum(weight)
         return lesson.picture, torch.tensor(opened + reply), weights
@@ -229,13 +232,13 @@ def _teach(
 
     def draw(step: int) -> list[partial[torch.Tensor]]:
         rng = np.random.default_rng((recipe.seed, stream, step))
-        batcher.heavy_statuses = phases[step] not in WITHOUT_PICTURES
+        heavy = phases[step] not in WITHOUT_PICTURES
         batch: list[lessons.Lesson] = []
         while len(batch) < recipe.language_batch:
             batch += lessons.sample(rng, scenes, harmful, SHARES[phases[step]], habits)
         return [
             partial(lesson_loss, model, image_tokens[pictures], ids, weights / len(batch))
-            for pictures, ids, weights in batcher.parts(batch, recipe.parts)
+            for pictures, ids, weights in batcher.parts(batch, recipe.parts, heavy)
         ]
 
     done, start = checkpoint.load(), time.time()
