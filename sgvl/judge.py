@@ -40,6 +40,9 @@ from sgvl.report.tables import cell, texts
 from sgvl.scores import risk_control
 
 OUT = "judged"
+# Options that a file name need not tell of: a judge's id does, or they change no answer.
+UNTOLD = {"kind", "model", "id", "name", "url", "key_variable"}
+UNTOLD |= {"concurrency", "max_retries", "batch_size", "device"}
 
 
 class Verdicts(NamedTuple):
@@ -85,8 +88,8 @@ def judge_folder(
     against : an earlier version of the policy; the table then says what the edit changed
     labels : file of labels under ``policy``, as docs/YOUR_DATA.md describes; adds scores
     out : folder for the answers, the CSV, the page and a copy of the policy. File names hold the
-        folder's name, the policy's digest and one of the labels with the risk, so that none
-        overwrites another
+        folder's name, and digests of the policy, of the judge's other options and of the labels
+        with the risk, so that none overwrites another
     yes : whether requests may be sent to a server
     prices : for a million tokens of requests and of replies, to print what a server may cost
     blur : whether the pictures of the page are blurred
@@ -122,7 +125,7 @@ def judge_folder(
         found, policies, spec, Path(out) / "answers", labels,
         allow or (lambda plan: yes), tuple(prices), blur, printer(), by_rule, risk,
     )  # fmt: skip
-    marks = [f"labels-{_digest(labels, risk)}"] if labels else []
+    marks = _marks(judge if isinstance(judge, dict) else {}, labels, risk)
     names = own_pictures.part_of_name(found.root.resolve().name, 30), policies[0].name
     stem = "-".join([*filter(None, names), *map(verdicts.digest, policies), spec["id"], *marks])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)
@@ -132,9 +135,12 @@ def judge_folder(
     return Verdicts(judged.table, *written, *scored)
 
 
-def _digest(labels: str | Path, risk: float | None) -> str:
-    """Return the start of a digest of a file of labels, and of the risk."""
-    return hashlib.sha256(f"{files.sha256(user_path(labels))} {risk}".encode()).hexdigest()[:6]
+def _marks(judge: dict, labels: str | Path | None, risk: float | None) -> list[str]:
+    """Return what tells runs of one model apart: digests of the judge's options, of the labels."""
+    options = sorted(item for item in judge.items() if item[0] not in UNTOLD)
+    told = {"set": options or None, "labels": labels and (files.sha256(user_path(labels)), risk)}
+    digests = {k: hashlib.sha256(repr(v).encode()).hexdigest() for k, v in told.items() if v}
+    return [f"{what}-{digest[:6]}" for what, digest in digests.items()]
 
 
 def main(arguments: list[str] | None = None) -> ExitCode:

@@ -163,7 +163,10 @@ WRONG = {
         "image,label\na.jpg,unsave\n",
         ["line 2: label 'unsave'; allowed: safe, unsafe"],
     ),
-    "no label": ("image,label\na.jpg,\n", ["line 2: label None; allowed: safe, unsafe"]),
+    "no label": (
+        "image,label\na.jpg,\n",
+        ["line 2: label is empty; write safe or unsafe, or leave the row out"],
+    ),
     "missing column": (
         "\nimage,lable\na.jpg,safe\n",
         ["line 2: no column 'label'; columns found: image, lable; needed: image, label"],

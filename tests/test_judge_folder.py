@@ -82,6 +82,9 @@ def test_a_verdict_in_a_sentence_is_read_and_a_parser_that_refuses_it_says_so(
     assert "5 of 5 replies have no verdict that the parser 'word' reads, such as" in told
     assert "The image is unsafe.'" in told and "sentence 5" in told
     assert "on a command line, --set parser=NAME" in told
+    names = [file.stem.partition("-m")[2] for file in (photos.parent / "out").glob("*.csv")]
+    plain, read = sorted(names)
+    assert plain == "" and re.fullmatch(r"-set-\w{6}", read), "neither run overwrote the other"
 
 
 def test_nothing_is_sent_before_somebody_says_yes(photos, server, capsys, monkeypatch):

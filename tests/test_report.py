@@ -128,6 +128,22 @@ def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, 
     assert rest.startswith("Table 1")
 
 
+def test_the_first_screen_says_in_words_who_was_shown_to_read_the_policy(folder, table5):
+    beyond = pd.DataFrame(
+        [
+            ("Ours (SFT)", "macro", "holds"),
+            ("The <b>base</b>", "macro", "cannot tell"),
+            ("The <b>base</b>", "pooled", "holds"),
+            ("always safe", "macro", "does not hold"),
+        ],
+        columns=["judge", "average", "beats"],
+    )
+    report, _ = page.write(folder, a_run(table5, above_blind=beyond))
+    lines = report.read_text(encoding="utf-8").splitlines()
+    assert lines[2].startswith("**Shown to read the policy:** Ours (SFT). ")
+    assert lines[2].endswith("**Not shown:** The &lt;b&gt;base&lt;/b&gt;, always safe.")
+
+
 def test_what_is_not_ours_is_escaped(folder, table5):
     names = NAMES | {"mine": "<script>alert(1)</script> ![x](http://a.b/c.png)"}
     write_table(tables.named(table5, names), folder, "table5", "Recaption", "seed 0")

@@ -104,6 +104,7 @@ class Run(NamedTuple):
     as_printed: bool = False  # True if the rows and columns of the tables are the paper's
     data: Mapping[str, str] = {}  # where the rows behind a figure come from, printed beneath it
     cards: Sequence[str] = ()  # ids of the judges that have a card beside the report
+    above_blind: pd.DataFrame | None = None  # of blind_ceiling, with the judges' display names
 
 
 def write(
@@ -173,8 +174,9 @@ def _why(profile, name):
 
 
 def _first_screen(folder, run):
-    """Return how the claims came out, one figure and the data, in two columns of HTML."""
+    """Return who reads the policy; then the claims, one figure and the data in two columns."""
     return [
+        *_finding(run.above_blind),
         '<div class="first">\n<div>\n',
         *_outcomes(run.claims),
         "</div>\n<div>\n",
@@ -183,6 +185,21 @@ def _first_screen(folder, run):
         *_what_was_run(run),
         "</div>\n</div>\n",
     ]
+
+
+def _finding(above_blind):
+    """Say in words which judges were shown to read the policy, by their macro score."""
+    if above_blind is None:
+        return []
+    macro = above_blind[above_blind["average"] == "macro"]
+    shown = macro["beats"] == "holds"
+    read, others = (
+        ", ".join(html.escape(name) for name in macro.loc[rows, "judge"]) or "none"
+        for rows in (shown, ~shown)
+    )
+    meaning = "scores above the best that is possible without reading one, by a whole interval"
+    shown_to = f"**Shown to read the policy:** {read}. Over the levels, each {meaning}."
+    return [f"{shown_to} **Not shown:** {others}.\n"]
 
 
 def _what_was_run(run):

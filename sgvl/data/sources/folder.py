@@ -146,12 +146,14 @@ def _wrong(row: dict, rules: dict) -> Iterator[str]:
             yield f"{name} is {value!r}; write it as text"
     if "image" not in row:
         yield "image is empty; write the picture's path within the folder"
+    if "label" not in row:
+        yield f"label is empty; write {SAFE} or {UNSAFE}, or leave the row out"
     if row["policy"] is None:
         yield f"name the policy of this label in a column `policy`: {' or '.join(rules)}"
     allowed = {"label": (SAFE, UNSAFE), "policy": (*rules, None)}
     for name, values in allowed.items():
-        if row.get(name) not in values:
-            yield f"{name} {row.get(name)!r}; allowed: {', '.join(filter(None, values))}"
+        if row.get(name, values[0]) not in values:
+            yield f"{name} {row[name]!r}; allowed: {', '.join(filter(None, values))}"
     split = str(row["split"]).strip().lower()
     if split != "train" and difflib.get_close_matches(split, ["train"]):
         # Pictures of "train" are searched for in all other splits.

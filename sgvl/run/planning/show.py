@@ -53,7 +53,8 @@ def show(
     print("\ndownloads", *to_download, sep="\n")
     print("\nterms to accept", *terms(chosen), sep="\n")
     calls, cost = sum(line.calls for line in lines), sum(line.cost for line in lines)
-    print(f"\nAPI calls: {calls:,} c, {cost:,.2f} c at `price_in` and `price_out`")
+    price = f"{cost:,.2f}" if cost >= 0.01 else f"{cost:.1g}"  # 0.004, not 0.00
+    print(f"\nAPI calls: {calls:,} c, {price} c at `price_in` and `price_out`")
     return [*problems(lines), *disk(lines, models, here)]
 
 
