@@ -138,7 +138,7 @@ def judge_folder(
 def _marks(judge: dict, labels: str | Path | None, risk: float | None) -> list[str]:
     """Return what tells runs of one model apart: digests of the judge's options, of the labels."""
     options = sorted(item for item in judge.items() if item[0] not in UNTOLD)
-    told = {"set": options or None, "labels": labels and (files.sha256(user_path(labels)), risk)}
+    told = {"set": options, "labels": labels and (files.sha256(user_path(labels)), risk)}
     digests = {k: hashlib.sha256(repr(v).encode()).hexdigest() for k, v in told.items() if v}
     return [f"{what}-{digest[:6]}" for what, digest in digests.items()]
 

@@ -104,7 +104,7 @@ class Run(NamedTuple):
     as_printed: bool = False  # True if the rows and columns of the tables are the paper's
     data: Mapping[str, str] = {}  # where the rows behind a figure come from, printed beneath it
     cards: Sequence[str] = ()  # ids of the judges that have a card beside the report
-    above_blind: pd.DataFrame | None = None  # of blind_ceiling, with the judges' display names
+    above_blind: pd.DataFrame = pd.DataFrame()  # of blind_ceiling, with the judges' display names
 
 
 def write(
@@ -189,7 +189,7 @@ def _first_screen(folder, run):
 
 def _finding(above_blind):
     """Say in words which judges were shown to read the policy, by their macro score."""
-    if above_blind is None:
+    if above_blind.empty:
         return []
     macro = above_blind[above_blind["average"] == "macro"]
     shown = macro["beats"] == "holds"

@@ -152,7 +152,7 @@ def _wrong(row: dict, rules: dict) -> Iterator[str]:
         yield f"name the policy of this label in a column `policy`: {' or '.join(rules)}"
     allowed = {"label": (SAFE, UNSAFE), "policy": (*rules, None)}
     for name, values in allowed.items():
-        if row.get(name, values[0]) not in values:
+        if name in row and row[name] not in values:
             yield f"{name} {row[name]!r}; allowed: {', '.join(filter(None, values))}"
     split = str(row["split"]).strip().lower()
     if split != "train" and difflib.get_close_matches(split, ["train"]):
