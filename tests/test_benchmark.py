@@ -1,6 +1,7 @@
 """05 asks every judge about small sets; 06's tables follow from what is stored."""
 
 import re
+import socket
 
 import pandas as pd
 import PIL.Image
@@ -344,6 +345,25 @@ def test_a_judge_that_cannot_be_had_is_left_out_and_named(real, tmp_path, monkey
         "guard",
         "rl_safeedit",
     ]
+
+
+def test_a_served_judge_without_its_server_is_left_out_where_it_is_optional(
+    real, tmp_path, monkeypatch, capsys
+):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"  # bound, but nobody listens
+        glm = {"kind": "served", "id": "glm_4v_9b", "name": "GLM-4V-9B", "model": "glm"}
+        glm |= {"url": url, "policy_form": "full", "max_retries": 0}
+        with pytest.raises(InputError, match="no connection"):
+            ask_published(real, monkeypatch, [glm], tmp_path)
+        panel = ["always_safe", glm | {"optional": True}]
+        asked = ask_published(real, monkeypatch, panel, tmp_path)
+    assert list(asked.judges["judge"]) == ["always_safe"]
+    assert asked.not_asked.values.tolist() == [
+        ["glm_4v_9b", "GLM-4V-9B", "no server answers at its `url`"]
+    ]
+    assert f"glm_4v_9b: {url}: no connection" in capsys.readouterr().out
 
 
 def test_panels_are_read_as_one_and_a_judge_is_in_one_alone(panel, tmp_path):

@@ -47,6 +47,7 @@ from sgvl.judges import Judge, ask_all, check_judges, make_judge
 from sgvl.judges.ask import time_spent
 from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.judges.systems import expanded
+from sgvl.models.endpoint import Unreachable
 from sgvl.policies.policy import Policy, load_all
 from sgvl.run import why_unavailable
 from sgvl.scores import metrics
@@ -179,7 +180,7 @@ def ask_panel(
     """Ask every judge about every set; one judge is in the memory of a process at a time.
 
     A judge whose model comes from a unit that is unavailable is not asked, nor is one whose spec
-    says ``optional: true`` and that cannot be made, such as a gated model.
+    says ``optional: true`` and that cannot be had: a gated model, or a server that does not run.
 
     Parameters
     ----------
@@ -229,16 +230,26 @@ class Asked(NamedTuple):
     warning: str
 
 
-def _ask_one(
-    job: tuple[dict, bool], cases: Cases, sets: TestSets, protocols, folder, worker, about
-) -> Asked | tuple[str, str, str]:
+def _ask_one(job: tuple[dict, bool], **how) -> Asked | tuple[str, str, str]:
     """Ask a judge, (spec, whether about everything); the columns of NOT_ASKED if it is not had."""
     spec, whole = job
+    id = spec.get("id", spec["kind"])
     try:
-        judge = _judge(spec)
+        return _answers(_judge(spec), spec, whole, **how)
     except Unavailable as error:
-        id = spec.get("id", spec["kind"])
-        return id, spec.get("name", id), str(error)
+        reason = str(error)
+    except Unreachable as error:
+        if not spec.get("optional"):
+            raise
+        print(f"{id}: {error}")
+        reason = "no server answers at its `url`"
+    return id, spec.get("name", id), reason
+
+
+def _answers(
+    judge: Judge, spec: dict, whole: bool, cases: Cases, sets: TestSets, protocols, folder, worker,
+    about,
+) -> Asked:  # fmt: skip
     samples = store.samples(sets.bench)
     ask = _asks(judge, protocols, folder=folder, worker=worker)
     if hasattr(judge, "endpoint"):

@@ -40,7 +40,7 @@ def make_judge(spec: str | dict) -> Judge:
 
     Every kind takes ``id`` (names the judge in files, tables and claims; default: the kind),
     ``name`` (is printed; default: the id), and ``optional`` (05_benchmark goes on without a judge
-    that cannot be made; default: false).
+    that cannot be had; default: false).
 
     Raises
     ------

@@ -79,6 +79,10 @@ class Settings(TypedDict, total=False):
     key_variable: str
 
 
+class Unreachable(InputError):
+    """No server answers at the URL."""
+
+
 class Unusable(Exception):
     """A response that is not read to its end."""
 
@@ -181,7 +185,8 @@ class Endpoint:
         Raises
         ------
         InputError
-            Where no request can succeed: no server at the URL, a refused key, an unknown model.
+            Where no request can succeed: no server at the URL (``Unreachable``), a refused key, an
+            unknown model.
         """
         client = openai.OpenAI(
             base_url=self.url,
@@ -254,7 +259,7 @@ class Endpoint:
         except openai.APIConnectionError as error:
             if not isinstance(error.__cause__, httpx2.ConnectError):  # it may be this picture
                 return Reply("", error="the server broke the connection off")
-            problem = self._unreachable(error)
+            fault = self._unreachable(error)
         except openai.APIStatusError as error:
             if error.status_code not in (401, 403, 404):
                 detail = self._without_key(_detail(error.body))[:DETAIL]
@@ -263,7 +268,7 @@ class Endpoint:
                     return Reply("", error=text)
                 filtered = FILTER.search(f"{text} {error.code} {error.type}")
                 return Reply("", REFUSED, Filtered(text) if filtered else Refused(text))
-            problem = self._refused(error.status_code, protocol.name)
+            fault = self._refused(error.status_code, protocol.name)
         except (openai.APIError, ValueError, RecursionError, OverflowError):
             return Reply("", error="the response is not JSON")
         except Exception as error:  # of whatever a server sends: the other answers go on
@@ -271,7 +276,7 @@ class Endpoint:
         else:
             reply = protocol.read(response)
             return reply._replace(text=self._without_key(reply.text))
-        raise InputError(self._without_key(problem))
+        raise fault
 
     def _limit(self, response: httpx2.Response) -> None:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
@@ -310,37 +315,42 @@ class Endpoint:
 
         Some servers answer to any model name. A server without a list passes.
         """
-        names, problem = [], ""
+        names, fault = [], None
         try:
             names = self._in_time(lambda: [model.id for model in client.models.list()])
         except TimeoutError:
-            problem = self._unreachable(TimeoutError("no answer in time"))
+            fault = self._unreachable(TimeoutError("no answer in time"))
         except openai.APIConnectionError as error:
-            problem = self._unreachable(error)
+            fault = self._unreachable(error)
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
-                problem = self._refused(error.status_code)
+                fault = self._refused(error.status_code)
         except (openai.APIError, Unusable, ValueError, AttributeError, TypeError, RecursionError):
             pass  # some other page
         if names and self.model not in names:
-            problem = f"{self.url}: no model {self.model!r} there; {nearest(self.model, names)}"
-        if problem:
-            raise InputError(self._without_key(problem))
+            known = nearest(self.model, names)
+            fault = self._fault(f"{self.url}: no model {self.model!r} there; {known}")
+        if fault:
+            raise fault
 
-    def _unreachable(self, error: Exception) -> str:
-        return (
+    def _fault(self, text: str, kind: type[InputError] = InputError) -> InputError:
+        return kind(self._without_key(text))
+
+    def _unreachable(self, error: Exception) -> InputError:
+        return self._fault(
             f"{self.url}: no connection ({error.__cause__ or error}). Start the server or correct "
-            "`url`, and run again: finished answers are kept"
+            "`url`, and run again: finished answers are kept",
+            Unreachable,
         )
 
-    def _refused(self, status: int, offer: str = "") -> str:
+    def _refused(self, status: int, offer: str = "") -> InputError:
         if status == 404:
-            return (
+            return self._fault(
                 f"{self.url}: HTTP 404: no model {self.model!r} there, or no {offer}; "
                 f"see {self.url}/models for its models, and let `url` end in /v1"
             )
         key = f"the key in {self.key_variable}" if self.key_variable else "a request without key"
-        return (
+        return self._fault(
             f"{self.url}: HTTP {status}: {key} was not accepted; export a key and name its "
             "environment variable in `key_variable`"
         )

@@ -295,10 +295,9 @@ def _line(name: str, judge: str, scores: Mapping, judges: Judges, sources: Mappi
 
 def _empty_line(name: str, row: str, cells: pd.Series, judges: Judges) -> dict:
     """Return the cells of a row of the paper for which there is no score."""
-    known = [judge for judge, rows in reference.ROWS.items() if row in rows]
-    reason = Reason.NOT_ASKED if known else Reason.NO_JUDGE
-    if known and known[0] in judges.missing:
-        reason = unavailable(judges.missing[known[0]])
+    judge = next(judge for judge, rows in reference.ROWS.items() if row in rows)
+    absent = judges.missing.get(judge)
+    reason = unavailable(absent) if absent else Reason.NOT_ASKED
     line = {
         column: str(reason if printed else Reason.NOT_PRINTED) for column, printed in cells.items()
     }

@@ -7,7 +7,6 @@ class Reason(StrEnum):
     """The reasons; ``UNAVAILABLE`` is followed by what could not be had."""
 
     NOT_PRINTED = "not printed"  # the paper leaves the cell out, and so does this run
-    NO_JUDGE = "no judge in the kit"  # a system that no kind of judge can be
     NOT_ASKED = "not asked in this profile"
     UNAVAILABLE = "unavailable"  # its training, its weights or its data set
     NO_QUESTIONS = "asked no questions"  # general ability: it cannot speak, or its panel asks none

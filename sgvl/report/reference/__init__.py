@@ -14,7 +14,8 @@ from sgvl.common.paths import PACKAGE
 
 HERE = PACKAGE / "report" / "reference"
 METRICS = ("accuracy", "f1", "other")
-# Our judges by id, and their rows in the paper's tables. The paper's base has two names there.
+# Our judges by id, and their rows in the paper's tables: every row of Tables 2 to 6 has one. The
+# paper's base has two names there.
 ROWS = {
     "base": ("Qwen2.5-VL-7B", "Qwen2.5-7B"),
     "no_recap": ("w/o Recap (SFT)",),
@@ -33,6 +34,7 @@ ROWS = {
     "qwen2vl_7b": ("Qwen2-VL-7B",),
     "llava16_7b": ("LLaVA-V1.6-7B",),
     "instructblip": ("InstructBLIP",),
+    "glm_4v_9b": ("GLM-4V-9B",),
     "nudenet": ("NudeNet",),
     "nsfw_detector": ("NSFW_Detector",),
     "multiheaded": ("MultiHeaded",),
