@@ -31,9 +31,7 @@ def train(tmp_path, monkeypatch):
         ("prompt", ["minimal_edit"] * 4),
     ):
         captions = captions.add_column(name, column)
-    replies = captions.select_columns(["id", "image"]).add_column("request", ["Is this fine?"] * 4)
-    made = {"captions": captions, "replay": replies.add_column("reply", ["Answer: safe"] * 4)}
-    store.save(made, tmp_path / "tiny" / "recaption", 0)
+    store.save({"captions": captions}, tmp_path / "tiny" / "recaption")
     store.save({"llavaguard": sets.llavaguard(0, images=2)}, tmp_path / "tiny" / "data", 0)
     return partial(seeds.train, recipes="nano", profile="again", data_profile="tiny",
                    settings=TWO_STEPS)  # fmt: skip

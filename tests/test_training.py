@@ -2,12 +2,10 @@
 
 import json
 import math
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -24,10 +22,9 @@ from sgvl.common.paths import NANO_MODEL, PARAMS
 from sgvl.data import store
 from sgvl.judges.chat.judge import ChatJudge
 from sgvl.models.loading import load as load_model
-from sgvl.policies.concepts import CATEGORIES, named
 from sgvl.policies.policy import Policy, load
-from sgvl.recaption.replay import make_replay
 from sgvl.scores.rationale import Grounding
+from sgvl.text import prompts
 from sgvl.text.verdict import parse
 from sgvl.training import folders, grpo, launch, reward, screening, sft, trainer
 from sgvl.world import pairs, sets
@@ -184,64 +181,22 @@ def captioned():
     return concatenate_datasets(both)
 
 
-def test_replay_holds_own_replies_and_no_prompt_is_harmful(tmp_path):
-    captions, judge = captioned(), ChatJudge(with_p_unsafe=False)
-    kept = make_replay(judge, captions, policies=3, per_task=2, folder=tmp_path, seed=5)
-    batches = judge.reader.replies(list(kept["image"]), list(kept["request"]), 120)
-    assert [reply.text for batch in batches for reply in batch] == list(kept["reply"])
-    assert len(set(kept["request"])) >= 3 + 4  # counting and place ask the same of every picture
-    harmful = {c.name for c in CATEGORIES.values() if c.group == "harmful"} | set(named("harmful"))
-    assert not harmful & set(re.findall(r"\w+", " ".join(kept["request"])))
-    policies, questions = kept.select(range(3)), kept.select(range(3, 11))
-    assert set(policies["id"]) < set(captions["id"][4:8])  # where nothing was put back
-    assert len(set(policies["request"])) == 3
-    assert {parse(reply).verdict for reply in policies["reply"]} <= {"safe", "unsafe"}
-    tasks = [name.split("-")[1] for name in questions["id"]]
-    assert Counter(tasks) == dict.fromkeys(("presence", "counting", "place", "choice"), 2)
+def test_captions_are_taught_as_first_written_or_as_edited(tmp_path):
+    store.save({"captions": captioned()}, tmp_path / "recaption")
 
-    store.save({"captions": captions, "replay": kept}, tmp_path / "recaption", 0)
-    rows = sft.rows_of("recap", tmp_path, replay=True)
-    assert rows.select(range(8)).to_list() == sft.rows_of("recap", tmp_path).to_list()
+    def taught(variant, **roles):
+        rows = sft.rows_of(variant, tmp_path, **roles)
+        return [row["completion"][0]["content"] for row in rows]
+
+    first, edited = taught("no_recap"), taught("recap")
+    assert first[:4] == ["I see an object."] * 4 and first[4:] == edited[4:]
+    assert not set(edited) & {"I see an object."}
+    assert taught("recap", recaption="rewrite") == [f"{text} Rewritten." for text in edited]
     with pytest.raises(InputError, match="no caption of the prompt 'rewrit'; did you mean rew"):
-        sft.rows_of("recap", tmp_path, recaption="rewrit")
-    rewritten = sft.parts_of("recap", tmp_path, recaption="rewrite")["captions after a rewrite"]
-    assert all(row["completion"][0]["content"].endswith(" Rewritten.") for row in rewritten)
-    assert [row["completion"][0]["content"] for row in rows][8:] == list(kept["reply"])
-    assert [row["prompt"][0]["content"] for row in rows][8:] == list(kept["request"])
-
-
-def test_parts_of_training_rows_are_counted_by_kind(tmp_path):
-    captions = captioned()
-    kept = captions.select(range(3)).select_columns(["id", "image"])
-    kept = kept.add_column("request", ["Policy", "Policy", "Where?"]).add_column("reply", ["a"] * 3)
-    kept = kept.map(
-        lambda row, k: {"id": f"general-{k}" if k == 2 else row["id"]}, with_indices=True
-    )
-    store.save({"captions": captions, "replay": kept}, tmp_path / "recaption", 0)
-    overview = sft.overview(sft.parts_of("no_recap", tmp_path, replay=True))
-    assert overview["rows"].tolist() == [8, 2, 1]
-    assert overview["first completion"].tolist() == ["I see an object.", "a", "a"]
-    assert sft.overview(sft.parts_of("no_recap", tmp_path))["rows"].tolist() == [8]
-
-
-def test_questions_of_replay_are_about_scenes_that_no_test_shows():
-    train = sets.general(seed=0, per_task=4, split="train")
-    test = sets.general(seed=0, per_task=4)
-    assert set(train["split"]) == {"train"} and set(test["split"]) == {"test"}
-    assert not {i.tobytes() for i in train["image"]} & {i.tobytes() for i in test["image"]}
-
-
-def test_what_cannot_be_replayed_is_an_error(tmp_path):
-    captions, short = captioned(), ChatJudge("mute", with_p_unsafe=False, max_new_tokens=4)
-    with pytest.raises(InputError, match="mute: none of 2 replies to replay has a verdict"):
-        make_replay(short, captions, policies=2, per_task=0, folder=tmp_path)
-    with pytest.raises(InputError, match="5 rows wanted of a set of 4"):
-        make_replay(short, captions, policies=5, per_task=0, folder=tmp_path)
-    judge = ChatJudge(with_p_unsafe=False)
-    assert len(make_replay(judge, captions, policies=2, per_task=0, folder=tmp_path)) == 2
-    store.save({"captions": captions}, tmp_path / "recaption", 0)
-    with pytest.raises(InputError, match="written by 02_recaption: no data set 'replay'"):
-        sft.rows_of("recap", tmp_path, replay=True)
+        taught("recap", recaption="rewrit")
+    overview = sft.overview(sft.rows_of("no_recap", tmp_path))
+    assert overview["completion"].tolist() == first[:3] and overview.index[0].startswith("sft-")
+    assert set(overview["prompt"]) <= set(prompts.CAPTION)
 
 
 def test_training_pairs_share_no_scene_with_the_benchmark():

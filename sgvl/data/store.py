@@ -29,12 +29,13 @@ disable_progress_bars()  # one bar per file would stay in the executed notebook
 def save(
     datasets: Mapping[str, Dataset],
     folder: Path,
-    seed: int,
+    seed: int | None = None,
     absent: Mapping[str, str] | None = None,
 ) -> dict:
     """Write each data set to ``folder/name.parquet``, then the manifest, which is returned.
 
-    ``absent`` gives the reason for each set that could not be had; ``read`` repeats it.
+    ``seed`` is the one that drew them; None where nothing was drawn. ``absent`` gives the reason
+    for each set that could not be had; ``read`` repeats it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sets = {}
@@ -61,7 +62,7 @@ def read(name: str, folder: Path) -> Dataset:
     if "/" in name:
         folder, name = user_path(PurePosixPath(name).parent), PurePosixPath(name).name
     path = folder / f"{name}.parquet"
-    writer = "02_recaption" if name in ("captions", "replay") else "01_data"
+    writer = "02_recaption" if name == "captions" else "01_data"
     writer = "01b_safeedit" if "safeedit" in folder.parts else writer
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -101,7 +101,7 @@ def train(
     load = {"dtype": recipe["dtype"], "revision": recipe["revision"] or None}
     if unit.startswith("03_"):
         stage, options = "sft", {}
-        rows = sft.rows_of(recipe["variant"], runs(data_profile), recipe["replay"])
+        rows = sft.rows_of(recipe["variant"], runs(data_profile))
     else:
         stage, options = "grpo", {"reward": recipe["reward"], "parser": recipe["parser"]}
         parts = ("train", "pairs_train", "policy_form", "prompt", "system")

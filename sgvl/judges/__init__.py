@@ -89,6 +89,11 @@ def check_judge(spec: str | dict) -> None:
     check_judges([spec])
 
 
+def check_chat_judge(options: dict) -> None:
+    """Check the options of a chat judge, as ``check_judges`` does."""
+    check_judges([{"kind": "chat", **options}])
+
+
 def _known(spec: str | dict) -> str | dict:
     """Return a spec in full. Raises InputError for a kind that is neither in JUDGES nor SYSTEMS."""
     kind = spec.get("kind") if isinstance(spec, dict) else spec

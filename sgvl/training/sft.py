@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
 from sgvl.common.errors import need_known
 from sgvl.data import store
@@ -47,64 +47,44 @@ def source(
     return store.read(train if variant == "taxonomy" else pairs_train, folder / "data")
 
 
-def parts_of(
-    variant: str, folder: Path, replay: bool = False, train: str = "llavaguard",
-    pairs_train: str = "safeedit_train", policy_form: str = "brief", prompt: str = "",
-    recaption: str = "minimal_edit",
-) -> dict[str, Dataset]:  # fmt: skip
-    """Make the training rows of a variant, by what their completions are.
+def rows_of(
+    variant: str, folder: Path, train: str = "llavaguard", pairs_train: str = "safeedit_train",
+    policy_form: str = "brief", prompt: str = "", recaption: str = "minimal_edit",
+) -> Dataset:  # fmt: skip
+    """Make the training rows of a variant, in the order in which they are before shuffling.
 
     Parameters
     ----------
     variant : a name in ``VARIANTS``
-    folder : of a run that has 01_data and, for captions and replay, 02_recaption
-    replay : add the replies of the base model that 02_recaption stored, to policies and to
-        questions, so that they are learnt again beside the captions
+    folder : of a run that has 01_data and, for captions, 02_recaption
     train, pairs_train : names of the sets in these roles
     policy_form, prompt : as in ``trainer.request``; an empty prompt is ``taxonomy`` in the variant
         of that name and ``reason`` in those of one level
     recaption : the prompt of 02_recaption whose captions are taught
 
-    Returns
-    -------
-    dict
-        Data sets by name, in the order of training rows before they are shuffled.
+    Raises
+    ------
+    InputError
+        As ``source`` does.
     """
     rows = source(variant, folder, train, pairs_train, recaption)
-    if variant == "recap":
-        parts = {f"captions after a {recaption.replace('_', ' ')}": captions(rows, "recaption")}
-    elif variant == "no_recap":
-        parts = {"captions as first written": captions(rows, "caption")}
-    elif variant == "taxonomy":
-        parts = {"ratings in JSON": taxonomy(rows, policy_form, prompt or "taxonomy")}
-    else:
-        verdicts = classify(rows, load(variant), policy_form, prompt or "reason")
-        parts = {f"verdicts under {variant}": verdicts}
-    if replay:
-        stored = store.read("replay", folder / "recaption")
-        of_questions = [id_.startswith("general-") for id_ in stored["id"]]
-        for name, wanted in {"policies": False, "questions": True}.items():
-            places = [place for place, is_one in enumerate(of_questions) if is_one == wanted]
-            if places:
-                parts[f"replay: own replies to {name}"] = replies(stored.select(places))
-    return parts
+    if variant in ("recap", "no_recap"):
+        return captions(rows, "recaption" if variant == "recap" else "caption")
+    if variant == "taxonomy":
+        return taxonomy(rows, policy_form, prompt or "taxonomy")
+    return classify(rows, load(variant), policy_form, prompt or "reason")
 
 
-def rows_of(variant: str, folder: Path, replay: bool = False, **roles: str) -> Dataset:
-    """Return all training rows of a variant: the parts of ``parts_of``, one after the other."""
-    return concatenate_datasets(list(parts_of(variant, folder, replay, **roles).values()))
-
-
-def overview(parts: dict[str, Dataset]) -> pd.DataFrame:
-    """Return the number of rows of each part, with the prompt and completion of its first row."""
+def overview(rows: Dataset, first: int = 3) -> pd.DataFrame:
+    """Return what the first training rows ask and what they teach: prompt, completion; by id."""
+    rows = rows.select_columns(["prompt", "completion", "id"]).select(range(min(first, len(rows))))
     return pd.DataFrame(
         {
-            "rows": len(part),
-            "first prompt": prompts.plain(part[0]["prompt"][0]["content"]),
-            "first completion": part[0]["completion"][0]["content"],
-        }
-        for part in parts.values()
-    ).set_axis(list(parts))
+            "prompt": [prompts.plain(prompt[0]["content"]) for prompt in rows["prompt"]],
+            "completion": [completion[0]["content"] for completion in rows["completion"]],
+        },
+        index=pd.Index(rows["id"], name="id"),
+    )
 
 
 def training_row(prompt: str, completion: str, id: str) -> dict:
@@ -126,14 +106,6 @@ def captions(rows: Dataset, column: str) -> Dataset:
             training_row(prompts.CAPTION[i % len(prompts.CAPTION)], text, id_)
             for i, (text, id_) in texts
         ),
-    )
-
-
-def replies(rows: Dataset) -> Dataset:
-    """Make rows that teach the replies of 02_recaption to their requests again."""
-    texts = rows.select_columns(["request", "reply", "id"])
-    return store.beside_pictures(
-        rows, (training_row(row["request"], row["reply"], row["id"]) for row in texts)
     )
 
 

@@ -185,9 +185,9 @@ def sft_images(seed: int = 0, images: int = 600, harmful_share: float = 0.8) -> 
     return table(records)
 
 
-def general(seed: int = 0, per_task: int = 100, split: str = "test") -> Dataset:
+def general(seed: int = 0, per_task: int = 100) -> Dataset:
     """Draw harmless pictures with ``per_task`` questions of each of the four tasks."""
-    rng = np.random.default_rng((seed, 60, split == "train"))
+    rng = np.random.default_rng((seed, 60, 0))
     tasks: dict[str, Callable] = {
         "presence": lambda i, scene: questions.presence(rng, scene)[i // 4 % 2],
         "counting": lambda i, scene: questions.counting(scene),
@@ -198,15 +198,15 @@ def general(seed: int = 0, per_task: int = 100, split: str = "test") -> Dataset:
     for task, make_question in tasks.items():
         for i in range(per_task):
             n = 1 + i % 4
-            names = sample_names(rng, named("neutral", "sensitive"), n, split)
-            scene = sample_scene(rng, split, names)
+            names = sample_names(rng, named("neutral", "sensitive"), n, "test")
+            scene = sample_scene(rng, "test", names)
             question = make_question(i, scene)
             records.append(
                 row(
                     scene,
                     id=f"general-{task}-{i:03d}",
                     source="general-nano",
-                    split=split,
+                    split="test",
                     category=task,
                     question=question.text,
                     answer=question.answer,
