@@ -32,6 +32,22 @@ FIGURES = {
     "figure6": "Figure 6: safety against general ability",
     "figure7": "Figure 7: a policy and a question, in the judges' own words",
 }
+SEEN = {  # how to read a figure or a table, by its name
+    "figure2": "An unsafe picture beside its edited counterpart; a frame marks what was edited.",
+    "figure3": "Words that the recaptioner added are marked.",
+    "figure6": "The macro score of Table 6 against the share of general questions answered right, "
+    "with 95 % intervals. Markers shrink from judge to judge, so that equal ones show as rings.",
+    "figure7": "What one policy permits and another prohibits; then a question with options.",
+    "squares": "A square is a picture and its edited copy under a policy and its edited copy, "
+    "right if all four verdicts are. Of xor the labels lie crosswise, of 3:1 one differs from the "
+    "others: a judge that looks at the picture alone, or reads the policy alone, gets none of "
+    "these. A judge flips where the label turns with the policy, and stays where its wording alone "
+    "changes.",
+    "seeds": "A dot is one training run. The bar is the mean over runs; its 95 % interval includes "
+    "the variation between pictures and between runs.",
+    "stage2": "Stage 2 is trained again with one choice changed; a row has the name of the change "
+    "in the parameter file. A group is dead if all of its replies have the same reward.",
+}
 CARD = "card_"  # the file of a judge's card begins so
 MAIN_FIGURE = "table6_heatmap"  # the one on the first screen
 BASE = ("Qwen2.5-VL-7B", "Qwen2.5-7B")  # the paper's base has two names in its tables
@@ -127,12 +143,12 @@ def write(
     for name, title in TITLES.items():
         parts += [f"## {title}\n", *_ours(folder, name), *_paper(name, run)]
     for name, title in FIGURES.items():
-        parts += [f"## {title}\n", *_figure(folder, name)]
+        parts += [f"## {title}\n", *_seen(name), *_figure(folder, name)]
         parts += [f"Data: {html.escape(run.data[name])}\n"] if name in run.data else []
     parts += ["## Training curves\n"]
     parts += [_picture(file) for file in sorted(folder.glob("curves_*.png"))]
     for name, title in OWN.items():
-        parts += [f"## {title}\n", *_above(folder, name), *_ours(folder, name)]
+        parts += [f"## {title}\n", *_seen(name), *_above(folder, name), *_ours(folder, name)]
     parts += ["## Judge cards\n", *_cards(run)]
     copied = _copy_seeds(folder, seeds)
     parts += ["## Trained with other seeds\n", *_seeds(seeds, copied)]
@@ -228,7 +244,8 @@ def _outcomes(claims):
             "points, or % of one judge": [_effect(row) for row in order.itertuples()],
         }
     )
-    return [f"**{len(claims)} claims of the paper** ({words})\n", markdown(lines)]
+    by = "by one training run of each judge; by several below, under *Trained with other seeds*"
+    return [f"**{len(claims)} claims of the paper** ({words}), {by}\n", markdown(lines)]
 
 
 def _title(claim):
@@ -255,6 +272,10 @@ def _paper(name, run):
     head = "As printed" if ours else "Other models, as printed"
     printed = reference.table(name).map(lambda cell: cell or "–")
     return [page_markdown(printed, f"{head} in arXiv 2603.01228v1")]
+
+
+def _seen(name):
+    return [f"{SEEN[name]}\n"] if name in SEEN else []
 
 
 def _figure(folder, name):
@@ -303,6 +324,7 @@ def _seeds(seeds, copied):
         return ["Not run.\n"]
     return [
         *_as_published(seeds, "make seeds"),
+        *_seen("seeds"),
         _image(copied[0]),
         *(line for name in SEEDS if (seeds / f"{name}.md").exists() for line in _ours(seeds, name)),
     ]
@@ -314,7 +336,7 @@ def _stage2(folder):
         return ["Not run.\n"]
     names = sorted(file.stem for file in folder.glob("stage2*.md"))
     lines = (line for name in names for line in _ours(folder, name))
-    return [*_as_published(folder, "make stage2"), *lines]
+    return [*_as_published(folder, "make stage2"), *_seen("stage2"), *lines]
 
 
 def _as_published(folder, command):
