@@ -189,6 +189,9 @@ COMMANDS = {
     # GPU profiles
     "python -m sgvl.run paper --plan": "--gpus 8xH100",
     'python -m sgvl.run single --plan --gpus "1xRTX 4090"': BARE,
+    "vllm serve zai-org/glm-4v-9b --trust-remote-code --hf-overrides "
+    """'{"architectures": ["GLM4VForCausalLM"]}' --port 8003""":
+        CANNOT + "it needs a GPU; the rehearsal asks a stand-in",
     "python -m sgvl.run paper --rehearse": "--dry-run",
     "python -m sgvl.run paper --rehearse --jobs 2": "--dry-run",
     "python -m sgvl.run paper --only '01_data' '05_benchmark*'": "--dry-run",
