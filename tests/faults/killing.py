@@ -69,9 +69,10 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
     return {str(file.relative_to(folder)): sha256(file) for file in files if file.is_file()}
 
 
-def timeless(log: pd.DataFrame) -> str:
-    """Return the log of a training without the columns that measure time."""
-    return log[[name for name in log if "time" not in name and "per_second" not in name]].to_csv()
+def timeless(table: pd.DataFrame) -> str:
+    """Return the log of a training, or the table of judges, without what measures time."""
+    timed = ("time", "second", "requests")  # answers whose asking was timed are counted, too
+    return table[[name for name in table if not any(part in name for part in timed)]].to_csv()
 
 
 # -- a training ------------------------------------------------------------------------------------
@@ -274,7 +275,7 @@ def series(jobs: int = 2) -> Work:
         receipts = {unit: json.loads((run / f"{unit}.json").read_text()) for unit in TINY}
         outputs = {unit: receipt["outputs"].items() for unit, receipt in receipts.items()}
         found = {f: output["sha256"] for files in outputs.values() for f, output in files}
-        for file in run.glob("training/*/log.csv"):
+        for file in [*run.glob("training/*/log.csv"), run / "benchmark" / "judges.csv"]:
             found[str(file.relative_to(run))] = timeless(pd.read_csv(file))
         return found | digests(run, "**/answers/*.jsonl", "recaption/*.jsonl", "**/identity.json")
 
