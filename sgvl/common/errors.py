@@ -43,6 +43,10 @@ class Unavailable(InputError):
     """
 
 
+class Unreachable(InputError):
+    """No server answers at a URL."""
+
+
 def one_line(text: str) -> str:
     """Return a text on one line that any terminal can print; what it cannot, as an escape."""
     text = re.sub(r"\s*[\r\n]\s*", " ", text)

@@ -33,7 +33,14 @@ from typing import NamedTuple, get_type_hints
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import InputError, Unavailable, nearest, need_known, raise_any
+from sgvl.common.errors import (
+    InputError,
+    Unavailable,
+    Unreachable,
+    nearest,
+    need_known,
+    raise_any,
+)
 from sgvl.common.files import write_csv
 from sgvl.common.paths import plain_name
 from sgvl.common.processes import mapping
@@ -47,7 +54,6 @@ from sgvl.judges import Judge, ask_all, check_judges, make_judge
 from sgvl.judges.ask import time_spent
 from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.judges.systems import expanded
-from sgvl.models.endpoint import Unreachable
 from sgvl.policies.policy import Policy, load_all
 from sgvl.run import why_unavailable
 from sgvl.scores import metrics

@@ -18,7 +18,7 @@ import httpx2
 import openai
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from sgvl.common.errors import InputError, nearest
+from sgvl.common.errors import InputError, Unreachable, nearest
 from sgvl.models.reply import REFUSED, Filtered, Refused, Reply
 from sgvl.text import prompts
 
@@ -77,10 +77,6 @@ class Settings(TypedDict, total=False):
     timeout: PositiveFloat
     max_retries: NonNegativeInt
     key_variable: str
-
-
-class Unreachable(InputError):
-    """No server answers at the URL."""
 
 
 class Unusable(Exception):
