@@ -408,7 +408,7 @@ def near(**probabilities):
         ("reason", [("Answer:", ()), (" safe", ())], None),  # the server sends no others
         ("reason", [], None),
         ("word", [("uns", near(uns=0.6, safe=0.2)), ("afe", near(afe=1))], 0.75),
-        ("word", [("Un", near(Un=1))], None),
+        ("word", [("Un", near(Un=0.75, Safe=0.25))], 0.75),  # parsers take any case, too
         ("word", [("I say: ", ()), ("safe", near(safe=1))], None),
         ("taxonomy", [('{"rating": "', ()), ("Unsafe", near(Unsafe=0.75, Safe=0.25))], 0.75),
         ("taxonomy", [('```{"rating"', ()), (': "', ()), ("Safe", near(Safe=0.9, Un=0.1))], 0.1),

@@ -1,6 +1,6 @@
 """The gate: whether both members of a pair show one scene that differs in one place alone.
 
-The checks see pixels only. ``made.gate_all`` adds what a verifier says of the content.
+The checks see pixels only. ``made.make_pairs`` adds what a verifier says of the content.
 """
 
 from dataclasses import asdict, dataclass
@@ -73,7 +73,7 @@ def compare(original: Image.Image, edit: Image.Image, bounds: Bounds) -> Found:
     """Check an original and its edit against the bounds.
 
     The reasons, in the order in which they are looked for: other size, nothing changed, not local,
-    scattered, compression tell, grain tell, scene changed, smear.
+    compression tell, grain tell, scattered, scene changed, smear.
     """
     from skimage.metrics import structural_similarity
 

@@ -99,9 +99,12 @@ def train(
         model = start.relative_to(ROOT).as_posix()
     chosen = recipe["settings"] | {"seed": seed} | settings
     load = {"dtype": recipe["dtype"], "revision": recipe["revision"] or None}
+    load |= {"max_pixels": recipe["max_pixels"] or None}
     if unit.startswith("03_"):
         stage, options = "sft", {}
-        rows = sft.rows_of(recipe["variant"], runs(data_profile))
+        way = {part: recipe[part] for part in ("train", "pairs_train", "policy_form", "prompt")}
+        way |= {"recaption": recipe["captions"]}
+        rows = sft.rows_of(recipe["variant"], runs(data_profile), **way)
     else:
         stage, options = "grpo", {"reward": recipe["reward"], "parser": recipe["parser"]}
         parts = ("train", "pairs_train", "policy_form", "prompt", "system")

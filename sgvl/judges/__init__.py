@@ -67,6 +67,9 @@ def check_judges(*panels: Sequence[str | dict]) -> list[str]:
     for spec in specs:
         if isinstance(spec, dict) and not isinstance(spec.get("name", ""), str):
             problems.append(f"judge {_id(spec)!r}: name: got {spec['name']!r}, expected str")
+        if isinstance(spec, dict) and not isinstance(spec.get("optional", False), bool):
+            got = f"got {spec['optional']!r}, expected true or false"
+            problems.append(f"judge {_id(spec)!r}: optional: {got}")
         try:
             check_id(_id(spec))
             registry.check("judge", JUDGES, _without_name(_known(spec))[0])

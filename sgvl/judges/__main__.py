@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from sgvl.common import commands
-from sgvl.common.errors import ExitCode
+from sgvl.common.errors import ExitCode, InputError
 from sgvl.judges import JUDGES, make_judge, under
 from sgvl.judges.systems import ABSENT, SYSTEMS, System, spec_of
 from sgvl.run.rehearsal import NO_PROXY
@@ -62,10 +62,14 @@ def main(arguments: list[str] | None = None) -> ExitCode:
 
 
 def _main(name: str | None, check: bool, model: str | None, url: str | None) -> ExitCode:
+    if not name and (check or model or url):
+        raise InputError("name the judge; `python -m sgvl.judges` lists them")
     if not name:
         print(page(), end="")
         return ExitCode.DONE
     spec, system = spec_of(name), SYSTEMS.get(name)
+    if not check and (model or url):
+        raise InputError("--model and --url are for --check; add it")
     if not check:
         print(yaml.safe_dump([spec], sort_keys=False), end="")
     elif model or url:

@@ -160,5 +160,6 @@ def p_unsafe(tokens: Sequence[tuple], prompt: str) -> float | None:
 
 
 def _opens(word: str, token: str) -> bool:
-    """Check whether a token is the word or its beginning; a space before it does not count."""
-    return bool(token.strip()) and word.startswith(token.strip())
+    """Check whether a token is the word or its beginning; case and a space before do not count."""
+    token = token.strip().casefold()
+    return bool(token) and word.casefold().startswith(token)

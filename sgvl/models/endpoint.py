@@ -205,7 +205,7 @@ class Endpoint:
         def reply(request: dict) -> Reply:
             for _ in range(TRIES):
                 reply = self._send(client, protocol, {**request, **settings})
-                if will_do(reply.text):
+                if reply.error or will_do(reply.text):
                     break
             return reply
 

@@ -107,7 +107,8 @@ def _card(profile: str, judge: str, row: pd.Series, own: pd.DataFrame) -> str:
 
 def _facts(judge: str, row: pd.Series) -> dict[str, str]:
     """Return what is known of a judge besides its scores; the registry is asked by id and model."""
-    known = {s.spec["model"]: s for s in SYSTEMS.values() if "model" in s.spec} | SYSTEMS
+    named = [(s.spec["model"], s) for s in SYSTEMS.values() if "model" in s.spec]
+    known = dict(reversed(named)) | SYSTEMS  # of two systems with one model, the first
     system = known.get(judge) or known.get(row["model"])
     facts = {"id": judge, "model": row["model"] or "none", "cost": _cost(row)}
     if row.get("prefix_sharing"):

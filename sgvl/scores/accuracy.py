@@ -50,11 +50,11 @@ def mean(rows: pd.DataFrame) -> dict:
     """Return the plain mean of scores with its interval: value, low, high, n.
 
     The interval joins those of the scores as if they were independent (Zou and Donner 2008,
-    Statistics in Medicine 27:1693).
+    Statistics in Medicine 27:1693). Of scores of which one is NaN, the mean is NaN.
     """
-    value = rows["value"].mean()
+    value = rows["value"].mean(skipna=False)
     sides = rows["value"] - rows["low"], rows["high"] - rows["value"]
-    low, high = (float(np.sqrt((side**2).sum())) / len(rows) for side in sides)
+    low, high = (float(np.sqrt((side**2).sum(skipna=False))) / len(rows) for side in sides)
     return {"value": value, "low": value - low, "high": value + high, "n": int(rows["n"].sum())}
 
 

@@ -24,7 +24,9 @@ STAGES = {"sft": sft.train, "grpo": grpo.train}
 
 PROGRESS = re.compile(rb"\d+ of \d+, \d+ s, about ")  # as ``common.progress`` prints it
 # The last error of a log, without the one in which a launcher reports that a process failed.
-ERROR = re.compile(r"^(?:\[rank\d+\]: )?(?!torch|subprocess)([\w.]+Error: .+)$", re.MULTILINE)
+ERROR = re.compile(
+    r"^(?:\[rank\d+\]: )?(?!torch|subprocess)([\w.]+(?:Error|Fault|Prompt): .+)$", re.MULTILINE
+)
 
 
 def train(
@@ -56,15 +58,15 @@ def train(
         arrow.fold(rows).to_parquet(part)
     arguments = json.dumps({"stage": stage, **job, "folder": str(folder)})
     files.write(job_folder / "job.json", arguments)
-    with files.writing(job_folder / "log.txt"):
+    log = job_folder / "log.txt"
+    before = log.stat().st_size if log.exists() else 0  # earlier runs wrote that
+    with files.writing(log):
         run = [sys.executable, *launcher, "-m", "sgvl.training.launch", str(job_folder)]
-        code = _run(run, job_folder / "log.txt")
+        code = _run(run, log)
         if code:
-            errors = ERROR.findall((job_folder / "log.txt").read_text(encoding="utf-8"))
+            errors = ERROR.findall(log.read_bytes()[before:].decode("utf-8", "replace"))
             reason = errors[-1] if errors else "no error was logged"
-            raise RuntimeError(
-                f"{stage} ended with exit code {code}: {reason}; see {job_folder}/log.txt"
-            )
+            raise RuntimeError(f"{stage} ended with exit code {code}: {reason}; see {log}")
     return trainer.read_log(folder)
 
 

@@ -6,7 +6,7 @@ from sgvl.common.errors import InputError
 from sgvl.data import arrow, real_rows
 from sgvl.data.sources import hub
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def load(

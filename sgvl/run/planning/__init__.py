@@ -6,6 +6,7 @@ A figure is computed from the parameter files by the formulas of ``costs``, or m
 is done has the time of its receipt and the bytes of its folder, and stored sets have their rows.
 """
 
+import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -327,14 +328,16 @@ class Plan:
         size, words = size_of(server.model), server.arguments
         if size is None:
             return
-        option = "--tensor-parallel-size"
-        over = int(words[words.index(option) + 1]) if option in words else 1
+        parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        parser.add_argument("--tensor-parallel-size", type=int, default=1)
+        over = parser.parse_known_args(words)[0].tensor_parallel_size
         weights, room = 2 * size.parameters / over, SHARE * self.gpu.memory
         line.holds({"weights": weights, "cache": max(0, room - weights)})
         if weights > room:
             line.problems.append(
                 f"{server.model} has {weights / 1e9:.0f} GB of weights on each GPU, of "
-                f"{room / 1e9:.0f} that vLLM takes; raise {option} in `arguments` of servers.yaml"
+                f"{room / 1e9:.0f} that vLLM takes; raise --tensor-parallel-size in `arguments` of "
+                "servers.yaml"
             )
         if server.gpus and max(server.gpus) >= self.count:
             line.problems.append(
