@@ -44,7 +44,7 @@ from sgvl.data import store
 from sgvl.data.sources.folder import load as load_labelled
 from sgvl.experiments import own_pictures, policy_diff
 from sgvl.experiments.policy_history import table as history_table
-from sgvl.judge import OUT, add_judge, allow_of, judge_of
+from sgvl.judge import OUT, add_judge, allow_of, judge_of, marked
 from sgvl.judges import make_judge
 from sgvl.policies import versions as of_policy
 from sgvl.policies.lint import Finding, lint
@@ -138,7 +138,9 @@ def diff_policies(
         tables.append(policy_diff.rows(dataset, answers, now, before))
     table = pd.concat(tables, ignore_index=True)
     summary = policy_diff.summary(table, now, before, tolerances)
-    stem = "-".join([now.name, *map(digest, versions), spec["id"], "diff"])
+    chosen = {"on": "" if str(on) == DRAWN else str(on), "cases": str(cases)}
+    chosen |= {"drawn": "" if (pictures, seed) == (200, 0) else (pictures, seed)}
+    stem = "-".join([now.name, *map(digest, versions), spec["id"], *marked(chosen), "diff"])
     files = written.write(table, summary, versions, asked.name, notes, Path(out), stem)
     origin = "drawn for this edit" if str(on) in ("", DRAWN) else f"of {on}"
     return Diff(table, summary, *files, policy_diff.sentence(table, asked.name, origin))

@@ -20,7 +20,7 @@ import hashlib
 import html
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,9 +125,17 @@ def judge_folder(
         found, policies, spec, Path(out) / "answers", labels,
         allow or (lambda plan: yes), tuple(prices), blur, printer(), by_rule, risk,
     )  # fmt: skip
-    marks = _marks(judge if isinstance(judge, dict) else {}, labels, risk)
-    names = own_pictures.part_of_name(found.root.resolve().name, 30), policies[0].name
-    stem = "-".join([*filter(None, names), *map(verdicts.digest, policies), spec["id"], *marks])
+    place = user_path(pictures).resolve()
+    beside = place.parent == Path(out).resolve().parent
+    options = judge.items() if isinstance(judge, dict) else ()
+    told = {
+        "from": "" if beside else str(place.parent),
+        "set": sorted(item for item in options if item[0] not in UNTOLD),
+        "labels": labels and (files.sha256(user_path(labels)), risk),
+    }
+    names = own_pictures.part_of_name(place.name, 30), policies[0].name
+    digests = map(verdicts.digest, policies)
+    stem = "-".join([*filter(None, names), *digests, spec["id"], *marked(told)])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)
     for version, text in zip(policies, texts, strict=True):
         files.write(Path(out) / f"{version.name}-{verdicts.digest(version)}.md", text)
@@ -135,10 +143,8 @@ def judge_folder(
     return Verdicts(judged.table, *written, *scored)
 
 
-def _marks(judge: dict, labels: str | Path | None, risk: float | None) -> list[str]:
-    """Return what tells runs of one model apart: digests of the judge's options, of the labels."""
-    options = sorted(item for item in judge.items() if item[0] not in UNTOLD)
-    told = {"set": options, "labels": labels and (files.sha256(user_path(labels)), risk)}
+def marked(told: Mapping[str, object]) -> list[str]:
+    """Return what tells runs of one model apart in names of files: a digest of each that is set."""
     digests = {k: hashlib.sha256(repr(v).encode()).hexdigest() for k, v in told.items() if v}
     return [f"{what}-{digest[:6]}" for what, digest in digests.items()]
 

@@ -224,6 +224,18 @@ def test_a_cell_holds_what_a_spreadsheet_can(tmp_path):
 # ---- an edit -------------------------------------------------------------------------------------
 
 
+def test_other_pictures_of_the_same_folder_name_have_files_of_their_own(photos):
+    elsewhere = photos.parent / "elsewhere" / photos.name
+    shutil.copytree(photos, elsewhere)
+    where = {"judge": "always_unsafe", "out": photos.parent / "out"}
+    places = photos, elsewhere, photos / "a.jpg"
+    judged = [judge_folder(place, "L2", **where) for place in places]
+    assert len({own.csv for own in judged}) == len({own.page for own in judged}) == 3
+    assert [len(pd.read_csv(own.csv)) for own in judged] == [len(own.table) for own in judged]
+    assert len(judged[2].table) == 1 and "a" in judged[2].csv.name
+    assert judge_folder(photos, "L2", **where).csv == judged[0].csv
+
+
 def test_against_shows_what_the_edit_changed_and_asks_for_the_new_side_alone(photos, server):
     run(photos, server)
     house, old = photos.parent / "house.md", photos.parent / "any name.md"
