@@ -55,6 +55,7 @@ from sgvl.report.verdicts import digest
 from sgvl.world import edits
 
 DRAWN = "drawn"
+PICTURES = 200  # that are drawn by default
 
 
 class Diff(NamedTuple):
@@ -85,7 +86,7 @@ def diff_policies(
     judge: str | dict = "nano",
     on: str | Path = "",
     cases: str | Path = "",
-    pictures: int = 200,
+    pictures: int = PICTURES,
     seed: int = 0,
     profile: str = "nano",
     tolerances: Mapping[str, float] = policy_diff.TOLERANCES,
@@ -139,7 +140,7 @@ def diff_policies(
     table = pd.concat(tables, ignore_index=True)
     summary = policy_diff.summary(table, now, before, tolerances)
     chosen = {"on": "" if str(on) == DRAWN else str(on), "cases": str(cases)}
-    chosen |= {"drawn": "" if (pictures, seed) == (200, 0) else (pictures, seed)}
+    chosen |= {"drawn": "" if (pictures, seed) == (PICTURES, 0) else (pictures, seed)}
     stem = "-".join([now.name, *map(digest, versions), spec["id"], *marked(chosen), "diff"])
     files = written.write(table, summary, versions, asked.name, notes, Path(out), stem)
     origin = "drawn for this edit" if str(on) in ("", DRAWN) else f"of {on}"
@@ -200,7 +201,7 @@ def policy_history(
     *policies: str | Path,
     judge: str | dict = "nano",
     on: str | Path = "",
-    pictures: int = 200,
+    pictures: int = PICTURES,
     seed: int = 0,
     profile: str = "nano",
     out: str | Path = OUT,
@@ -295,7 +296,13 @@ def main(arguments: list[str] | None = None) -> ExitCode:
     add("--divided", default="", metavar="FILE", help="agreement/clauses.csv of notebook 01d")
     add("--on", default="", metavar="SET", help="a folder, a set that notebook 01 saved, or drawn")
     add("--cases", default="", metavar="FILE", help="golden cases (default: NEW.cases.csv)")
-    add("--pictures", type=int, default=200, metavar="N", help="pictures to draw (default: 200)")
+    add(
+        "--pictures",
+        type=int,
+        default=PICTURES,
+        metavar="N",
+        help=f"pictures to draw (default: {PICTURES})",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of the drawing")
     add("--profile", default="nano", help="of the run that saved the set")
     add("--tolerate", action="append", default=[], metavar="WHAT=PERCENT",

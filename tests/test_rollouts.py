@@ -79,13 +79,15 @@ def test_an_engine_that_expands_a_picture_once_more_is_stopped_at_its_first_batc
         first = ids.index(token)
         return ids[:first] + [token] * (ids.count(token) - 1) + ids[first:]
 
-    with pytest.raises(rollouts.OtherPrompt, match="prompt 0 of the batch: vLLM saw"):
+    with pytest.raises(rollouts.OtherPromptError, match="prompt 0 of the batch: vLLM saw"):
         train(tmp_path, seen=expanded)
     assert not (tmp_path / "model").exists()
 
 
 def test_an_engine_that_looks_at_something_else_is_stopped_by_its_log_probabilities(tmp_path):
-    with pytest.raises(rollouts.OtherPrompt, match="log-probabilities of vLLM and of the update"):
+    with pytest.raises(
+        rollouts.OtherPromptError, match="log-probabilities of vLLM and of the update"
+    ):
         train(tmp_path, shown=lambda image: Image.new("RGB", image.size))
 
 

@@ -100,15 +100,14 @@ def train(
     chosen = recipe["settings"] | {"seed": seed} | settings
     load = {"dtype": recipe["dtype"], "revision": recipe["revision"] or None}
     load |= {"max_pixels": recipe["max_pixels"] or None}
+    way = {part: recipe[part] for part in ("train", "pairs_train", "policy_form", "prompt")}
     if unit.startswith("03_"):
         stage, options = "sft", {}
-        way = {part: recipe[part] for part in ("train", "pairs_train", "policy_form", "prompt")}
         way |= {"recaption": recipe["captions"]}
         rows = sft.rows_of(recipe["variant"], runs(data_profile), **way)
     else:
         stage, options = "grpo", {"reward": recipe["reward"], "parser": recipe["parser"]}
-        parts = ("train", "pairs_train", "policy_form", "prompt", "system")
-        way = {part: recipe[part] for part in parts} | {"exact": recipe["reward"] == GROUNDED}
+        way |= {"system": recipe["system"], "exact": recipe["reward"] == GROUNDED}
         rows = grpo.shuffled(grpo.rows_of(recipe["variant"], runs(data_profile), **way), seed)
         screen, keep = folder.with_name(f"{name}.screen"), recipe["keep_p_unsafe"]
         rows, _ = screened(rows, keep, screen, model, chosen, recipe["parser"], **load)

@@ -25,7 +25,7 @@ STAGES = {"sft": sft.train, "grpo": grpo.train}
 PROGRESS = re.compile(rb"\d+ of \d+, \d+ s, about ")  # as ``common.progress`` prints it
 # The last error of a log, without the one in which a launcher reports that a process failed.
 ERROR = re.compile(
-    r"^(?:\[rank\d+\]: )?(?!torch|subprocess)([\w.]+(?:Error|Fault|Prompt): .+)$", re.MULTILINE
+    r"^(?:\[rank\d+\]: )?(?!torch|subprocess)([\w.]+(?:Error|Fault): .+)$", re.MULTILINE
 )
 
 

@@ -16,7 +16,7 @@ APART = 0.5
 DISTANCE = "sampling/sampling_logp_difference/mean"  # in TRL's log
 
 
-class OtherPrompt(RuntimeError):
+class OtherPromptError(RuntimeError):
     """Replies were generated from something else than what the update scores."""
 
 
@@ -34,7 +34,7 @@ def setting_problems(settings: dict) -> list[str]:
 
 
 def guard(trl_trainer) -> None:
-    """Make a GRPO trainer whose rollouts vLLM generates raise OtherPrompt for other prompts.
+    """Make a GRPO trainer whose rollouts vLLM generates raise OtherPromptError for other prompts.
 
     Each batch, the tokens of the prompts that the engine returns are compared with those sent. A
     server returns pictures' prompts as they were sent, whatever it made of them; so at each row of
@@ -55,7 +55,7 @@ def guard(trl_trainer) -> None:
     class Near(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **_):
             if (apart := (logs or {}).get(DISTANCE, 0.0)) > APART:
-                raise OtherPrompt(
+                raise OtherPromptError(
                     f"step {state.global_step}: log-probabilities of vLLM and of the update are "
                     f"{apart:.2f} apart a token, {APART} at most: it saw another prompt or other "
                     "weights"
@@ -66,10 +66,10 @@ def guard(trl_trainer) -> None:
 
 
 def need_same(sent: Sequence[Sequence[int]], seen: Sequence[Sequence[int]]) -> None:
-    """Raise OtherPrompt for the first prompt that an engine saw with other tokens than sent."""
+    """Raise OtherPromptError for the first prompt that an engine saw in other tokens than sent."""
     for place, (ours, its) in enumerate(zip(sent, seen, strict=True)):
         if list(ours) != list(its):
-            raise OtherPrompt(
+            raise OtherPromptError(
                 f"prompt {place} of the batch: vLLM saw {len(its)} tokens, and the update sees "
                 f"{len(ours)}; set vllm_mode: server, or use_vllm: false"
             )

@@ -75,9 +75,9 @@ def rows_of(
     return classify(rows, load(variant), policy_form, prompt or "reason")
 
 
-def overview(rows: Dataset, first: int = 3) -> pd.DataFrame:
-    """Return what the first training rows ask and what they teach: prompt, completion; by id."""
-    rows = rows.select_columns(["prompt", "completion", "id"]).select(range(min(first, len(rows))))
+def overview(rows: Dataset) -> pd.DataFrame:
+    """Return what the first three rows ask and what they teach: prompt, completion; by id."""
+    rows = rows.select_columns(["prompt", "completion", "id"]).select(range(min(3, len(rows))))
     return pd.DataFrame(
         {
             "prompt": [prompts.plain(prompt[0]["content"]) for prompt in rows["prompt"]],

@@ -187,7 +187,7 @@ def sft_images(seed: int = 0, images: int = 600, harmful_share: float = 0.8) -> 
 
 def general(seed: int = 0, per_task: int = 100) -> Dataset:
     """Draw harmless pictures with ``per_task`` questions of each of the four tasks."""
-    rng = np.random.default_rng((seed, 60, 0))
+    rng = np.random.default_rng((seed, 60, 0))  # the draws of the published sets
     tasks: dict[str, Callable] = {
         "presence": lambda i, scene: questions.presence(rng, scene)[i // 4 % 2],
         "counting": lambda i, scene: questions.counting(scene),
