@@ -87,6 +87,7 @@ summary { cursor: pointer; }
 .first table { font-size: 13px; width: 100%; }
 .first th, .first td { padding: .1em .4em; }
 @media (max-width: 60rem) { .first { display: block; } }
+@media (max-width: 40rem) { img { max-width: none; zoom: .55; } p:has(> img) { overflow-x: auto; } }
 """
 OWN = {  # tables that the paper does not have
     "claims": "The paper's claims",

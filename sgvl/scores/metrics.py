@@ -197,15 +197,23 @@ def most_divided(judgements: pd.DataFrame, wanted: int = 1) -> list[tuple[str, s
     """Return cases, (id, policy), each of another picture, those first of which most judges differ.
 
     The first is the one that closest to half of the judges get right. Where other judges are right,
-    a case comes before more of the same.
+    a case comes before more of the same; of equal cases, one under another policy comes first.
     """
     right = judgements.assign(right=judgements["verdict"] == judgements["label"])
     cases = right.sort_values("judge").groupby(["id", "policy"])["right"].agg(["mean", tuple])
     cases["distance"] = (cases["mean"] - 0.5).abs()
-    cases = cases.sort_values("distance", kind="stable").reset_index().drop_duplicates("id")
-    cases["again"] = cases.groupby("tuple").cumcount().where(cases["distance"] < 0.5, len(cases))
-    cases = cases.sort_values(["again", "distance"], kind="stable").head(wanted)
-    return [*cases[["id", "policy"]].itertuples(index=False, name=None)]
+    cases = cases.reset_index()
+    chosen = cases.head(0)
+    while len(chosen) < wanted:
+        left = cases[~cases["id"].isin(chosen["id"])].copy()
+        if left.empty:
+            break
+        for column in ("tuple", "policy"):
+            left[f"{column} again"] = left[column].map(chosen[column].value_counts()).fillna(0)
+        left["tuple again"] = left["tuple again"].where(left["distance"] < 0.5, len(cases))
+        order = left.sort_values(["tuple again", "distance", "policy again"], kind="stable")
+        chosen = cases.loc[[*chosen.index, order.index[0]]]
+    return [*chosen[["id", "policy"]].itertuples(index=False, name=None)]
 
 
 def unsafe_shares(frame: pd.DataFrame) -> pd.DataFrame:

@@ -198,10 +198,9 @@ def adherence(rows: pd.DataFrame) -> plt.Figure:
     A dashed line is such a ceiling, in the colour of its measure; one at 0 is drawn as well.
     """
     panels, judges = rows["panel"].unique(), list(rows["judge"].unique())
-    height = 1.3 + 0.3 * len(judges)
-    fig, axes = plt.subplots(
-        1, len(panels), figsize=(PAGE, height), sharey=True, squeeze=False, layout="constrained"
-    )
+    height = 0.3 * max(3, len(judges))  # of the rows
+    size = {"figsize": (PAGE, 1.3 + height), "layout": "constrained"}
+    fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, **size)
     looks = [("o", "#0072B2", "#0072B2"), ("s", "#D55E00", "white")]  # marker, colour, fill
     for ax, panel in zip(axes[0], panels, strict=True):
         measures, handles = rows[rows["panel"] == panel].groupby("measure", sort=False), []
@@ -215,7 +214,7 @@ def adherence(rows: pd.DataFrame) -> plt.Figure:
                 label = f"blind: at most {limit:g} %"
                 handles.append(ax.axvline(limit, ls="--", lw=1, color=colour, label=label))
         ax.set(title=fill(panel, 18), xlim=(-4, 104), xlabel="%", xticks=[0, 50, 100])
-        below = 0.5, -0.55 / (0.3 * len(judges) + 0.4)
+        below = 0.5, -0.55 / (height + 0.4)
         ax.legend(handles=handles, loc="upper center", bbox_to_anchor=below)
     axes[0][0].set_yticks(range(len(judges)), judges)
     axes[0][0].set_ylim(len(judges) - 0.5, -0.5)
