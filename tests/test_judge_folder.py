@@ -57,13 +57,13 @@ def run(photos, server, **options):
 def test_each_picture_is_asked_about_once_and_not_again(photos, server, capsys):
     first = run(photos, server)
     assert len(server.asked) == 4, "five pictures that can be opened, two of the same pixels"
-    assert "5 pictures under the policy house: 4 requests to m, 1 answers need none" in (
+    assert "5 pictures under the policy house: 4 requests to m; 1 answer without a request" in (
         capsys.readouterr().out
     )
     page, sheet = first.page.read_bytes(), first.csv.read_bytes()
     again = run(photos, server)
     assert len(server.asked) == 4
-    assert "0 requests to m, 5 answers need none\n" in capsys.readouterr().out, "and no tokens"
+    assert "0 requests to m; 5 answers without a request\n" in capsys.readouterr().out, "and no tokens"
     assert (again.page.read_bytes(), again.csv.read_bytes()) == (page, sheet)
 
 
@@ -416,6 +416,7 @@ WRONG = {
         ["photos", "--policy", "own.txt"],
         "own.txt: a policy is a Markdown file; rename it to own.md",
     ),
+    "a picture": (["photos", "--policy", "photos/a.jpg"], "write the policy's text into a.md"),
     "long name": (["photos", "--policy", "long.md"], "name: String should have at most 80"),
     "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
     "a folder for a file": (["photos", "--policy", "L2", "--out", "full"], "always_safe.csv: "),

@@ -52,6 +52,7 @@ SEVERITIES = get_args(Severity)
 # forms that guard models were trained on.
 Form = Literal["full", "brief", "text", "numbered", "slots", "titled", "bundle"]
 FORMS = get_args(Form)
+PLAIN_TEXT = (".txt", ".text", ".markdown", "")  # endings of files that only need another one
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
 AVERAGES = ("macro", "pooled")  # rows of averages in a table of scores
 CHANGED = "Some rules have changed; where the text above differs, these count:"
@@ -312,7 +313,9 @@ def file_of(source: str | Path) -> Path:
     if not os.path.isfile(path):
         if user_path(source).is_file():
             name = Path(source).with_suffix(".md").name
-            raise InputError(f"{source}: a policy is a Markdown file; rename it to {name}")
+            plain = Path(source).suffix.lower() in PLAIN_TEXT
+            todo = f"rename it to {name}" if plain else f"write the policy's text into {name}"
+            raise InputError(f"{source}: a policy is a Markdown file; {todo}")
         known = ", ".join(sorted(by_name))
         raise InputError(f"no policy file {source}: give a path to a .md file, or one of {known}")
     return path
@@ -341,7 +344,7 @@ def parse(content: bytes, path: Path) -> Policy:
     try:
         content = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
+        raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     parts = parts_of(content)
     if not content.lstrip().startswith("---"):
         parts = ["", *_without_header(path, content)]
