@@ -63,7 +63,9 @@ def test_each_picture_is_asked_about_once_and_not_again(photos, server, capsys):
     page, sheet = first.page.read_bytes(), first.csv.read_bytes()
     again = run(photos, server)
     assert len(server.asked) == 4
-    assert "0 requests to m; 5 answers without a request\n" in capsys.readouterr().out, "and no tokens"
+    assert "0 requests to m; 5 answers without a request\n" in capsys.readouterr().out, (
+        "and no tokens"
+    )
     assert (again.page.read_bytes(), again.csv.read_bytes()) == (page, sheet)
 
 

@@ -357,6 +357,17 @@ def test_two_units_at_a_time_and_what_needs_them_after(project):
     assert (code, "expected 1 or more, got 0" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("own", "said"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active")]
+)
+def test_threads_wait_asleep_also_without_the_runner_unless_a_user_says_otherwise(own, said):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"PYTHONPATH": str(PACKAGE_PARENT)} | own
+    say = "import os, sys, sgvl; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    out = subprocess.check_output([sys.executable, "-c", say], env=environment, text=True)
+    assert out.split() == [said, "False"], "torch reads it when it is imported"
+
+
 def test_a_unit_needs_what_its_parameters_name_and_the_longest_chain_starts_first(project):
     save = "place = folder / unit\nplace.mkdir(exist_ok=True)\n(place / 'weights').touch()"
     train = "unit = f'01_sft.{split}'", "ran(unit, '')", save

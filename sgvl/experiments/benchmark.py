@@ -269,7 +269,9 @@ def _answers(
     ask = _asks(judge, protocols, folder=folder, worker=worker)
     if hasattr(judge, "endpoint"):
         n = len(cases.distinct())
-        extent = f"{counted(len(samples), 'picture')} under {n} {'policy' if n == 1 else 'policies'}"
+        extent = (
+            f"{counted(len(samples), 'picture')} under {n} {'policy' if n == 1 else 'policies'}"
+        )
         most = counted(len(cases.policies), "request")
         print(f"{judge.name}: {extent}, {most}, fewer where answers are stored")
     frames = {"levels": judging.under_policies(ask["bench"], cases, samples)}

@@ -40,6 +40,7 @@ NO_ANSWER = "no answer: "  # opens the reason where a request failed
 ORDER = (UNSAFE, UNPARSEABLE, NOT_JUDGED, SAFE)  # of rows: what a person has to look at comes first
 PIXELS_PER_TOKEN = 28 * 28  # as Qwen2.5-VL reads a picture; for estimates
 
+
 class Pictures(NamedTuple):
     """Pictures of a folder; ``passed_over`` counts files of other kinds by their ending."""
 
