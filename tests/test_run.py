@@ -144,10 +144,16 @@ def test_runs_in_order_and_again_only_what_changed(project):
     assert project.newly_run() == ["01_data", "02_score.a"]
     executed = (project.root / "runs/nano/02_score.a.ipynb").read_text()
     assert "(../../figures/a.png)" in executed, "links of the prose lead on from there"
-    table = out[out.index("where the time went") :].splitlines()
+    table = out[out.index("unit  ") :].splitlines()
     assert [line.split()[:2] for line in table[1:3]] == [["01_data", "ok"], ["02_score.a", "ok"]]
-    assert table[3].startswith("total")
+    assert table[3].startswith("sum of the units")
     assert table[-1] == "executed notebooks: runs/nano/"
+    again = project.run("nano", "--only", "01_data")[1].splitlines()
+    assert again[-3:] == [
+        "01_data                  ok             not run again",
+        "",
+        "executed notebook: runs/nano/01_data.ipynb",
+    ]
 
     receipt = project.receipt("02_score.a")
     assert receipt["status"] == "ok"
