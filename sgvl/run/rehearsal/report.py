@@ -46,7 +46,8 @@ def write(profile: str, name: str, code: ExitCode, seconds: float) -> Path:
     ended = code.name.lower().replace("_", " ")
     text = [
         f"# Rehearsal of {profile}",
-        f"Exit code {code} ({ended}) after {seconds:.0f} s. Tables and figures not made: {lacking}.",
+        f"Exit code {code} ({ended}) after {seconds:.0f} s.",
+        f"Tables and figures not made: {lacking}.",
         "Nothing here is a result: models, data sets and servers were stand-ins.",
         "\n".join(["| unit | status | seconds | note |", "| --- | --- | ---: | --- |", *rows]),
         CANNOT_SHOW,
