@@ -159,12 +159,14 @@ def _sets(
     file, beside = file_of(new), _golden(new, cases)
     golden = bool(cases) or beside.is_file()
     ruled = now.default is not None and before.default is not None
+    lacking = [version for version, p in (("new", now), ("old", before)) if p.default is None]
+    bare = f"the {' and the '.join(lacking)} version of {now.name} is text without rules"
     same = now.digest == before.digest  # then golden cases alone tell something
     on = on or (DRAWN if ruled and not (same and golden) else "")
     sets = []
     if on == DRAWN:
         if not ruled:
-            raise InputError(f"{file}: drawn pictures need rules in both versions; name a folder")
+            raise InputError(f"drawn pictures need rules in both versions; {bare}; name a folder")
         sets.append(edits.pictures(before, now, pictures, seed))
     elif on:
         sets.append(_named_set(on, profile))
@@ -174,9 +176,7 @@ def _sets(
         raise_any(f"{beside}: {id} cannot be opened ({status})" for id, status in closed)
         sets.append(labelled)
     if not sets:
-        raise InputError(
-            f"{file}: text without rules; name pictures with --on, or write golden cases: {beside}"
-        )
+        raise InputError(f"{bare}; name pictures with --on, or write golden cases: {beside}")
     return sets
 
 

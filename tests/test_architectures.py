@@ -528,6 +528,12 @@ def test_a_system_that_cannot_run_here_says_why(name, capsys):
     assert line.endswith("pip install torchvision")
 
 
+def test_a_url_is_refused_for_a_system_that_is_loaded_here(capsys):
+    assert main(["qwenguard_3b", "--check", "--url", "http://x/v1"]) == 2
+    said = "--url is for judges behind a server; qwenguard_3b is loaded here, by --model\n"
+    assert capsys.readouterr().err == said
+
+
 def test_systems_are_listed_and_nearest_names_are_named(capsys):
     assert main([]) == 0
     listed = capsys.readouterr().out

@@ -418,6 +418,10 @@ WRONG = {
         ["photos", "--policy", "own.txt"],
         "own.txt: a policy is a Markdown file; rename it to own.md",
     ),
+    "an empty file": (["photos", "--policy", "empty.md"], "empty.md: the file is empty"),
+    "half a header": (["photos", "--policy", "half.md"], "half.md: the header needs a line of ---"),
+    "a name": (["photos", "--policy", "spaced.md"], "spaced.md: name: 'my house': use letters"),
+    "a folder": (["photos", "--policy", "photos.md"], "photos.md: a folder; name a Markdown file"),
     "a picture": (["photos", "--policy", "photos/a.jpg"], "write the policy's text into a.md"),
     "long name": (["photos", "--policy", "long.md"], "name: String should have at most 80"),
     "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
@@ -438,6 +442,10 @@ def test_bad_input_is_one_line(photos, case, monkeypatch, capsys):
     monkeypatch.chdir(photos.parent)
     Path("own.txt").write_text("No dogs.\n")
     Path("none.csv").write_text("image,label\n")
+    Path("empty.md").write_text(" \n")
+    Path("half.md").write_text("name: a\ntitle: A\n---\nNo dogs.\n")
+    Path("spaced.md").write_text("---\nname: my house\ntitle: A\n---\nNo dogs.\n")
+    Path("photos.md").mkdir()
     Path("long.md").write_text(f"---\nname: {'a' * 81}\ntitle: A\n---\nNo dogs.\n")
     Path(f"full/photos-L2-{verdicts.digest(load('L2'))}-always_safe.csv").mkdir(parents=True)
     arguments = arguments + ["--judge", "always_safe"] * (case in ("long name", *LAST))
@@ -474,7 +482,7 @@ def test_names_of_any_length_and_kind(photos, capsys):
 
 
 def test_a_folder_without_pictures_says_so(tmp_path):
-    with pytest.raises(InputError, match="nothing to judge|no file matches"):
+    with pytest.raises(InputError, match="no pictures in this folder; allowed: .jpg"):
         judge_folder(tmp_path, "L2", "always_safe", out=tmp_path / "out")
 
 

@@ -175,6 +175,14 @@ def test_values_of_which_no_plan_can_be_made_are_named():
             plan._training(Line("03_sft.recap"), values | wrong)
 
 
+def test_the_whole_of_nano_needs_no_gpu_though_05_asks_in_two_processes(capsys):
+    code, out, _ = printed(capsys, "nano")
+    assert code == ExitCode.DONE and out.startswith("no GPU is needed")
+    assert "not compared" not in out, "its disk is that of this machine"
+    code, _, err = printed(capsys, "nano", "--gpus", "8")
+    assert code == ExitCode.BAD_INPUT and "as in 8xH100; known: " in err
+
+
 def test_a_training_on_from_one_of_nano_needs_no_gpu_either(capsys):
     code, out, _ = printed(capsys, "nano", "--only", "04_grpo.full")
     assert code == ExitCode.DONE and out.startswith("no GPU is needed")
@@ -211,8 +219,11 @@ def test_the_plan_of_paper_marks_every_figure_and_has_the_hours_of_each_table(ca
     ("arguments", "said"),
     [
         (["single", "--gpus", "1xRTX 4090"], "lower `per_device_train_batch_size`"),
-        (["paper", "--gpus", "4xRTX 4090"], "8 GPUs of 4; lower `processes`"),
-        (["paper", "--gpus", "8xH1000"], "--gpus '8xH1000': write COUNTxNAME; did you mean H100?"),
+        (["paper", "--gpus", "4xRTX 4090"], "needs 8 of 4 GPUs; lower `processes`"),
+        (
+            ["paper", "--gpus", "8xH1000"],
+            "8xH1000': write COUNTxNAME, as in 8xH100; did you mean H100?",
+        ),
     ],
 )
 def test_a_plan_that_does_not_fit_names_the_parameter(arguments, said, capsys):

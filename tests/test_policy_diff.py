@@ -318,7 +318,10 @@ def test_a_saved_set_is_read_by_name(versions, tmp_path, monkeypatch):
 
 WRONG = {
     "no such file": (["nowhere.md", "new.md"], "no policy file"),
-    "no rules": (["old.md", "text.md", "--on", "drawn"], "need rules in both versions"),
+    "no rules": (
+        ["old.md", "text.md", "--on", "drawn"],
+        "; the new version of text is text without",
+    ),
     "nothing to ask about": (["text.md", "other.md"], "name pictures with --on"),
     "a tolerance": (["old.md", "new.md", "--tolerate", "mised=1"], "did you mean missed?"),
     "a percent": (["old.md", "new.md", "--tolerate", "missed"], "write WHAT=PERCENT"),

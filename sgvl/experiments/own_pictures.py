@@ -88,8 +88,11 @@ def read(pictures: str | Path) -> Pictures:
     if not str(pictures):  # it would be the checkout
         raise InputError("no pictures are named: expected a folder, or one picture")
     place = user_path(pictures)
-    other = place.is_file() and place.suffix.lower() not in (*SUFFIXES, ".parquet")
+    allowed = (*SUFFIXES, ".parquet")
+    other = place.is_file() and place.suffix.lower() not in allowed
     raise_any([f"{pictures}: no picture; allowed: a folder, or {', '.join(SUFFIXES)}"] * other)
+    if place.is_dir() and not any(file.suffix.lower() in allowed for file in place.rglob("*")):
+        raise InputError(f"{pictures}: no pictures in this folder; allowed: {', '.join(SUFFIXES)}")
     root, files = (place.parent, escape(place.name)) if place.is_file() else (place, "*")
     rows = load_pictures(path=str(root), files=files)
     names = set(rows["id"])

@@ -70,6 +70,8 @@ def _main(name: str | None, check: bool, model: str | None, url: str | None) -> 
     spec, system = spec_of(name), SYSTEMS.get(name)
     if not check and (model or url):
         raise InputError("--model and --url are for --check; add it")
+    if url and spec["kind"] not in SERVED:
+        raise InputError(f"--url is for judges behind a server; {name} is loaded here, by --model")
     if not check:
         print(yaml.safe_dump([spec], sort_keys=False), end="")
     elif model or url:

@@ -64,12 +64,15 @@ def needed(units: dict[str, Unit], servers: dict[str, Server]) -> int:
     dicts = [d for unit in units.values() for d in parts(unit.parameters) if isinstance(d, dict)]
     counts = [max(server.gpus, default=-1) + 1 for server in servers.values()]
     counts += [1 for d in dicts if d.get("device") == "cuda"]
-    counts += [
-        d["processes"]
-        for d in dicts
-        if "processes" in d and base_of(units, d.get("model", "")) != "nano"
-    ]
+    counts += [d["processes"] for d in dicts if "processes" in d and _on_gpus(d, units)]
     return max(counts, default=0)
+
+
+def _on_gpus(values: dict, units: dict[str, Unit]) -> bool:
+    """Return True if processes train a model other than nano, or ask a judge on a GPU."""
+    if "model" in values:
+        return base_of(units, values["model"]) != "nano"
+    return any(isinstance(part, dict) and part.get("device") == "cuda" for part in parts(values))
 
 
 def head(here: Machine, lines: list[Line]) -> list[str]:
