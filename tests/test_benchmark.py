@@ -439,6 +439,13 @@ def test_what_the_nano_model_cannot_judge_is_said_of_it_alone():
     assert benchmark.notes_on_nano(other, [house], drawn=False) == []
 
 
+def test_a_set_that_is_not_there_is_named_with_its_role(real, tmp_path):
+    store.save({"mine": real_run.safeeditbench()}, tmp_path, 0)
+    said = "content: .*no data set 'unsafebench'; known: mine; an empty `content` leaves it out"
+    with pytest.raises(InputError, match=said):
+        benchmark.read_sets(tmp_path, "mine")
+
+
 def test_a_set_that_cannot_be_had_leaves_its_role_out(real, tmp_path):
     sets = {"safeeditbench": real_run.safeeditbench(), "blink": real_run.questions("blink")}
     store.save(sets, tmp_path, 0, absent={"unsafebench": "gated", "mmmu": "gated"})

@@ -151,7 +151,7 @@ def test_yaml_reads_plain_values(tmp_path):
         ("a: !!python/object/apply:os.getcwd []\n", "line 1: could not determine a constructor"),
         ("- 1\n- 2\n", "expected `name: value` lines"),
         ("just words\n", "expected `name: value` lines"),
-        ("a: [1\n", "line 2: "),
+        ("a: [1\n", "line 2: not valid YAML: expected"),
         ("a: " + "[" * 500, "recursion"),
         ("a: \x00", "p.yaml: "),
     ],

@@ -523,6 +523,16 @@ def test_forks_are_of_the_code_on_the_disk_also_after_their_source_was_killed(tm
     assert out.splitlines() == ["forkserver 1", "forkserver 1", "spawn 1"]
 
 
+def test_a_server_that_does_not_answer_is_its_own_line_and_a_reason_to_run_again(project):
+    raises = (
+        "from sgvl.common.errors import Unreachable\nraise Unreachable('http://x: no connection')"
+    )
+    project.notebook("01_ask", raises)
+    project.parameters("01_ask")
+    code, _, err = project.run("nano")
+    assert code == 4 and err.strip().splitlines()[0] == "01_ask failed: http://x: no connection"
+
+
 def test_bad_input_stops_everything_before_anything_runs(project):
     project.notebook("01_data", "ran('01_data', '')", parameters="lr: float = 0.1")
     project.notebook("02_score", parameters="split: str = 'a'", needs=["01_data"])

@@ -136,13 +136,15 @@ def read_sets(
     for name in following:
         need_known("following: no policy-following set", name, FOLLOWING)
 
-    def some(name: str) -> Dataset | None:
+    def some(role: str, name: str) -> Dataset | None:
         if not name:
             return None
         try:
             usable = store.usable(store.read(name, folder))
         except Unavailable:
             return None  # the tables say so
+        except InputError as error:
+            raise InputError(f"{role}: {error}; an empty `{role}` leaves it out") from None
         if rows and name in following and not store.has_tags(usable):  # whole pictures
             pictures = len(set(usable["pair"]))
             return store.some_pairs(usable, max(1, rows * pictures // len(usable)))
@@ -153,10 +155,10 @@ def read_sets(
     pictures = store.some_pairs(store.usable(store.read(bench, folder)), pairs)
     return TestSets(
         pictures,
-        some(content),
-        some(own),
-        {name: some(name) for name in following},
-        [one for one in map(some, questions) if one is not None],
+        some("content", content),
+        some("own", own),
+        {name: some("following", name) for name in following},
+        [one for name in questions if (one := some("questions", name)) is not None],
     )
 
 
