@@ -381,6 +381,12 @@ def test_the_shipped_model_says_that_it_reads_no_policy_without_rules():
         assert "".join(notes).endswith(last) and len(notes) == bool(last)
 
 
+def test_the_shipped_model_may_be_named_on_the_command_line(tmp_path, capsys):
+    named = ["--policy", str(EXAMPLES / "quiet.md"), "--judge", "nano", "--out", str(tmp_path)]
+    assert door.main([str(EXAMPLES / "photos" / "park" / "1.jpg"), *named]) is ExitCode.DONE
+    assert "1 picture under the policy quiet: 1 request to nano" in capsys.readouterr().out
+
+
 def test_the_shipped_model_judges_the_examples_and_says_what_it_is(tmp_path, capsys):
     judged = judge_folder(EXAMPLES / "photos", EXAMPLES / "quiet.md", out=tmp_path)
     said = capsys.readouterr().out
