@@ -217,7 +217,7 @@ def price(text: str) -> float:
 
 def judge_of(options: argparse.Namespace) -> str | dict:
     """Return the judge that the options name."""
-    spec = {"kind": options.judge} if options.judge else {}
+    spec = {"kind": options.judge} if options.judge not in (None, "nano") else {}
     if options.server:
         spec = {"kind": "served", "url": options.server}
         raise_any(["--server goes without --judge"] * bool(options.judge))

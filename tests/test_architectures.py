@@ -497,7 +497,7 @@ def test_a_system_is_checked_on_a_tiny_model(name, capsys):
     assert f"architecture is {SYSTEMS[name].architecture};" in said or "gemma" in name
     assert re.search(r"\nread once for several cases: \w", said)
     chances = re.findall(r"P\(unsafe\) (0\.\d{3})", said)
-    assert len(chances) == 2
+    assert len(chances) == 2 and said.startswith("a tiny model with random weights answers")
 
 
 @pytest.mark.parametrize("name", sorted(CLASSIFIERS - {"nudenet_v3"}))
@@ -505,13 +505,15 @@ def test_a_classifier_is_checked_on_a_tiny_one_or_its_own_weights(name, capsys):
     assert main([name, "--check"]) == 0
     said = capsys.readouterr().out
     assert len(re.findall(r"P\(unsafe\) [01]\.\d{3}, policy not read", said)) == 2
+    assert said.startswith("a tiny model") == (name != "open_nsfw"), "which has its weights here"
 
 
 @pytest.mark.parametrize("name", sorted(BEHIND_SERVERS))
 def test_a_system_behind_a_server_is_checked_on_one_here(name, capsys, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "")
     assert main([name, "--check"]) == 0
-    teal, white = capsys.readouterr().out.splitlines()
+    which, teal, white = capsys.readouterr().out.splitlines()
+    assert which.startswith("a stand-in on this machine answers")
     assert re.match(r"teal: (un)?safe, P\(unsafe\) \d", teal) and white.startswith("white: ")
     assert main([name, "--check", "--url", "http://127.0.0.1:9/v1"]) == 2
     assert re.search("no connection|OPENAI_API_KEY is not set", capsys.readouterr().err)
@@ -524,6 +526,12 @@ def test_a_system_that_cannot_run_here_says_why(name, capsys):
     assert main([name, "--check"]) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.endswith("pip install torchvision")
+
+
+def test_a_url_is_refused_for_a_system_that_is_loaded_here(capsys):
+    assert main(["qwenguard_3b", "--check", "--url", "http://x/v1"]) == 2
+    said = "--url is for judges behind a server; qwenguard_3b is loaded here, by --model\n"
+    assert capsys.readouterr().err == said
 
 
 def test_systems_are_listed_and_nearest_names_are_named(capsys):

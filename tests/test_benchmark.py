@@ -2,6 +2,7 @@
 
 import re
 import socket
+from pathlib import Path
 
 import pandas as pd
 import PIL.Image
@@ -14,9 +15,12 @@ from sgvl.data.sources import folder, unsafebench
 from sgvl.experiments import ablations, adherence, benchmark
 from sgvl.judges import make_judge
 from sgvl.judges.base import SpeakingJudge
+from sgvl.policies import load
 from sgvl.run import receipts
 from sgvl.scores import accuracy, llavaguard_scorer
 from sgvl.world import pairs, sets
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 JUDGES = [
     {"kind": "always_unsafe", "name": "always unsafe"},
@@ -412,13 +416,34 @@ def test_pictures_of_ones_own_take_one_request_each_then_none(tmp_path, server, 
     with pytest.raises(InputError, match="house: text without rules; set policy_form: full"):
         benchmark.ask_panel([spec], [], mine, [], answers)
     assert not server.asked
+    with pytest.raises(InputError, match="judge nano: house: text without rules; the nano model"):
+        benchmark.ask_panel([{"kind": "chat", "id": "nano"}], [], mine, [], answers)
+    with pytest.warns(UserWarning, match="nano: it reads rules, not sentences"):
+        nano = {"kind": "chat", "id": "nano", "policy_form": "full"}
+        benchmark.ask_panel([nano], [], mine, [], answers)
     spec["policy_form"] = "full"
     for _ in range(2):
         panel = benchmark.ask_panel([spec], [], mine, [], answers)
         assert len(server.asked) == 3 and not len(panel.frames["controls"])
-    assert "served: 3 pictures under 1 policies, 3 requests" in capsys.readouterr().out
+    assert "served: 3 pictures under 1 policy, 3 requests, fewer where" in capsys.readouterr().out
     benchmark.ask_panel([spec], [], mine, [], answers, blind_controls=True)
     assert len(server.asked) == 3 + 3 + 1  # each without a policy, and a grey one
+
+
+def test_what_the_nano_model_cannot_judge_is_said_of_it_alone():
+    house, quiet = (load(EXAMPLES / f"{name}.md") for name in ("house", "quiet"))
+    nano, other = {"kind": "chat", "model": "nano"}, {"kind": "chat", "model": "some/model"}
+    photos, words = benchmark.DRAWINGS_ONLY, benchmark.NEEDS_RULES
+    assert benchmark.notes_on_nano(nano, [quiet, house], drawn=False) == [photos, words]
+    assert benchmark.notes_on_nano(nano, [quiet], drawn=True) == []
+    assert benchmark.notes_on_nano(other, [house], drawn=False) == []
+
+
+def test_a_set_that_is_not_there_is_named_with_its_role(real, tmp_path):
+    store.save({"mine": real_run.safeeditbench()}, tmp_path, 0)
+    said = "content: .*no data set 'unsafebench'; known: mine; an empty `content` leaves it out"
+    with pytest.raises(InputError, match=said):
+        benchmark.read_sets(tmp_path, "mine")
 
 
 def test_a_set_that_cannot_be_had_leaves_its_role_out(real, tmp_path):

@@ -439,6 +439,28 @@ def test_as_a_file(exported):
     exported.panel(0).says("I see a knife and a clock at the museum.")
 
 
+def test_each_control_that_tab_reaches_has_its_view_below_it(exported):
+    """Backwards, too: there a control sticks to the end of its panel, below its own table."""
+    page = exported.page
+    page.set_viewport_size({"width": 1280, "height": 720})
+    place = """() => {
+      const panel = document.activeElement.closest(".panel");
+      const form = panel?.querySelector("form").getBoundingClientRect();
+      const view = panel?.querySelector(".view").getBoundingClientRect();
+      return panel && [form.top, Math.min(view.bottom, innerHeight) - form.bottom, view.height];
+    }"""
+    for key, first in (("Tab", page.locator("nav input").first), ("Shift+Tab", None)):
+        (first or page.locator(".panel [name]").last).focus()
+        found = 0
+        for _ in range(60):
+            page.keyboard.press(key)
+            if at := page.evaluate(place):
+                top, seen, height = at
+                assert top > 40 and seen >= min(height, 200) - 1, f"{key} {found}: {at}"
+                found += 1
+        assert found > 15, key
+
+
 def test_on_a_phone_nothing_is_beside_the_screen(exported):
     page = exported.page
     page.set_viewport_size({"width": 390, "height": 844})

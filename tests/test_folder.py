@@ -293,7 +293,7 @@ def test_of_a_thousand_problems_the_first_are_told(folder):
             "line 1: half a character",
         ),
         ("labels.jsonl", "[" * 100_000 + "\n", "line 1: not JSON"),
-        ("labels.xlsx", "", "labels are a file that ends in .csv or .json"),
+        ("labels.xlsx", "", "ends in .csv or .json or .jsonl or .tsv; save a sheet as .csv"),
     ],
 )
 def test_files_that_cannot_be_read(folder, name, content, message):

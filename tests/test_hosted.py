@@ -184,9 +184,7 @@ def test_a_folder_of_pictures_can_be_judged_by_them(server, kind, tmp_path, caps
     spec = {"kind": kind, "model": "m", "url": server.url}
     folder, policy = tmp_path / "photos", tmp_path / "house.md"
     judged = judge_folder(folder, policy, spec, out=tmp_path / "out", yes=True)
-    assert (
-        list(judged.table["verdict"]) == ["safe"] and "1 requests to m" in capsys.readouterr().out
-    )
+    assert list(judged.table["verdict"]) == ["safe"] and "1 request to m" in capsys.readouterr().out
     assert "image/jpeg" in json.dumps(server.asked)
 
 

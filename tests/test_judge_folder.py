@@ -57,13 +57,15 @@ def run(photos, server, **options):
 def test_each_picture_is_asked_about_once_and_not_again(photos, server, capsys):
     first = run(photos, server)
     assert len(server.asked) == 4, "five pictures that can be opened, two of the same pixels"
-    assert "5 pictures under the policy house: 4 requests to m, 1 answers need none" in (
+    assert "5 pictures under the policy house: 4 requests to m; 1 answer without a request" in (
         capsys.readouterr().out
     )
     page, sheet = first.page.read_bytes(), first.csv.read_bytes()
     again = run(photos, server)
     assert len(server.asked) == 4
-    assert "0 requests to m, 5 answers need none\n" in capsys.readouterr().out, "and no tokens"
+    assert "0 requests to m; 5 answers without a request\n" in capsys.readouterr().out, (
+        "and no tokens"
+    )
     assert (again.page.read_bytes(), again.csv.read_bytes()) == (page, sheet)
 
 
@@ -379,6 +381,12 @@ def test_the_shipped_model_says_that_it_reads_no_policy_without_rules():
         assert "".join(notes).endswith(last) and len(notes) == bool(last)
 
 
+def test_the_shipped_model_may_be_named_on_the_command_line(tmp_path, capsys):
+    named = ["--policy", str(EXAMPLES / "quiet.md"), "--judge", "nano", "--out", str(tmp_path)]
+    assert door.main([str(EXAMPLES / "photos" / "park" / "1.jpg"), *named]) is ExitCode.DONE
+    assert "1 picture under the policy quiet: 1 request to nano" in capsys.readouterr().out
+
+
 def test_the_shipped_model_judges_the_examples_and_says_what_it_is(tmp_path, capsys):
     judged = judge_folder(EXAMPLES / "photos", EXAMPLES / "quiet.md", out=tmp_path)
     said = capsys.readouterr().out
@@ -416,6 +424,11 @@ WRONG = {
         ["photos", "--policy", "own.txt"],
         "own.txt: a policy is a Markdown file; rename it to own.md",
     ),
+    "an empty file": (["photos", "--policy", "empty.md"], "empty.md: the file is empty"),
+    "half a header": (["photos", "--policy", "half.md"], "half.md: the header needs a line of ---"),
+    "a name": (["photos", "--policy", "spaced.md"], "spaced.md: name: 'my house': use letters"),
+    "a folder": (["photos", "--policy", "photos.md"], "photos.md: a folder; name a Markdown file"),
+    "a picture": (["photos", "--policy", "photos/a.jpg"], "write the policy's text into a.md"),
     "long name": (["photos", "--policy", "long.md"], "name: String should have at most 80"),
     "no folder for files": (["photos", "--policy", "L2", "--out", "house.md"], "cannot be written"),
     "a folder for a file": (["photos", "--policy", "L2", "--out", "full"], "always_safe.csv: "),
@@ -435,6 +448,10 @@ def test_bad_input_is_one_line(photos, case, monkeypatch, capsys):
     monkeypatch.chdir(photos.parent)
     Path("own.txt").write_text("No dogs.\n")
     Path("none.csv").write_text("image,label\n")
+    Path("empty.md").write_text(" \n")
+    Path("half.md").write_text("name: a\ntitle: A\n---\nNo dogs.\n")
+    Path("spaced.md").write_text("---\nname: my house\ntitle: A\n---\nNo dogs.\n")
+    Path("photos.md").mkdir()
     Path("long.md").write_text(f"---\nname: {'a' * 81}\ntitle: A\n---\nNo dogs.\n")
     Path(f"full/photos-L2-{verdicts.digest(load('L2'))}-always_safe.csv").mkdir(parents=True)
     arguments = arguments + ["--judge", "always_safe"] * (case in ("long name", *LAST))
@@ -471,7 +488,7 @@ def test_names_of_any_length_and_kind(photos, capsys):
 
 
 def test_a_folder_without_pictures_says_so(tmp_path):
-    with pytest.raises(InputError, match="nothing to judge|no file matches"):
+    with pytest.raises(InputError, match="no pictures in this folder; allowed: .jpg"):
         judge_folder(tmp_path, "L2", "always_safe", out=tmp_path / "out")
 
 

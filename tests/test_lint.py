@@ -212,7 +212,10 @@ def test_the_door_prints_findings_and_ends_with_1_if_asked(capsys):
     said = capsys.readouterr().out
     assert said == shown
     assert door.main([*command, "--strict"]) is ExitCode.DIFFERS
+    assert capsys.readouterr().out.endswith("findings: 4, policies: 1, exit code 1\n")
     assert door.main(["--lint", "--strict", "L2", "L3", "examples/house.md"]) is ExitCode.DONE
+    text = "examples/house.md: not checked: it has no rules to compare with its text"
+    assert capsys.readouterr().out == f"{text}\nfindings: 0, policies: 2\n"
 
 
 WRONG = {

@@ -175,6 +175,14 @@ def test_values_of_which_no_plan_can_be_made_are_named():
             plan._training(Line("03_sft.recap"), values | wrong)
 
 
+def test_the_whole_of_nano_needs_no_gpu_though_05_asks_in_two_processes(capsys):
+    code, out, _ = printed(capsys, "nano")
+    assert code == ExitCode.DONE and out.startswith("no GPU is needed")
+    assert "not compared" not in out, "its disk is that of this machine"
+    code, _, err = printed(capsys, "nano", "--gpus", "8")
+    assert code == ExitCode.BAD_INPUT and "as in 8xH100; known: " in err
+
+
 def test_a_training_on_from_one_of_nano_needs_no_gpu_either(capsys):
     code, out, _ = printed(capsys, "nano", "--only", "04_grpo.full")
     assert code == ExitCode.DONE and out.startswith("no GPU is needed")
@@ -204,15 +212,18 @@ def test_the_plan_of_paper_marks_every_figure_and_has_the_hours_of_each_table(ca
     assert list(hours) == list(show.ROLES_OF) and min(map(float, hours.values())) > 0
     assert "04_grpo.L5 by your set" in out and "google/gemma-3-27b-it: 55 GB c" in out
     asked = "three for each of 12,680 pictures, and 12,155 of the judge behind a server"
-    assert "API calls: 50,195 c" in out, asked
+    assert "API calls (computed): 50,195; cost at" in out, asked
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["single", "--gpus", "1xRTX 4090"], "lower `per_device_train_batch_size`"),
-        (["paper", "--gpus", "4xRTX 4090"], "8 GPUs of 4; lower `processes`"),
-        (["paper", "--gpus", "8xH1000"], "--gpus '8xH1000': write COUNTxNAME; did you mean H100?"),
+        (["paper", "--gpus", "4xRTX 4090"], "needs 8 of 4 GPUs; lower `processes`"),
+        (
+            ["paper", "--gpus", "8xH1000"],
+            "8xH1000': write COUNTxNAME, as in 8xH100; did you mean H100?",
+        ),
     ],
 )
 def test_a_plan_that_does_not_fit_names_the_parameter(arguments, said, capsys):

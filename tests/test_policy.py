@@ -316,6 +316,9 @@ def test_a_folder_of_ones_own_adds_to_the_shipped_policies(tmp_path, monkeypatch
     assert load("house").label({"axe", "home"}).label == "unsafe"
     read = _digests(["policies/*.md"], {}, tmp_path)
     assert len([path for path in read if path.endswith("house.md")]) == 1  # an edit is seen
+    assert {f"L{k}.md" for k in range(1, 6)} | {"llavaguard.md", "openai_content.md"} == {
+        Path(path).name for path in read if Path(path).parent.name == "policies"
+    }, "all that are shipped"
     write(FILE.replace("name: house", "name: L2"), "L2.md")
     assert load("L2").title == "L2: open forum"
     with pytest.raises(InputError, match="share the name L2; rename one"):
@@ -328,16 +331,37 @@ def test_a_folder_of_ones_own_adds_to_the_shipped_policies(tmp_path, monkeypatch
 def test_a_policy_of_ones_own_makes_only_those_units_stale_that_read_it(
     tmp_path, monkeypatch, write
 ):
-    before = load_units("nano")
-    write()
+    """Those that read all levels; text alone is none, and published rows bring their policies."""
     monkeypatch.setenv("SGVL_POLICIES", str(tmp_path))
+    before = {profile: load_units(profile) for profile in ("nano", "examples")}
+    write("---\nname: prose\ntitle: Prose\n---\nNo weapons.\n", "prose.md")
+    assert {profile: load_units(profile) for profile in before} == before
+    write()
     now = load_units("nano")
-    changed = {name for name in before if before[name].key != now[name].key}
-    names = (
-        *("00_start_here", "01c_annotate", "01d_release", "05_benchmark", "06_ablations"),
-        *("07_figures", "08_classroom"),
-    )
-    assert changed == set(names)  # 06 reads what 05 asked
+    changed = {name for name in now if before["nano"][name].key != now[name].key}
+    names = ("00_start_here", "05_benchmark", "06_ablations", "07_figures", "08_classroom")
+    assert changed == set(names)  # 06 reads what 05 asked; 01c and 01d name their policies
+    assert load_units("examples") == before["examples"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "drawn", "reads"),
+    [
+        ({"policies": []}, True, {"house"}),
+        ({"policies": ["L1"]}, True, set()),
+        ({"policies": ["prose"]}, True, {"prose"}),
+        ({"policies": ["L1"], "content": "unsafebench"}, True, {"house"}),
+        ({"policies": []}, False, set()),
+    ],
+)
+def test_a_unit_reads_the_policies_that_it_names_or_all_levels(
+    tmp_path, monkeypatch, write, parameters, drawn, reads
+):
+    write()
+    write("---\nname: prose\ntitle: Prose\n---\nNo weapons.\n", "prose.md")
+    monkeypatch.setenv("SGVL_POLICIES", str(tmp_path))
+    read = _digests(["policies/*.md"], parameters, tmp_path, drawn)
+    assert {Path(path).stem for path in read} & {"house", "prose"} == reads
 
 
 # Text of a file, and what its one problem must say, the file's name aside.

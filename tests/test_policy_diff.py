@@ -165,6 +165,8 @@ def test_a_judge_that_reads_only_the_old_version_misses_every_flip(
         "these flips (missed 20 of 20) and moved no other verdict (collateral 0 of 20).\n\n|"
     ) in said
     assert "| missed | 20 | 100.0 [83.9, 100.0] | 10 | regression |" in said
+    end = "regression, exit code 1: missed 100.0 %, tolerated 10 % (--tolerate changes it)\n"
+    assert said.endswith(end)
     assert "| collateral | 20 | 0.0 [0.0, 16.1] | 2 |  |" in said
     arguments += ["--tolerate", "missed=100"]
     assert door.main([*arguments, "--out", str(tmp_path / "out")]) is ExitCode.DONE
@@ -316,7 +318,10 @@ def test_a_saved_set_is_read_by_name(versions, tmp_path, monkeypatch):
 
 WRONG = {
     "no such file": (["nowhere.md", "new.md"], "no policy file"),
-    "no rules": (["old.md", "text.md", "--on", "drawn"], "need rules in both versions"),
+    "no rules": (
+        ["old.md", "text.md", "--on", "drawn"],
+        "; the new version of text is text without",
+    ),
     "nothing to ask about": (["text.md", "other.md"], "name pictures with --on"),
     "a tolerance": (["old.md", "new.md", "--tolerate", "mised=1"], "did you mean missed?"),
     "a percent": (["old.md", "new.md", "--tolerate", "missed"], "write WHAT=PERCENT"),

@@ -125,7 +125,7 @@ def test_an_edit_asks_about_the_edited_rule_alone(photos, server, tmp_path, caps
     ]  # fmt: skip
     judged = judge_folder(photos, new, brief(server), against=old, **where)
     assert len(server.asked) == 6 * 3 + 6
-    assert "6 requests to m, rule by rule, 18 answers need none" in capsys.readouterr().out
+    assert "6 requests to m, rule by rule; 18 answers without a request" in capsys.readouterr().out
     first = judged.table.iloc[0]
     assert (first["picture"], first["changed"]) == ("0.png", "safe → unsafe")
     assert first["reason"] == "dog prohibited except beach. A dog."

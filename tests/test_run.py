@@ -144,10 +144,16 @@ def test_runs_in_order_and_again_only_what_changed(project):
     assert project.newly_run() == ["01_data", "02_score.a"]
     executed = (project.root / "runs/nano/02_score.a.ipynb").read_text()
     assert "(../../figures/a.png)" in executed, "links of the prose lead on from there"
-    table = out[out.index("where the time went") :].splitlines()
+    table = out[out.index("unit  ") :].splitlines()
     assert [line.split()[:2] for line in table[1:3]] == [["01_data", "ok"], ["02_score.a", "ok"]]
-    assert table[3].startswith("total")
+    assert table[3].startswith("sum of the units")
     assert table[-1] == "executed notebooks: runs/nano/"
+    again = project.run("nano", "--only", "01_data")[1].splitlines()
+    assert again[-3:] == [
+        "01_data                  ok             not run again",
+        "",
+        "executed notebook: runs/nano/01_data.ipynb",
+    ]
 
     receipt = project.receipt("02_score.a")
     assert receipt["status"] == "ok"
@@ -357,6 +363,17 @@ def test_two_units_at_a_time_and_what_needs_them_after(project):
     assert (code, "expected 1 or more, got 0" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("own", "said"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active")]
+)
+def test_threads_wait_asleep_also_without_the_runner_unless_a_user_says_otherwise(own, said):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"PYTHONPATH": str(PACKAGE_PARENT)} | own
+    say = "import os, sys, sgvl; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    out = subprocess.check_output([sys.executable, "-c", say], env=environment, text=True)
+    assert out.split() == [said, "False"], "torch reads it when it is imported"
+
+
 def test_a_unit_needs_what_its_parameters_name_and_the_longest_chain_starts_first(project):
     save = "place = folder / unit\nplace.mkdir(exist_ok=True)\n(place / 'weights').touch()"
     train = "unit = f'01_sft.{split}'", "ran(unit, '')", save
@@ -504,6 +521,16 @@ def test_forks_are_of_the_code_on_the_disk_also_after_their_source_was_killed(tm
     command = [sys.executable, "-c", FORKS_LATER]
     out = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
     assert out.splitlines() == ["forkserver 1", "forkserver 1", "spawn 1"]
+
+
+def test_a_server_that_does_not_answer_is_its_own_line_and_a_reason_to_run_again(project):
+    raises = (
+        "from sgvl.common.errors import Unreachable\nraise Unreachable('http://x: no connection')"
+    )
+    project.notebook("01_ask", raises)
+    project.parameters("01_ask")
+    code, _, err = project.run("nano")
+    assert code == 4 and err.strip().splitlines()[0] == "01_ask failed: http://x: no connection"
 
 
 def test_bad_input_stops_everything_before_anything_runs(project):

@@ -382,6 +382,11 @@ def test_a_key_that_is_no_secret_changes_no_reply(faulty, path, monkeypatch):
     monkeypatch.setenv("MY_KEY", "safe")
     judge = served(faulty, key_variable="MY_KEY")
     assert judge.judge(under(SAMPLES[:1], POLICIES))[0].verdict == "safe"
+    with pytest.raises(
+        InputError, match="of an environment variable, not the key itself$"
+    ) as wrong:
+        make_judge({"kind": "served", "model": "m", "key_variable": "sk-abc"})
+    assert "sk-abc" not in str(wrong.value)
     with pytest.raises(InputError, match="judge served: environment variable NO_KEY is not set"):
         served(faulty, key_variable="NO_KEY")
 

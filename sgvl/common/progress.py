@@ -1,4 +1,4 @@
-"""Progress as a few printed lines, which an executed notebook can keep."""
+"""Progress as a few printed lines, which an executed notebook can keep, and counts in words."""
 
 import time
 from collections.abc import Callable
@@ -21,3 +21,12 @@ def printer(every: float = 10.0) -> Callable[[int, int], None]:
         print(f"{done} of {total}, {now - begun:.0f} s{left}", flush=True)
 
     return say
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, whose plural ends in s.
+
+    >>> counted(1, "picture"), counted(1200, "picture")
+    ('1 picture', '1,200 pictures')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"

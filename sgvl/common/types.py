@@ -58,6 +58,7 @@ def mismatch(value: object, annotation: object) -> str:
     if isinstance(value, str) and "Literal[" in expected:
         hint = nearest(value, re.findall(r"'(\w+)'", expected))
         expected += f"; {hint}" if hint.startswith("did") else ""
+    expected = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"one of \1", expected)
     if isinstance(value, float) and not math.isfinite(value):
         expected = f"finite {expected}"
     if isinstance(value, str) and ("int" in expected or "float" in expected):

@@ -44,6 +44,7 @@ from sgvl.common.errors import (
 from sgvl.common.files import write_csv
 from sgvl.common.paths import plain_name
 from sgvl.common.processes import mapping
+from sgvl.common.progress import counted
 from sgvl.common.registry import options_of
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
@@ -52,7 +53,7 @@ from sgvl.data.images import thumbnail
 from sgvl.experiments import ability, controls, inversion, judging, squares
 from sgvl.judges import Judge, ask_all, check_judges, make_judge
 from sgvl.judges.ask import time_spent
-from sgvl.judges.base import PROTOCOL, SpeakingJudge
+from sgvl.judges.base import PROTOCOL, SpeakingJudge, default_prompt
 from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load_all
 from sgvl.run import why_unavailable
@@ -80,6 +81,14 @@ JUDGES = [
     *("requests", "seconds"),  # answers whose asking was timed, and how long it took
 ]
 NOT_ASKED = ["judge", "name", "reason"]
+DRAWINGS_ONLY = (
+    "the nano model knows drawings only: its verdicts on photographs mean nothing. Name another "
+    "model for them"
+)
+NEEDS_RULES = (
+    "it reads rules, not sentences, and this policy has no rules: its verdicts under it mean "
+    "nothing. Add rules to its header, or name another model"
+)
 REPLIES = 18  # shown as examples: six pictures for three judges
 # Columns of numbers and of true and false; all others hold text, whatever it looks like.
 NO_TEXT = {
@@ -127,13 +136,15 @@ def read_sets(
     for name in following:
         need_known("following: no policy-following set", name, FOLLOWING)
 
-    def some(name: str) -> Dataset | None:
+    def some(role: str, name: str) -> Dataset | None:
         if not name:
             return None
         try:
             usable = store.usable(store.read(name, folder))
         except Unavailable:
             return None  # the tables say so
+        except InputError as error:
+            raise InputError(f"{role}: {error}; an empty `{role}` leaves it out") from None
         if rows and name in following and not store.has_tags(usable):  # whole pictures
             pictures = len(set(usable["pair"]))
             return store.some_pairs(usable, max(1, rows * pictures // len(usable)))
@@ -144,10 +155,10 @@ def read_sets(
     pictures = store.some_pairs(store.usable(store.read(bench, folder)), pairs)
     return TestSets(
         pictures,
-        some(content),
-        some(own),
-        {name: some(name) for name in following},
-        [one for one in map(some, questions) if one is not None],
+        some("content", content),
+        some("own", own),
+        {name: some("following", name) for name in following},
+        [one for name in questions if (one := some("questions", name)) is not None],
     )
 
 
@@ -220,8 +231,8 @@ def ask_panel(
         asked = list(run(one, panel))
     answered = [part for part in asked if isinstance(part, Asked)]
     for part in answered:
-        if part.warning:
-            warnings.warn(part.warning, stacklevel=2)
+        for note in part.notes:
+            warnings.warn(note, stacklevel=2)
     missing = [part for part in asked if not isinstance(part, Asked)]
     rows = pd.DataFrame([part.row for part in answered], columns=JUDGES)
     frames = joined(part.frames for part in answered)
@@ -229,11 +240,11 @@ def ask_panel(
 
 
 class Asked(NamedTuple):
-    """One judge that was asked: its row in the table of judges, its frames, and a warning."""
+    """One judge that was asked: its row in the table of judges, its frames, and warnings."""
 
     row: tuple
     frames: dict[str, pd.DataFrame]
-    warning: str
+    notes: list[str]
 
 
 def _ask_one(job: tuple[dict, bool], **how) -> Asked | tuple[str, str, str]:
@@ -259,18 +270,25 @@ def _answers(
     samples = store.samples(sets.bench)
     ask = _asks(judge, protocols, folder=folder, worker=worker)
     if hasattr(judge, "endpoint"):
-        extent = f"{len(samples)} pictures under {len(cases.distinct())} policies"
-        print(f"{judge.name}: {extent}, {len(cases.policies)} requests less what is stored")
+        n = len(cases.distinct())
+        extent = (
+            f"{counted(len(samples), 'picture')} under {n} {'policy' if n == 1 else 'policies'}"
+        )
+        most = counted(len(cases.policies), "request")
+        print(f"{judge.name}: {extent}, {most}, fewer where answers are stored")
     frames = {"levels": judging.under_policies(ask["bench"], cases, samples)}
     if whole:
         frames |= ask_judge(judge, ask, sets, cases, samples, **about)
-    warning = why_unparseable(ask["bench"].args[0], frames["levels"])
+    notes = notes_on_nano(spec, cases.distinct(), store.has_tags(sets.bench))
+    notes = [f"{judge.name}: {note}" for note in notes]
+    if why := why_unparseable(ask["bench"].args[0], frames["levels"]):
+        notes.append(why)
     frames = {name: frame.assign(judge=judge.id) for name, frame in frames.items()}
     spent = time_spent({way.args[0] for way in ask.values()}, folder)
     reads = judge.reads_policy, judge.reads_tags, judge.prefix_sharing
     extent = "everything" if whole else "levels"
     row = judge.id, judge.name, *reads, extent, spec.get("model", ""), *spent
-    return Asked(row, frames, warning)
+    return Asked(row, frames, notes)
 
 
 def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy]) -> Iterator[str]:
@@ -279,8 +297,24 @@ def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy
     for spec in specs if texts else []:
         brief = (spec | demanded).get("policy_form", "brief") == "brief"
         if spec["kind"] in ("chat", "served") and brief:
+            todo = "set policy_form: full"
+            if is_nano(spec):
+                todo = "the nano model reads rules only. Add some to the header, or name another "
+                todo += "model; on photographs name another in any case"
             id = spec.get("id", spec["kind"])
-            yield f"judge {id}: {', '.join(texts)}: text without rules; set policy_form: full"
+            yield f"judge {id}: {', '.join(texts)}: text without rules; {todo}"
+
+
+def is_nano(spec: dict) -> bool:
+    """Check whether a spec names the nano model, or one that was trained from it here."""
+    return spec["kind"] == "chat" and default_prompt(str(spec.get("model", "nano"))) == "reason"
+
+
+def notes_on_nano(spec: dict, policies: Sequence[Policy], drawn: bool) -> list[str]:
+    """Return what the nano model cannot judge of these pictures and policies; of others nothing."""
+    notes = [] if drawn else [DRAWINGS_ONLY]
+    notes += [] if all(policy.default for policy in policies) else [NEEDS_RULES]
+    return notes if is_nano(spec) else []
 
 
 def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> str:

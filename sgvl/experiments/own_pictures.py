@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError, raise_any
 from sgvl.common.paths import user_path
+from sgvl.common.progress import counted
 from sgvl.common.registry import options_of
 from sgvl.data import Sample, store
 from sgvl.data.images import ImageError, load_image, thumbnail
@@ -23,10 +24,10 @@ from sgvl.data.sources import folder as labels_of_folder
 from sgvl.data.sources.pictures import SUFFIXES
 from sgvl.data.sources.pictures import load as load_pictures
 from sgvl.experiments import rule_by_rule
-from sgvl.experiments.benchmark import why_unparseable
+from sgvl.experiments.benchmark import is_nano, notes_on_nano, why_unparseable
 from sgvl.judges import Judge, ask_all, check_judges, make_judge, under
 from sgvl.judges.ask import unanswered
-from sgvl.judges.base import SpeakingJudge, default_prompt
+from sgvl.judges.base import SpeakingJudge
 from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load
 from sgvl.run.units import SERVED
@@ -38,15 +39,6 @@ NOT_JUDGED = "not judged"
 NO_ANSWER = "no answer: "  # opens the reason where a request failed
 ORDER = (UNSAFE, UNPARSEABLE, NOT_JUDGED, SAFE)  # of rows: what a person has to look at comes first
 PIXELS_PER_TOKEN = 28 * 28  # as Qwen2.5-VL reads a picture; for estimates
-DRAWINGS_ONLY = (
-    "the nano model knows drawings only: its verdicts on photographs mean nothing. Name another "
-    "model for them"
-)
-
-NEEDS_RULES = (
-    "it reads rules, not sentences, and this policy has no rules: its verdicts under it mean "
-    "nothing. Add rules to its header, or name another model"
-)
 
 
 class Pictures(NamedTuple):
@@ -96,8 +88,11 @@ def read(pictures: str | Path) -> Pictures:
     if not str(pictures):  # it would be the checkout
         raise InputError("no pictures are named: expected a folder, or one picture")
     place = user_path(pictures)
-    other = place.is_file() and place.suffix.lower() not in (*SUFFIXES, ".parquet")
+    allowed = (*SUFFIXES, ".parquet")
+    other = place.is_file() and place.suffix.lower() not in allowed
     raise_any([f"{pictures}: no picture; allowed: a folder, or {', '.join(SUFFIXES)}"] * other)
+    if place.is_dir() and not any(file.suffix.lower() in allowed for file in place.rglob("*")):
+        raise InputError(f"{pictures}: no pictures in this folder; allowed: {', '.join(SUFFIXES)}")
     root, files = (place.parent, escape(place.name)) if place.is_file() else (place, "*")
     rows = load_pictures(path=str(root), files=files)
     names = set(rows["id"])
@@ -156,18 +151,11 @@ def part_of_name(text: str, most: int = 80) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", text)[-most:].strip("_.+-")
 
 
-def is_nano(spec: dict) -> bool:
-    """Check whether a spec names the nano model, or one that was trained from it here."""
-    return spec["kind"] == "chat" and default_prompt(str(spec.get("model", "nano"))) == "reason"
-
-
 def notes_on(
     spec: dict, judge: Judge, policies: Sequence[Policy], drawn: bool = False
 ) -> list[str]:
     """Return what to know of a judge before its verdicts on drawn or other pictures are read."""
-    notes = [DRAWINGS_ONLY] if is_nano(spec) and not drawn else []
-    if is_nano(spec) and not all(policy.default for policy in policies):
-        notes.append(NEEDS_RULES)
+    notes = notes_on_nano(spec, policies, drawn)
     if len({policy.digest for policy in policies}) < len(policies):
         notes.append("the two versions of the policy are the same")
     return notes + ([] if judge.reads_policy else [f"{judge.name} does not read the policy"])
@@ -273,8 +261,10 @@ def ask(
     wanted += unanswered(judge, under(samples, captions), answers) if captions else []
     which = f"the policy {policies[0].name}"
     which = f"two versions of {which}" if policies[1:] else which
-    plan = f"{len(sizes)} pictures under {which}: {len(wanted)} requests to {judge.name}, "
-    plan += f"{len(sizes) * len([*first, *captions]) - len(wanted)} answers need none"
+    plan = f"{counted(len(sizes), 'picture')} under {which}: "
+    plan += f"{counted(len(wanted), 'request')} to {judge.name}"
+    if other := len(sizes) * len([*first, *captions]) - len(wanted):
+        plan += f"; {counted(other, 'answer')} without a request"
     if wanted and hasattr(judge, "endpoint") and isinstance(judge, SpeakingJudge):
         plan += cost(judge, wanted, sizes, first, prices)
     print(plan, flush=True)

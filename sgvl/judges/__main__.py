@@ -70,11 +70,14 @@ def _main(name: str | None, check: bool, model: str | None, url: str | None) -> 
     spec, system = spec_of(name), SYSTEMS.get(name)
     if not check and (model or url):
         raise InputError("--model and --url are for --check; add it")
+    if url and spec["kind"] not in SERVED:
+        raise InputError(f"--url is for judges behind a server; {name} is loaded here, by --model")
     if not check:
         print(yaml.safe_dump([spec], sort_keys=False), end="")
     elif model or url:
         _check(spec | {key: v for key, v in (("model", model), ("url", url)) if v})
     elif spec["kind"] in SERVED:
+        print("a stand-in on this machine answers, at random; --url asks a real server")
         with local_hub(RehearsalHandler) as hub:
             os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), NO_PROXY)
             _check(spec | {"url": f"{hub.url}/v1", "key_variable": ""})
@@ -90,6 +93,8 @@ def _main(name: str | None, check: bool, model: str | None, url: str | None) -> 
                 if key in spec:
                     quick[key] = str(Path(folder) / key)
                     tiny.save(kind, quick[key])
+            if quick.keys() & {"model", "clip"}:
+                print("a tiny model with random weights answers; --model asks the real one")
             _check({key: quick.get(key, value) for key, value in spec.items()})
     return ExitCode.DONE
 

@@ -147,7 +147,11 @@ class Endpoint:
             problems.append(f"image_format {self.image_format!r}; allowed: {', '.join(FORMATS)}")
         if self.concurrency < 1:
             problems.append(f"concurrency is at least 1, not {self.concurrency}")
-        if self.key_variable and not self._key:
+        if not re.fullmatch(r"([A-Za-z_]\w*)?", self.key_variable):
+            problems.append(
+                "key_variable is the name of an environment variable, not the key itself"
+            )
+        elif self.key_variable and not self._key:
             problems.append(f"environment variable {self.key_variable} is not set; export it first")
         if problems:
             raise InputError(f"{self.client}: {problem}" for problem in problems)

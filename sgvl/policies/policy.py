@@ -52,6 +52,8 @@ SEVERITIES = get_args(Severity)
 # forms that guard models were trained on.
 Form = Literal["full", "brief", "text", "numbered", "slots", "titled", "bundle"]
 FORMS = get_args(Form)
+HEADER_KEY = re.compile(r"\s*(name|title|use|origin|default|rules|parent):")
+PLAIN_TEXT = (".txt", ".text", ".markdown", "")  # endings of files that only need another one
 LEVELS = ("L1", "L2", "L3", "L4", "L5")  # the policies of SafeEditBench, laxest first
 AVERAGES = ("macro", "pooled")  # rows of averages in a table of scores
 CHANGED = "Some rules have changed; where the text above differs, these count:"
@@ -310,9 +312,13 @@ def file_of(source: str | Path) -> Path:
     by_name = {file.stem: file for file in reversed(_files())}
     path = by_name.get(str(source), POLICIES / f"{source}.md") if named else user_path(source)
     if not os.path.isfile(path):
+        if os.path.isdir(path):
+            raise InputError(f"{source}: a folder; name a Markdown file in it")
         if user_path(source).is_file():
             name = Path(source).with_suffix(".md").name
-            raise InputError(f"{source}: a policy is a Markdown file; rename it to {name}")
+            plain = Path(source).suffix.lower() in PLAIN_TEXT
+            todo = f"rename it to {name}" if plain else f"write the policy's text into {name}"
+            raise InputError(f"{source}: a policy is a Markdown file; {todo}")
         known = ", ".join(sorted(by_name))
         raise InputError(f"no policy file {source}: give a path to a .md file, or one of {known}")
     return path
@@ -341,8 +347,12 @@ def parse(content: bytes, path: Path) -> Policy:
     try:
         content = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
+        raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    if not content.strip():
+        raise InputError(f"{path}: the file is empty; write the policy into it")
     parts = parts_of(content)
+    if len(parts) == 2 and HEADER_KEY.match(content):
+        raise InputError(f"{path}: the header needs a line of --- above it, too")
     if not content.lstrip().startswith("---"):
         parts = ["", *_without_header(path, content)]
     if len(parts) != 3 or parts[0].strip():
@@ -407,6 +417,8 @@ def _what(error: dict) -> str:
             return error["msg"].removeprefix("Value error, ")
         case "missing":
             return "is missing"
+        case "string_pattern_mismatch" if error["loc"] == ("name",):
+            return f"{error['input']!r}: use letters, digits, '_', '.', '+' and '-'"
         case "extra_forbidden":
             model = Policy if len(error["loc"]) == 1 else Rule
             known = [field.alias or name for name, field in model.model_fields.items()]

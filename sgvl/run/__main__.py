@@ -106,7 +106,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
         print(f"interrupted: {unreached} of {len(plan)} units were not reached", file=sys.stderr)
     code = _exit_code([row.status for row in rows] + [Status.NOT_RUN] * unreached)
     if code == ExitCode.DONE:
-        _print_results(options.profile)
+        _print_results(options.profile, [units[row.unit] for row in rows])
     return code
 
 
@@ -139,7 +139,8 @@ def _rehearse(options: argparse.Namespace) -> ExitCode:
     with rehearsal.stage(name, real):
         code = _main(options)
         file = report.write(profile, name, code, time.monotonic() - began)
-        print(f"rehearsal: {file.relative_to(ROOT)}")
+        print(f"what was rehearsed, and what that cannot show: {file.relative_to(ROOT)}")
+        print("The numbers of a rehearsal mean nothing: stand-ins made them.")
     return code
 
 
@@ -236,11 +237,14 @@ def _print_commands(
 
 
 def _print_rows(rows: list[Row], units: dict[str, Unit], elapsed: float) -> None:
-    print("\nwhere the time went")
+    print(f"\n{'unit':<24} {'status':<12} {'seconds':>9}")
     for row in rows:
-        print(f"{row.unit:<24} {row.status:<12} {row.seconds:>9.1f} s")
-    print(f"{'total':<37} {sum(row.seconds for row in rows):>9.1f} s")
-    print(f"{'elapsed':<37} {elapsed:>9.1f} s")
+        why = row.note if row.status == Status.OLD_CODE else "not run again" * row.status.done
+        took = f"{row.seconds:>9.1f}" if row.seconds else f"  {why}"
+        print(f"{row.unit:<24} {row.status:<12} {took}".rstrip())
+    if len(rows) > 1:
+        print(f"{'sum of the units':<37} {sum(row.seconds for row in rows):>9.1f}")
+        print(f"{'from start to end':<37} {elapsed:>9.1f}")
     for row in rows:
         if not row.status.done or row.status == Status.UNAVAILABLE:
             print(f"\n{row.unit} {row.status}: {row.note}", file=sys.stderr)
@@ -248,9 +252,11 @@ def _print_rows(rows: list[Row], units: dict[str, Unit], elapsed: float) -> None
                 print(f"see {units[row.unit].executed.relative_to(ROOT)}", file=sys.stderr)
 
 
-def _print_results(profile: str) -> None:
+def _print_results(profile: str, units: list[Unit]) -> None:
     """Print where the results of a finished run are."""
-    print(f"\nexecuted notebooks: {runs(profile).relative_to(ROOT)}/")
+    several = len(units) > 1
+    place = runs(profile) if several else units[0].executed
+    print(f"\nexecuted notebook{'s' * several}: {place.relative_to(ROOT)}{'/' * several}")
     report = figures_of(profile) / "REPORT.html"
     if report.exists():
         print(f"report: {report.relative_to(ROOT)}")

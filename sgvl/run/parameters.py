@@ -145,7 +145,10 @@ def load_yaml(path: Path) -> dict:
             values = yaml.load(file, Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1
-        raise InputError(f"{path}, line {line}: {error.problem}") from None
+        broken = isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError)
+        raise InputError(
+            f"{path}, line {line}: {'not valid YAML: ' * broken}{error.problem}"
+        ) from None
     except (yaml.YAMLError, RecursionError, OSError) as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(values, dict | None):

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sgvl.common import files
-from sgvl.common.errors import Busy, Unavailable
+from sgvl.common.errors import Busy, Unavailable, Unreachable
 from sgvl.common.paths import PACKAGE, ROOT
 from sgvl.common.processes import end_with_parent
 from sgvl.run import receipts, warm
@@ -240,7 +240,7 @@ def _run_papermill(unit: Unit) -> tuple[Status, str]:
             return Status.BAD_INPUT, error.evalue
         if error.ename == Unavailable.__name__:
             return Status.UNAVAILABLE, error.evalue
-        if error.ename == files.DiskFault.__name__:
+        if error.ename in (files.DiskFault.__name__, Unreachable.__name__):
             return Status.FAILED, error.evalue
         full = f"; the disk of {path} is full" if files.is_full(path) else ""
         return Status.FAILED, f"{error.ename}: {error.evalue}{full}"

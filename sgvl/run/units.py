@@ -41,6 +41,9 @@ from sgvl.run.parameters import load_yaml, read_notebook, validate, value_proble
 SERVED = ("served", "moderations", "decisions")
 SERVERS = "servers.yaml"  # declares servers, no unit: see ``sgvl.run.servers``
 
+ALL_POLICIES = "policies/*.md"  # what a notebook reads that takes any policy
+SHIPPED = ("policies/L[1-5].md", "policies/llavaguard.md", "policies/openai_content.md")
+
 # Parameters that name another profile, and the files of its run whose change matters: a manifest
 # holds the digests of data sets.
 ELSEWHERE = {"data_profile": "*/manifest.json", "benchmark_profile": "benchmark/**/*.csv"}
@@ -227,7 +230,8 @@ def _load_unit(name: str, profile: str, names: list[str], earlier: dict[str, Uni
     )
     # A need that failed to load is not in ``earlier``; load_units raises its problem.
     upstream = {need: earlier[need].key for need in needs if need in earlier}
-    files = _digests(reads, parameters, runs(profile))
+    data = earlier["01_data"].parameters if "01_data" in needs and "01_data" in earlier else {}
+    files = _digests(reads, parameters, runs(profile), data.get("drawn", True))
     key = digest([code, parameters, files, upstream])
     needs = tuple(sorted(set(needs)))
     return Unit(name, profile, parameters, source, code, files, needs, tuple(gives), key)
@@ -257,16 +261,20 @@ def _named_units(parameters: dict, profile: str, units: dict[str, Unit]) -> list
     ]
 
 
-def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
+def _digests(globs: list[str], parameters: dict, run: Path, drawn: bool = True) -> dict[str, str]:
     """Return digests of a unit's input files, by path.
 
     These are files of the package that its notebook declares (``globs``), files, folders of
     pictures and folders of models that its parameters name, and what it reads of another profile's
     run. Models in the folder of the run itself are left out: the units that train
-    them are needs.
+    them are needs. Where data sets are published ones alone, not ``drawn``, their rows bring their
+    policies.
     """
-    files = [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
-    files += own_policies() if "policies/*.md" in globs else []
+    added = []
+    if ALL_POLICIES in globs:
+        globs = [*SHIPPED, *(pattern for pattern in globs if pattern != ALL_POLICIES)]
+        added = _added_policies(parameters, drawn)
+    files = added + [file for pattern in globs for file in sorted(PACKAGE.glob(pattern))]
     for name, pattern in ELSEWHERE.items():
         if (other := runs(str(parameters.get(name, run.name)))) != run:
             files += sorted(other.glob(pattern))
@@ -281,6 +289,19 @@ def _digests(globs: list[str], parameters: dict, run: Path) -> dict[str, str]:
                 folders.append(path)
     digests = {os.path.relpath(file, ROOT): fingerprint(file)["sha256"] for file in files}
     return digests | {f"{path}/": _listing(ROOT / path) for path in folders}
+
+
+def _added_policies(parameters: dict, drawn: bool) -> list[Path]:
+    """List the policies beside those of the kit that a unit reads: those it names, or all levels.
+
+    05 asks about its ``content`` under all levels, whichever it names for ``bench``.
+    """
+    shipped = {file for pattern in SHIPPED for file in PACKAGE.glob(pattern)}
+    added = sorted({*PACKAGE.glob(ALL_POLICIES)} - shipped) + own_policies()
+    names = parameters.get("policies") or []
+    if drawn and (not names or parameters.get("content")):
+        return [file for file in added if b"\ndefault:" in file.read_bytes()]  # no text alone
+    return [file for file in added if file.stem in names]
 
 
 def _is_model(folder: Path) -> bool:

@@ -115,6 +115,11 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
 
   form.addEventListener("submit", event => event.preventDefault());
   form.addEventListener("input", event => update(event.target));
+  // Reached backwards, the form sticks to the end of its panel: show the panel from its top.
+  form.addEventListener("focusin", event => {
+    const apart = form.getBoundingClientRect().top - panel.getBoundingClientRect().top;
+    if (event.target.matches(":focus-visible") && apart > 1) panel.scrollIntoView();
+  });
   form.addEventListener("click", event => {
     if (event.target.type !== "button") return;
     const field = event.target.parentElement.querySelector("input");

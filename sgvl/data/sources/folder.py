@@ -164,7 +164,8 @@ def _lines(file: Path, problems: list[str]) -> Iterator[tuple[int | str, dict]]:
     """Yield the place and the cells of each row with its columns; add what is wrong to problems."""
     reader = READERS.get(file.suffix.lower())
     if reader is None:
-        raise InputError(f"{file}: labels are a file that ends in {' or '.join(READERS)}")
+        allowed = " or ".join(READERS)
+        raise InputError(f"{file}: labels are a file that ends in {allowed}; save a sheet as .csv")
     text, passed_over, checked = _text(file), {}, {}
     for line, names, values in reader(text, file, problems):
         found = tuple(str(name).strip().lower() for name in names)

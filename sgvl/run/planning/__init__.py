@@ -101,7 +101,7 @@ class Plan:
         self._check_memory(line, values)
         if line.gpus > self.count:
             line.problems.append(
-                f"{line.gpus} GPUs of {self.count}; lower `processes`, or `gpus` of its servers"
+                f"needs {line.gpus} of {self.count} GPUs; lower `processes`, or its servers' `gpus`"
             )
         if self.measured:
             self._measure(line, unit)
@@ -398,7 +398,7 @@ def base_of(units: dict[str, Unit], model: str) -> str:
     """Return the model that a training starts from, through earlier trainings."""
     while unit := maker(units, model):
         model = unit.parameters["model"]
-    return model
+    return "nano" if model.startswith("sgvl/nano/") else model
 
 
 def advice(part: str, values: dict) -> str:

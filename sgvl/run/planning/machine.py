@@ -44,8 +44,8 @@ def machine(text: str, needed: int) -> Machine:
     if text:
         match = re.fullmatch(r"(\d+) ?x ?(.+)", text)
         if not match or match[2] not in kinds():
-            name = match[2] if match else text
-            raise InputError(f"--gpus {text!r}: write COUNTxNAME; {nearest(name, kinds())}")
+            hint = nearest(match[2] if match else "", kinds())
+            raise InputError(f"--gpus {text!r}: write COUNTxNAME, as in 8xH100; {hint}")
         return Machine(int(match[1]), kinds()[match[2]], "as --gpus names them")
     import torch
 

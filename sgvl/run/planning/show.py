@@ -54,7 +54,8 @@ def show(
     print("\nterms to accept", *terms(chosen), sep="\n")
     calls, cost = sum(line.calls for line in lines), sum(line.cost for line in lines)
     price = f"{cost:,.2f}" if cost >= 0.01 else f"{cost:.1g}"  # 0.004, not 0.00
-    print(f"\nAPI calls: {calls:,} c, {price} c at `price_in` and `price_out`")
+    priced = f"{calls:,}; cost at `price_in` and `price_out` (computed): {price}"
+    print(f"\nAPI calls (computed): {priced if calls else 'none'}")
     return [*problems(lines), *disk(lines, models, here)]
 
 
@@ -63,12 +64,15 @@ def needed(units: dict[str, Unit], servers: dict[str, Server]) -> int:
     dicts = [d for unit in units.values() for d in parts(unit.parameters) if isinstance(d, dict)]
     counts = [max(server.gpus, default=-1) + 1 for server in servers.values()]
     counts += [1 for d in dicts if d.get("device") == "cuda"]
-    counts += [
-        d["processes"]
-        for d in dicts
-        if "processes" in d and base_of(units, d.get("model", "")) != "nano"
-    ]
+    counts += [d["processes"] for d in dicts if "processes" in d and _on_gpus(d, units)]
     return max(counts, default=0)
+
+
+def _on_gpus(values: dict, units: dict[str, Unit]) -> bool:
+    """Return True if processes train a model other than nano, or ask a judge on a GPU."""
+    if "model" in values:
+        return base_of(units, values["model"]) != "nano"
+    return any(isinstance(part, dict) and part.get("device") == "cuda" for part in parts(values))
 
 
 def head(here: Machine, lines: list[Line]) -> list[str]:

@@ -41,10 +41,13 @@ def write(profile: str, name: str, code: ExitCode, seconds: float) -> Path:
         rows.append(f"| {unit.name} | {status} | {took} | {_cell(note)} |")
         for path in differences(real[unit.name].parameters, unit.parameters):
             changed[re.sub(r"\.\d+\.", "[].", path)].append(unit.name)
-    lacking = ", ".join(missing(name)) or "none"
+    lacking = missing(name)
+    lacking = "all" if lacking == ARTEFACTS else ", ".join(lacking) or "none"
+    ended = code.name.lower().replace("_", " ")
     text = [
         f"# Rehearsal of {profile}",
-        f"Exit code {code} after {seconds:.0f} s. Tables and figures not made: {lacking}.",
+        f"Exit code {code} ({ended}) after {seconds:.0f} s.",
+        f"Tables and figures not made: {lacking}.",
         "Nothing here is a result: models, data sets and servers were stand-ins.",
         "\n".join(["| unit | status | seconds | note |", "| --- | --- | ---: | --- |", *rows]),
         CANNOT_SHOW,
