@@ -429,6 +429,22 @@ def test_a_killed_run_goes_on_to_the_same_weights(lora, killed, tmp_path):
     assert again["loss"].tolist() == whole["loss"].tolist()
 
 
+def test_a_training_killed_after_its_last_step_takes_none_and_saves_the_same_files(tmp_path):
+    """The step is not the last of an epoch, so transformers would train on."""
+    settings = SFT | {"max_steps": 1, "save_steps": 1, "lr_scheduler_type": "constant"}
+
+    def saved():
+        log = sft.train(caption_rows(), "nano", tmp_path, settings)
+        files = [file for file in (tmp_path / "model").iterdir() if file.stem != "trainer_state"]
+        return log["loss"].tolist(), {file.name: file.read_bytes() for file in files}
+
+    log, files = saved()
+    shutil.rmtree(tmp_path / "model")
+    again, same = saved()
+    assert [name for name in files | same if files.get(name) != same.get(name)] == []
+    assert again == log and list(folders.checkpoints(tmp_path)) == [1]
+
+
 def test_a_limit_of_pixels_is_saved_with_the_model_and_known_only_if_set(tmp_path):
     rows = caption_rows().select(range(2))
     for limit in (None, 6272):

@@ -96,6 +96,11 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     complete = {}
     for file in folder.glob("checkpoint-*/trainer_state.json"):
         with suppress(ValueError):
-            step = json.loads(file.read_text(encoding="utf-8"))["global_step"]
-            complete[step] = file.parent
+            complete[step_of(file.parent)] = file.parent
     return dict(sorted(complete.items()))
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """Return the number of steps after which a checkpoint was saved."""
+    state = Path(checkpoint) / "trainer_state.json"
+    return json.loads(state.read_text(encoding="utf-8"))["global_step"]

@@ -228,7 +228,11 @@ def train_and_save(trl_trainer) -> None:
     rollouts.guard(trl_trainer)
     report_steps(trl_trainer)
     with files.writing(place):
-        trl_trainer.train(resume_from_checkpoint=folders.newest_checkpoint(place))
+        checkpoint = folders.newest_checkpoint(place)
+        if checkpoint and folders.step_of(checkpoint) >= trl_trainer.args.max_steps > 0:
+            # Killed after its last step. transformers would take one more, but none in 0 epochs.
+            trl_trainer.args.max_steps, trl_trainer.args.num_train_epochs = -1, 0
+        trl_trainer.train(resume_from_checkpoint=checkpoint)
         save_merged(trl_trainer, place)
         if trl_trainer.is_world_process_zero() and place != folder:
             folders.replace(folder, place)
@@ -346,6 +350,7 @@ def save_merged(trl_trainer, folder: Path) -> None:
     elif trl_trainer.is_world_process_zero():
         network.merge_and_unload().save_pretrained(fresh)
     if trl_trainer.is_world_process_zero():
+        _forget_last_batch(trl_trainer.processing_class)
         trl_trainer.processing_class.save_pretrained(fresh)
         trl_trainer.state.save_to_json(str(fresh / "trainer_state.json"))
         _check_finite(fresh)
@@ -353,6 +358,17 @@ def save_merged(trl_trainer, folder: Path) -> None:
             pickle.unlink()
         fresh.rename(folder / "model")
     trl_trainer.accelerator.wait_for_everyone()
+
+
+def _forget_last_batch(processor) -> None:
+    """Drop how the last batch was padded and cut, which a fast tokenizer would save.
+
+    A training that was killed after its last step goes on without a batch.
+    """
+    fast = getattr(processor.tokenizer, "backend_tokenizer", None)
+    if fast is not None:
+        fast.no_padding()
+        fast.no_truncation()
 
 
 def _check_finite(model: Path) -> None:
