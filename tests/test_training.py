@@ -523,6 +523,10 @@ def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
     frozen = [load_model(m)[0].model.visual for m in ("nano", str(tmp_path / "model"))]
     for before, after in zip(*(tower.parameters() for tower in frozen), strict=True):
         assert (before == after).all()
+    shutil.rmtree(tmp_path / "model")  # as if killed after the last step
+    assert max(folders.checkpoints(tmp_path)) == 2
+    grpo.train(rows, "nano", tmp_path, GRPO)
+    assert grpo.rollouts(tmp_path).equals(rollouts)
     grpo.train(rows, "nano", tmp_path, GRPO | {"max_steps": 1, "beta": 0.0})
     assert set(grpo.rollouts(tmp_path)["step"]) == {1}, "those of the replaced training are gone"
 

@@ -232,6 +232,7 @@ def train_and_save(trl_trainer) -> None:
         if checkpoint and folders.step_of(checkpoint) >= trl_trainer.args.max_steps > 0:
             # Killed after its last step. transformers would take one more, but none in 0 epochs.
             trl_trainer.args.max_steps, trl_trainer.args.num_train_epochs = -1, 0
+            trl_trainer.log_completions = False  # TRL would store those of the last step as none
         trl_trainer.train(resume_from_checkpoint=checkpoint)
         save_merged(trl_trainer, place)
         if trl_trainer.is_world_process_zero() and place != folder:
