@@ -45,11 +45,10 @@ def naming(ask: Ask, samples: Iterable[Sample], terms: Sequence[str] = ()) -> pd
 
     captions = {row["id"]: row["reply"] for row in ask(requests())}
     for id_, caption in captions.items():  # without those of other workers
-        words = f" {caption.replace(',', ' ').replace('.', ' ')} "
         if terms and not tags[id_]:
             rows.append((id_, ANY_TERM, MENTIONS, caption, mentions(caption, terms)))
         for thing in sorted(set(tags[id_]) - set(PLACES)):
-            rows.append((id_, thing, group(thing), caption, f" {thing} " in words))
+            rows.append((id_, thing, group(thing), caption, mentions(caption, [thing])))
     return pd.DataFrame(rows, columns=THINGS)
 
 
