@@ -12,8 +12,9 @@ from sgvl.common.errors import InputError, Unavailable
 from sgvl.data import store
 from sgvl.data.sources import folder, unsafebench
 from sgvl.experiments import ablations, adherence, benchmark
-from sgvl.judges import make_judge
+from sgvl.judges import ask_all, make_judge
 from sgvl.judges.base import SpeakingJudge
+from sgvl.models import tiny
 from sgvl.run import receipts
 from sgvl.scores import accuracy, llavaguard_scorer
 from sgvl.world import pairs, sets
@@ -59,6 +60,17 @@ def test_every_judge_answers_every_set_that_is_for_it(panel):
     assert asked["general"] == asked["naming"] == {"base"}, "the others do not reply to texts"
     assert asked["controls"] == {"always_unsafe", "base"}, "tags would replace the blank picture"
     assert len(frames["levels"]) == 4 * 6 * 5 and len(frames["general"]) == 4
+
+
+def test_a_guard_whose_one_token_is_yes_or_no_is_asked_no_questions(panel, tmp_path):
+    tiny.save("shieldgemma2", tmp_path / "model")
+    guard = {"kind": "shieldgemma", "id": "guard", "model": str(tmp_path / "model")}
+    frames = benchmark.ask_panel([guard], [], panel[2], ["L1"], tmp_path, described=1).frames
+    assert len(frames["levels"]) == 6 and len(frames["controls"]) == 1
+    assert frames["general"].empty and frames["naming"].empty
+    assert not list(tmp_path.glob("*.replies.jsonl"))
+    with pytest.raises(InputError, match="judge guard gives verdicts only"):
+        ask_all(make_judge(guard), [(store.samples(panel[2].bench)[0], "What is it?")], tmp_path)
 
 
 def test_only_some_pictures_are_judged_on_half_of_the_input(panel, tmp_path):

@@ -396,7 +396,7 @@ def ask_judge(
             frames[name] = judging.under_own_policies(ask["own" if name == "own" else ""], rows)
     if drawn_squares:
         frames["squares"] = squares.ask_squares(ask[""], drawn_squares)
-    if isinstance(judge, SpeakingJudge):
+    if judge.takes_requests:
         answers = [ability.answering(ask[""], rows, convention) for rows in sets.questions]
         if answers:
             frames["general"] = pd.concat(answers, ignore_index=True)

@@ -54,6 +54,7 @@ class Judge:
     id: str
     reads_policy: bool = True
     reads_tags: bool = False  # whether it is given the exact content of a drawn scene
+    takes_requests: bool = False  # whether it replies to plain requests: questions, captions
     prefix_sharing: str = ""  # what is read once for several cases, where a judge can say
     pictures_at_once: int = 32  # pictures between two writes of answers: what a crash can cost
     _name: str = ""
@@ -138,6 +139,8 @@ class SpeakingJudge(AskedJudge):
     InputError
         For an unknown prompt, form or parser, all at once, with the nearest valid names.
     """
+
+    takes_requests = True
 
     def __init__(
         self,

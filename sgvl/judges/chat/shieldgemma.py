@@ -24,6 +24,8 @@ class ShieldGemmaJudge(ChatJudge):
     id, revision, batch_size, dtype, device, share_prefix : see ``ChatJudge``
     """
 
+    takes_requests = False  # its one token is Yes or No
+
     def __init__(
         self,
         id: str = "shieldgemma",
