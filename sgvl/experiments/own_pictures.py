@@ -280,12 +280,12 @@ def ask(
     print(plan, flush=True)
     if wanted and hasattr(judge, "endpoint") and not allow(plan):
         raise InputError("no request was sent; say yes, or add --yes (in Python: yes=True)")
-    done = 0
+    done, total = 0, len(samples) * sum(map(bool, (first, captions)))
 
     def settled(number: int) -> None:
         nonlocal done
         done += number
-        progress(done, len(samples) * (1 + len(captions)))
+        progress(done, total)
 
     def asked(questions: Sequence) -> list[dict]:
         return ask_all(
