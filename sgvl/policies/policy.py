@@ -183,12 +183,21 @@ class Policy(BaseModel):
         return {tag: rule for rule in self.rules for tag in rule.tags}
 
     def render(self, form: Form = "full") -> str:
-        """Return the policy as prompt text: the whole document, one line of clauses, or its text.
+        """Return the policy as prompt text.
 
-        The forms from ``numbered`` on are those of ``sgvl.policies.forms``.
+        Parameters
+        ----------
+        form : ``full`` (the document: title and text), ``brief`` (one line of clauses), ``text``
+            (the document without its title), or one of ``sgvl.policies.forms``: ``numbered``,
+            ``slots``, ``titled``, ``bundle``
 
         Without text, the document is the title and the clauses. Clauses also follow the text of a
-        shipped policy whose rules were changed. Raises InputError if there is neither.
+        shipped policy whose rules were changed.
+
+        Raises
+        ------
+        InputError
+            For an unknown form, and for a policy without the rules or the text that a form takes.
         """
         if form in ("numbered", "slots", "titled", "bundle"):
             from sgvl.policies import forms

@@ -124,6 +124,7 @@ def opposite_policies(
     groups : groups of categories that the policies may name
     default : of both policies (default: drawn)
     form : draws the skeleton
+    about : ``tags`` once more, where clauses are to be about the scene, as ``fill`` describes
 
     Raises
     ------

@@ -156,7 +156,7 @@ def request(policy: Policy, form: str = "brief", prompt: str = "reason") -> str:
 
     Parameters
     ----------
-    form : of the policy: brief, or full or text, which a published policy needs
+    form : of the policy, one of ``FORMS``; a published policy, text alone, has no ``brief``
     prompt : a name in ``prompts.JUDGE``
 
     Raises

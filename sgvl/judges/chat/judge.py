@@ -47,7 +47,8 @@ class ChatJudge(SpeakingJudge):
     revision, dtype, device : see ``sgvl.models.chat_model.ChatModel``
     prompt : name of a prompt in ``sgvl.text.prompts.JUDGE``; None: ``"reason"`` for nano and what
         was trained here, ``"answer"`` for other models
-    policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
+    policy_form : ``"full"`` (the document), ``"brief"`` (its clauses, as nano reads it), or another
+        form of ``Policy.render``
     parser : name of a parser in ``sgvl.text.verdict.PARSERS``; None: ``default_parser(prompt)``
     max_new_tokens : length limit of a reply, in tokens
     with_p_unsafe : whether P(unsafe) is computed: while a reply is written where each of the words
