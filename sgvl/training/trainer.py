@@ -209,7 +209,7 @@ def prepare(
     if (place / "model").exists():
         return None
     network, processor = load_start(model, place, lora, dtype, revision)
-    loading.limit_pixels(model, processor, max_pixels or None, None)
+    loading.limit_pixels(model, processor, max_pixels or None)
     return {"model": network, "processing_class": processor, "peft_config": peft_config}
 
 

@@ -54,12 +54,12 @@ class ChatJudge(SpeakingJudge):
     with_p_unsafe : whether P(unsafe) is computed: while a reply is written where each of the words
         is one token, else in one more forward pass
     batch_size : cases in one forward pass; does not change answers
-    share_prefix : whether what several cases share is read once; does not change answers
-    max_pixels, min_pixels : of a picture, for models whose processor has such limits, as Qwen-VL's;
-        by default the processor's own. A picture of 12 megapixels is 15,301 tokens on Qwen2.5-VL.
+    max_pixels : of a picture, for models whose processor has such a limit, as Qwen-VL's; by default
+        the processor's own. A picture of 12 megapixels is 15,301 tokens on Qwen2.5-VL.
     """
 
     reader_class = Reader
+    share_prefix = True  # without, each case is read whole: the same answers, to compare with
 
     def __init__(
         self,
@@ -74,16 +74,14 @@ class ChatJudge(SpeakingJudge):
         batch_size: PositiveInt = 32,
         dtype: Dtype = "float32",
         device: Device = "cpu",
-        share_prefix: bool = True,
         max_pixels: PositiveInt | None = None,
-        min_pixels: PositiveInt | None = None,
     ):
         prompt = prompt or default_prompt(model)
         parser = parser or default_parser(prompt)
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
-        self.batch_size, self.share_prefix = batch_size, share_prefix
+        self.batch_size = batch_size
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
-        self.reader = self.reader_class(model, revision, dtype, device, max_pixels, min_pixels)
+        self.reader = self.reader_class(model, revision, dtype, device, max_pixels)
         self.model, self.processor = self.reader.model, self.reader.processor
 
     def identity(self) -> dict:
