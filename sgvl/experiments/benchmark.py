@@ -44,7 +44,7 @@ from sgvl.common.errors import (
 from sgvl.common.files import write_csv
 from sgvl.common.paths import plain_name
 from sgvl.common.processes import mapping
-from sgvl.common.registry import options_of
+from sgvl.common.registry import id_of, options_of
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
@@ -239,7 +239,7 @@ class Asked(NamedTuple):
 def _ask_one(job: tuple[dict, bool], **how) -> Asked | tuple[str, str, str]:
     """Ask a judge, (spec, whether about everything); the columns of NOT_ASKED if it is not had."""
     spec, whole = job
-    id = spec.get("id", spec["kind"])
+    id = id_of(spec)
     try:
         return _answers(_judge(spec), spec, whole, **how)
     except Unavailable as error:
@@ -279,8 +279,8 @@ def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy
     for spec in specs if texts else []:
         brief = (spec | demanded).get("policy_form", "brief") == "brief"
         if spec["kind"] in ("chat", "served") and brief:
-            id = spec.get("id", spec["kind"])
-            yield f"judge {id}: {', '.join(texts)}: text without rules; set policy_form: full"
+            unread = f"{', '.join(texts)}: text without rules; set policy_form: full"
+            yield f"judge {id_of(spec)}: {unread}"
 
 
 def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> str:

@@ -29,6 +29,7 @@ from sgvl.judges.ask import unanswered
 from sgvl.judges.base import SpeakingJudge, default_prompt
 from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load
+from sgvl.run.planning.costs import PIXELS_PER_TOKEN
 from sgvl.run.units import SERVED
 from sgvl.scores import metrics, risk_control
 from sgvl.text.prompts import CAPTION, LETTERS_PER_TOKEN
@@ -37,7 +38,6 @@ from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 NOT_JUDGED = "not judged"
 NO_ANSWER = "no answer: "  # opens the reason where a request failed
 ORDER = (UNSAFE, UNPARSEABLE, NOT_JUDGED, SAFE)  # of rows: what a person has to look at comes first
-PIXELS_PER_TOKEN = 28 * 28  # as Qwen2.5-VL reads a picture; for estimates
 DRAWINGS_ONLY = (
     "the nano model knows drawings only: its verdicts on photographs mean nothing. Name another "
     "model for them"

@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError, need_known
 from sgvl.common.paths import ROOT, runs
+from sgvl.common.registry import id_of
 from sgvl.data.cases import cases_of
 from sgvl.experiments import rationales
 from sgvl.experiments.benchmark import TestSets, ask_panel, joined
@@ -137,7 +138,7 @@ def specs_of(recipes: str) -> dict[str, dict]:
     """Return how each judge of ``params/<recipes>/05_benchmark.yaml`` is made, by id."""
     benchmark = units.load_units(recipes)["05_benchmark"].parameters
     specs = [*benchmark["judges"], *benchmark["level_judges"]]
-    return {spec.get("id", spec["kind"]): spec for spec in specs}
+    return {id_of(spec): spec for spec in specs}
 
 
 def judge_names(recipes: str, judges: Iterable[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ import pandas as pd
 
 from sgvl.data import Sample
 from sgvl.experiments.ability import Ask
-from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category, named
+from sgvl.policies.concepts import CATEGORIES, HARMFUL, PLACES, concepts, in_category, named
 from sgvl.policies.policy import OPPOSITE, Policy
 from sgvl.text.verdict import UNSAFE
 from sgvl.world.drawn_rows import check_drawing
@@ -31,7 +31,6 @@ from sgvl.world.scenes import Scene, render, sample_names, sample_scene
 ALLOW_LISTS = 4  # every fourth square has an allow-list
 CELL = ["square", "edit", "kind", "default", "picture", "version", "label"]
 COLUMNS = [*CELL, "verdict", "p_unsafe", "reply", "judge"]
-HARMFUL = [name for name, category in CATEGORIES.items() if category.group == "harmful"]
 
 
 class Clause(NamedTuple):

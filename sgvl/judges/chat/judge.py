@@ -17,6 +17,7 @@ from sgvl.judges.base import (
     Judgement,
     Results,
     SpeakingJudge,
+    by_picture,
     default_parser,
     default_prompt,
     once_a_picture,
@@ -211,7 +212,7 @@ class ChatJudge(SpeakingJudge):
 
     def _pictures_first(self, cases, requests) -> Iterator[list[tuple[int, Judgement]]]:
         """Judge cases whose prompts open with the picture, ``batch_size`` pictures at a time."""
-        own = [list(same) for _, same in groupby(range(len(cases)), lambda i: id(cases[i][0]))]
+        own = by_picture(sample for sample, _ in cases)
         own.sort(key=lambda same: max(len(requests[i]) for i in same))
         for first in range(0, len(own), self.batch_size):
             some = own[first : first + self.batch_size]
@@ -388,8 +389,7 @@ def _numbered(indices: Sequence[int], judgements: Sequence[Judgement]) -> list[t
 def _grids(cases: Sequence[tuple]) -> Iterator[tuple[list[int], int]]:
     """Yield grids, pictures that come under the same k policies: their indices, and k."""
     grids: dict[tuple, list[int]] = {}
-    for _, own in groupby(range(len(cases)), lambda i: id(cases[i][0])):
-        indices = list(own)
+    for indices in by_picture(sample for sample, _ in cases):
         grids.setdefault(tuple(cases[i][1].digest for i in indices), []).extend(indices)
     for policies, indices in grids.items():
         yield indices, len(policies)
