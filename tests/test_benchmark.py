@@ -11,7 +11,7 @@ import real_run
 from sgvl.common.errors import InputError, Unavailable
 from sgvl.data import store
 from sgvl.data.sources import folder, unsafebench
-from sgvl.experiments import ablations, adherence, benchmark
+from sgvl.experiments import ablations, adherence, benchmark, benchmark_files, judging
 from sgvl.judges import ask_all, make_judge
 from sgvl.judges.base import SpeakingJudge
 from sgvl.models import tiny
@@ -47,13 +47,13 @@ def panel(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     sets_read = benchmark.read_sets(data, pairs=3)
     panel = benchmark.ask_panel(JUDGES, LEVEL, sets_read, [], folder / "answers")
-    benchmark.write(panel, folder)
+    benchmark_files.write(panel, folder)
     return panel, folder, sets_read
 
 
 def test_every_judge_answers_every_set_that_is_for_it(panel):
     frames = panel[0].frames
-    assert set(frames) == set(benchmark.FRAMES)
+    assert set(frames) == set(benchmark_files.FRAMES)
     asked = {name: set(frame["judge"]) for name, frame in frames.items()}
     assert asked["levels"] == {"always_unsafe", "base", "exact", "sft_L1"}
     assert asked["content"] == asked["own"] == {"always_unsafe", "base", "exact"}
@@ -104,7 +104,7 @@ def test_a_second_run_loads_the_judges_and_asks_nothing(panel, monkeypatch):
 
 def test_what_is_written_is_read_again(panel):
     answers, folder, _ = panel
-    read = benchmark.read(folder)
+    read = benchmark_files.read(folder)
     assert {name: len(frame) for name, frame in read.frames.items()} == {
         name: len(frame) for name, frame in answers.frames.items()
     }
@@ -120,8 +120,8 @@ def test_texts_are_read_as_they_were_written(panel, tmp_path):
     frames["levels"].loc[:, "reply"] = "NA"
     frames["levels"].loc[::2, "rationale"] = ""
     frames["levels"].loc[1, "reply"] = "ends a row\r for readers\0"
-    benchmark.write(benchmark.Panel(panel[0].judges, frames), tmp_path)
-    read = benchmark.read(tmp_path).frames
+    benchmark_files.write(benchmark_files.Panel(panel[0].judges, frames), tmp_path)
+    read = benchmark_files.read(tmp_path).frames
     written = frames["levels"].astype({"p_unsafe": float}).fillna({"rationale": ""})
     pd.testing.assert_frame_equal(read["levels"], written, check_dtype=False)
     assert read["levels"]["id"].iloc[0] == "007" and read["levels"]["reply"].iloc[0] == "NA"
@@ -129,11 +129,11 @@ def test_texts_are_read_as_they_were_written(panel, tmp_path):
 
 def test_answers_that_are_not_there_name_their_notebook(panel, tmp_path):
     with pytest.raises(InputError, match="run notebook 05_benchmark first"):
-        benchmark.read(tmp_path)
-    benchmark.write(panel[0], tmp_path)
+        benchmark_files.read(tmp_path)
+    benchmark_files.write(panel[0], tmp_path)
     (tmp_path / "naming.csv").unlink()
     with pytest.raises(InputError, match=r"lacks naming.csv; run notebook 05_benchmark first"):
-        benchmark.read(tmp_path)
+        benchmark_files.read(tmp_path)
 
 
 def test_a_judge_is_found_by_its_id_or_not_at_all(panel):
@@ -166,7 +166,7 @@ def test_pictures_under_policies_that_shift_are_taken_whole_and_scored(tmp_path)
     assert list(sets_read.following["policyshift"]["pair"]) == ["0", "0", "2", "2"]
     specs = [{"kind": "always_unsafe"}]
     frames = benchmark.ask_panel(specs, [], sets_read, ["L4"], tmp_path / "answers").frames
-    assert set(frames["policyshift"]) == set(benchmark.FRAMES["policyshift"])
+    assert set(frames["policyshift"]) == set(benchmark_files.FRAMES["policyshift"])
     score = adherence.policy_shift(frames, resamples=20).set_index("measure")
     assert score.loc["PolicyShiftBench, invalid wrong", ["n", "value"]].tolist() == [2, 0]
 
@@ -350,10 +350,10 @@ def test_a_judge_that_cannot_be_had_is_left_out_and_named(real, tmp_path, monkey
     assert set(ablations.choose(asked, ["rl_safeedit", "always_safe"])["own"]["judge"]) == {
         "always_safe"
     }
-    nobody = benchmark.Panel(asked.judges[:0], benchmark.joined([]), asked.not_asked)
+    nobody = benchmark_files.Panel(asked.judges[:0], benchmark_files.joined([]), asked.not_asked)
     with pytest.raises(Unavailable, match="04_grpo.rl_safeedit: safeedit_train"):
-        benchmark.write(nobody, tmp_path / "nobody")
-    assert benchmark.read(tmp_path / "nobody").not_asked["judge"].tolist() == [
+        benchmark_files.write(nobody, tmp_path / "nobody")
+    assert benchmark_files.read(tmp_path / "nobody").not_asked["judge"].tolist() == [
         "guard",
         "rl_safeedit",
     ]
@@ -382,17 +382,17 @@ def test_panels_are_read_as_one_and_a_judge_is_in_one_alone(panel, tmp_path):
     asked, _, _ = panel
     for name, ids in {"a": ["always_unsafe", "sft_L1"], "b": ["base", "exact"]}.items():
         own = {name: frame[frame["judge"].isin(ids)] for name, frame in asked.frames.items()}
-        part = benchmark.Panel(asked.judges[asked.judges["judge"].isin(ids)], own)
-        benchmark.write(part, tmp_path / name)
-    whole = benchmark.read(tmp_path, ["a", "b"])
+        part = benchmark_files.Panel(asked.judges[asked.judges["judge"].isin(ids)], own)
+        benchmark_files.write(part, tmp_path / name)
+    whole = benchmark_files.read(tmp_path, ["a", "b"])
     assert sorted(whole.judges["judge"]) == ["always_unsafe", "base", "exact", "sft_L1"]
     assert {n: len(f) for n, f in whole.frames.items()} == {
         n: len(f) for n, f in asked.frames.items()
     }
     with pytest.raises(InputError, match="judge base is in two panels"):
-        benchmark.read(tmp_path, ["a", "b", "b"])
+        benchmark_files.read(tmp_path, ["a", "b", "b"])
     with pytest.raises(InputError, match="lacks judges.csv; run 05_benchmark.c first"):
-        benchmark.read(tmp_path, ["a", "c"])
+        benchmark_files.read(tmp_path, ["a", "c"])
 
 
 def test_over_a_fifth_unparseable_is_said_with_a_reply_and_other_parsers():
@@ -401,13 +401,13 @@ def test_over_a_fifth_unparseable_is_said_with_a_reply_and_other_parsers():
     verdicts = ["unparseable", "unparseable", "safe", "safe"]
     answers = pd.DataFrame({"verdict": verdicts, "reply": replies})
     told = r"qwen: 2 of 4 replies .* parser 'answer' reads, such as 'unsafe.\\nS1'.*llama_guard 1"
-    assert re.match(told, benchmark.why_unparseable(judge, answers))
+    assert re.match(told, judging.why_unparseable(judge, answers))
     answers.loc[:1, "reply"] = "I see a dog."
-    none = benchmark.why_unparseable(judge, answers)
+    none = judging.why_unparseable(judge, answers)
     assert none.endswith("No other parser reads one of them; try another `prompt` in the judge's "
                          "options")  # fmt: skip
     few = pd.concat([answers.head(1), *[answers.tail(2)] * 3])
-    assert not benchmark.why_unparseable(judge, few)
+    assert not judging.why_unparseable(judge, few)
 
 
 def test_pictures_of_ones_own_take_one_request_each_then_none(tmp_path, server, capsys):

@@ -14,7 +14,7 @@ from scripted_server import says
 
 from sgvl.data import Sample, store
 from sgvl.diff import diff_policies
-from sgvl.experiments import own_pictures, rule_by_rule
+from sgvl.experiments import one_judge, own_pictures, rule_by_rule
 from sgvl.judge import judge_folder
 from sgvl.judges import make_judge, under
 from sgvl.policies.apart import rules_apart
@@ -164,7 +164,7 @@ def test_progress_ends_at_its_total(photos, server, tmp_path):
     rules = policy_file(tmp_path / "rules.md", RULES)
     for policies, total in (([listed], 6), ([rules], 6), ([rules, listed], 12)):
         steps: list[int] = []
-        own_pictures.ask(
+        one_judge.ask(
             make_judge(brief(server)), store.samples(own_pictures.read(photos).rows),
             [load(file) for file in policies], tmp_path / str(len(server.asked)),
             lambda plan: True, progress=lambda *step, to=steps: to.extend(step), by_rule=True,

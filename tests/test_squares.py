@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sgvl.experiments import adherence, benchmark, squares
+from sgvl.experiments import adherence, benchmark, benchmark_files, squares
 from sgvl.judges import Judgement, ask_all
 from sgvl.judges.baselines import RuleJudge
 from sgvl.policies.policy import OPPOSITE, Policy
@@ -22,7 +22,7 @@ def answers(judge, drawn, folder):
     return frame.assign(judge=judge.id)
 
 
-NO_LEVELS = pd.DataFrame(columns=benchmark.FRAMES["levels"])
+NO_LEVELS = pd.DataFrame(columns=benchmark_files.FRAMES["levels"])
 
 
 def values(frame):

@@ -17,7 +17,8 @@ from sgvl.common.paths import ROOT, runs
 from sgvl.common.registry import id_of
 from sgvl.data.cases import cases_of
 from sgvl.experiments import rationales
-from sgvl.experiments.benchmark import TestSets, ask_panel, joined
+from sgvl.experiments.benchmark import TestSets, ask_panel
+from sgvl.experiments.benchmark_files import joined
 from sgvl.experiments.claims import Effect, Evidence, Term
 from sgvl.policies.policy import LEVELS
 from sgvl.run import units
@@ -165,7 +166,7 @@ def ask(
     Returns
     -------
     dict
-        The frames of ``sgvl.experiments.benchmark``, with a column seed, and ``reasons``: whether
+        Frames of ``sgvl.experiments.benchmark_files`` with a column seed, and ``reasons``: whether
         an answer of ``levels`` is right, and for the right reason.
 
     Raises
@@ -199,7 +200,7 @@ def with_once(
 ) -> dict[str, pd.DataFrame]:
     """Add the answers of judges that were trained once: those of ``once`` that ``frames`` lacks.
 
-    Both are frames of ``sgvl.experiments.benchmark``; the judges that are added get the seed 0.
+    Both are those of ``sgvl.experiments.benchmark_files``; judges that are added get the seed 0.
     """
     again = set(frames["levels"]["judge"])
     return frames | {

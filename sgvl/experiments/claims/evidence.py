@@ -45,7 +45,7 @@ class Term(NamedTuple):
 
     Parameters
     ----------
-    frame : a frame of ``sgvl.experiments.benchmark``, or "form": the answers of ``general`` that
+    frame : one of ``sgvl.experiments.benchmark_files``, or "form": the answers of ``general`` that
         are among ``EXPECTED_ANSWERS``, or name an option, count as right
     judge : id of the judge
     policies : the score is the mean over these; () pools all rows
@@ -74,7 +74,7 @@ class Evidence:
 
     Parameters
     ----------
-    frames : those of ``sgvl.experiments.benchmark``, with or without a column ``seed``
+    frames : those of ``sgvl.experiments.benchmark_files``, with or without a column ``seed``
     seed, resamples : of the bootstrap over pairs
 
     Raises
