@@ -6,7 +6,8 @@ import pytest
 from sgvl.experiments import adherence, benchmark, benchmark_files, squares
 from sgvl.judges import Judgement, ask_all
 from sgvl.judges.baselines import RuleJudge
-from sgvl.policies.policy import OPPOSITE, Policy
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import OPPOSITE
 from sgvl.world import pairs, sets
 
 PER_EDIT = 8

@@ -23,7 +23,8 @@ import pandas as pd
 from sgvl.data import Sample
 from sgvl.experiments.ability import Ask
 from sgvl.policies.concepts import CATEGORIES, HARMFUL, PLACES, concepts, in_category, named
-from sgvl.policies.policy import OPPOSITE, Policy
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import OPPOSITE
 from sgvl.text.verdict import UNSAFE
 from sgvl.world.drawn_rows import check_drawing
 from sgvl.world.scenes import Scene, render, sample_names, sample_scene

@@ -29,7 +29,8 @@ import yaml
 
 from sgvl.common.strict_yaml import Loader
 from sgvl.policies.concepts import CATEGORIES, PLACES, category_of, concepts, in_category
-from sgvl.policies.policy import Policy, Rule, file_of, load, parts_of
+from sgvl.policies.policy import Policy, file_of, load, parts_of
+from sgvl.policies.rules import Rule
 
 PERMIT = (
     r"permit(?:s|ted)?|allow(?:s|ed)?|welcome|may|fine|stays?|belongs?|safe|acceptable|okay|"

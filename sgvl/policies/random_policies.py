@@ -14,7 +14,8 @@ import numpy as np
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
-from sgvl.policies.policy import OPPOSITE, Policy
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import OPPOSITE
 
 
 class Skeleton(NamedTuple):
