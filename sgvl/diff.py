@@ -42,7 +42,7 @@ from sgvl.common.paths import runs, user_path
 from sgvl.common.progress import printer
 from sgvl.data import store
 from sgvl.data.sources.folder import load as load_labelled
-from sgvl.experiments import own_pictures, policy_diff
+from sgvl.experiments import one_judge, own_pictures, policy_diff
 from sgvl.experiments.policy_history import table as history_table
 from sgvl.judge import OUT, add_judge, allow_of, judge_of, marked
 from sgvl.judges import make_judge
@@ -122,17 +122,17 @@ def diff_policies(
             [f"tolerance of {name}: {percent}; allowed: 0 to 100"] * (not 0 <= percent <= 100)
         )
     _check_drawing(pictures, seed)
-    versions = now, before = own_pictures.load_versions(new, old)
-    spec = own_pictures.judge_spec(judge, versions, by_rule)
+    versions = now, before = one_judge.load_versions(new, old)
+    spec = one_judge.judge_spec(judge, versions, by_rule)
     sets = _sets(new, now, before, str(on), cases, pictures, seed, profile)
     asked = make_judge(spec)
     drawn = all(map(store.has_tags, sets))
-    notes = own_pictures.notes_on(spec, asked, versions, drawn)
+    notes = one_judge.notes_on(spec, asked, versions, drawn)
     notes = [f"{note[0].upper()}{note[1:]}." for note in notes]
     print(*notes, sep="\n", end="\n" * bool(notes))
     tables = []
     for dataset in sets:
-        answers = own_pictures.ask(
+        answers = one_judge.ask(
             asked, store.samples(store.usable(dataset)), versions, Path(out) / "answers",
             allow or (lambda plan: yes), tuple(prices), printer(), by_rule=by_rule,
         )  # fmt: skip
@@ -235,7 +235,7 @@ def policy_history(
         return named if ruled or not store.has_tags(named) else None
 
     answers = Path(out) / "answers"
-    spec = own_pictures.judge_spec(judge, [version.policy for version in found])
+    spec = one_judge.judge_spec(judge, [version.policy for version in found])
     stored = (answers / f"{spec['id']}.jsonl").is_file()
     asked = make_judge(spec) if stored else None
     return history_table(found, to_count_on, asked, answers)
@@ -322,7 +322,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
         named = ", ".join(options.policies)
         raise InputError(f"{named}: name two versions, before the edit and after it")
     old, new = options.policies
-    now, before = own_pictures.load_versions(new, old)
+    now, before = one_judge.load_versions(new, old)
     if now.digest == before.digest and not (options.cases or _golden(new, "").is_file()):
         print(f"{old} and {new} are the same version of the policy {now.name}: nothing is asked")
         return ExitCode.DONE

@@ -32,7 +32,7 @@ from sgvl.common.errors import MOST, ExitCode, InputError, plain_warnings, raise
 from sgvl.common.paths import user_path
 from sgvl.common.progress import printer
 from sgvl.common.strict_yaml import Loader
-from sgvl.experiments import own_pictures
+from sgvl.experiments import one_judge, own_pictures
 from sgvl.policies import versions
 from sgvl.policies.policy import file_of
 from sgvl.report import verdicts
@@ -111,7 +111,7 @@ def judge_folder(
         risk_control.thresholds([], [], risk)  # refuses a risk that is none
     missing = not user_path(pictures).exists()  # said before a judge's libraries are imported
     raise_any([f"{pictures}: no such folder or picture"] * missing)
-    policies = own_pictures.load_versions(policy, against)
+    policies = one_judge.load_versions(policy, against)
     named = (policy, against)[: len(policies)]
     texts = [file_of(source).read_bytes() for source in named]  # they may be edited meanwhile
     if at:
@@ -119,7 +119,7 @@ def judge_folder(
         policies[0], texts[0] = version.policy, version.content
         since = f", committed {version.date:%Y-%m-%d %H:%M} UTC" if version.date else ""
         print(f"policy {version.policy.name} {verdicts.digest(version.policy)}{since}")
-    spec = own_pictures.judge_spec(judge, policies, by_rule)
+    spec = one_judge.judge_spec(judge, policies, by_rule)
     found = own_pictures.read(pictures)
     judged = own_pictures.judge_pictures(
         found, policies, spec, Path(out) / "answers", labels,
@@ -133,7 +133,7 @@ def judge_folder(
         "set": sorted(item for item in options if item[0] not in UNTOLD),
         "labels": labels and (files.sha256(user_path(labels)), risk),
     }
-    names = own_pictures.part_of_name(place.name, 30), policies[0].name
+    names = one_judge.part_of_name(place.name, 30), policies[0].name
     digests = map(verdicts.digest, policies)
     stem = "-".join([*filter(None, names), *digests, spec["id"], *marked(told)])
     written = verdicts.write(judged, Path(out), stem, found.passed_over)

@@ -1,17 +1,60 @@
-"""A hub on this machine that takes uploads, too: see ``sgvl.run.rehearsal.hub``."""
+"""A hub on this machine that takes uploads, and fails on purpose: see ``run.rehearsal.hub``."""
 
 import base64
 import json
 import re
+from collections import Counter
+from dataclasses import dataclass, field
 
-from sgvl.run.rehearsal.hub import COMMIT, Handler, local_hub, serving
+from sgvl.run.rehearsal import hub
+from sgvl.run.rehearsal.hub import COMMIT, Handler, serving
 
-__all__ = ["COMMIT", "local_hub", "serving", "writable_hub"]
+__all__ = ["COMMIT", "serving", "writable_hub"]
 
 COMMIT_TO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/commit/main")
 
 
-class WritableHandler(Handler):
+@dataclass
+class Hub(hub.Hub):
+    broken: Counter = field(default_factory=Counter)  # file -> how many more times it is cut short
+    status: dict[str, int] = field(default_factory=dict)  # repo -> an error in its place
+    reason: str = ""  # of an error, in the hub's own words
+    asked: list[str] = field(default_factory=list)  # files that were sent, whole or in part
+    public: set[str] = field(default_factory=set)  # data sets that everybody sees; others: members
+
+
+class FailingHandler(Handler):
+    """Notes what is asked for, and fails where its hub says so."""
+
+    def info(self, repo, revision):
+        if repo in self.hub.status:
+            return self.refuse(self.hub.status[repo], "")
+        return super().info(repo, revision)
+
+    def about(self, repo):
+        return super().about(repo) | {"private": repo not in self.hub.public}
+
+    def send_response(self, status, message=None):
+        super().send_response(status, message)
+        if status >= 400 and self.hub.reason:
+            self.send_header("X-Error-Message", self.hub.reason)
+
+    def refuse(self, status, code):
+        self.hub.asked += [self.path] * (status == 404 and not code)
+        super().refuse(status, code)
+
+    def send(self, content, start=0, path="", status=200, kind=""):
+        cut = self.command == "GET" and self.hub.broken[path] > 0
+        self.hub.asked += [path] * (self.command != "HEAD")
+        if cut:  # the headers of the whole, and a half
+            self.hub.broken[path] -= 1
+            self.command = "HEAD"
+        super().send(content, start, path, status, kind)
+        if cut:
+            self.wfile.write(content[: len(content) // 2])
+
+
+class WritableHandler(FailingHandler):
     def do_POST(self):
         """What a client asks that sends files: all of them whole, in the commit itself."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -60,4 +103,4 @@ class WritableHandler(Handler):
 
 def writable_hub():
     """A hub whose members may send files to it."""
-    return local_hub(WritableHandler)
+    return hub.local_hub(WritableHandler, Hub)

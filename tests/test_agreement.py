@@ -11,9 +11,8 @@ from datasets import Dataset
 from sgvl.common.errors import InputError, Unavailable
 from sgvl.data.cases import label_cases
 from sgvl.editing import agreement, annotation, blame, panel
-from sgvl.policies.concepts import in_category, named
+from sgvl.policies.concepts import HARMFUL, in_category, named
 from sgvl.policies.policy import load_all
-from sgvl.world import pairs
 
 LEVELS = load_all(["L1", "L3", "L4", "L5"])
 SLIPS = {"a": 0.01, "b": 0.02, "c": 0.03, "d": 0.05, "e": 0.08}
@@ -134,7 +133,7 @@ def test_a_majority_decides_dissent_is_kept_and_an_adjudicator_comes_first(four)
 def cases():
     """As many pictures as nano's pairs, by what is in them: nothing needs to be drawn."""
     rng = np.random.default_rng(0)
-    harmful = [str(rng.choice(in_category(category))) for category in 10 * pairs.HARMFUL]
+    harmful = [str(rng.choice(in_category(category))) for category in 10 * HARMFUL]
     tags = [[name] for name in [*harmful, *rng.choice(named("neutral"), len(harmful))]]
     ids = [str(k) for k in range(len(tags))]
     scenes = Dataset.from_dict({"id": ids, "pair": 2 * ids[: len(harmful)], "tags": tags})

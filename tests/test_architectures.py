@@ -27,7 +27,8 @@ from sgvl.judges.systems import ABSENT, NONE, SYSTEMS, expanded
 from sgvl.models import chat_model, loading, tiny
 from sgvl.models.tiny import heads as tiny_heads
 from sgvl.policies import forms
-from sgvl.policies.policy import Policy, Rule, load, load_all
+from sgvl.policies.policy import Policy, load, load_all
+from sgvl.policies.rules import Rule
 from sgvl.run.rehearsal import models
 from sgvl.run.units import SERVED
 from sgvl.text import prompts

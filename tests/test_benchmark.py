@@ -12,9 +12,10 @@ import real_run
 from sgvl.common.errors import InputError, Unavailable
 from sgvl.data import store
 from sgvl.data.sources import folder, unsafebench
-from sgvl.experiments import ablations, adherence, benchmark
-from sgvl.judges import make_judge
+from sgvl.experiments import ablations, adherence, benchmark, benchmark_files, judging
+from sgvl.judges import ask_all, make_judge
 from sgvl.judges.base import SpeakingJudge
+from sgvl.models import tiny
 from sgvl.policies import load
 from sgvl.run import receipts
 from sgvl.scores import accuracy, llavaguard_scorer
@@ -50,19 +51,30 @@ def panel(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     sets_read = benchmark.read_sets(data, pairs=3)
     panel = benchmark.ask_panel(JUDGES, LEVEL, sets_read, [], folder / "answers")
-    benchmark.write(panel, folder)
+    benchmark_files.write(panel, folder)
     return panel, folder, sets_read
 
 
 def test_every_judge_answers_every_set_that_is_for_it(panel):
     frames = panel[0].frames
-    assert set(frames) == set(benchmark.FRAMES)
+    assert set(frames) == set(benchmark_files.FRAMES)
     asked = {name: set(frame["judge"]) for name, frame in frames.items()}
     assert asked["levels"] == {"always_unsafe", "base", "exact", "sft_L1"}
     assert asked["content"] == asked["own"] == {"always_unsafe", "base", "exact"}
     assert asked["general"] == asked["naming"] == {"base"}, "the others do not reply to texts"
     assert asked["controls"] == {"always_unsafe", "base"}, "tags would replace the blank picture"
     assert len(frames["levels"]) == 4 * 6 * 5 and len(frames["general"]) == 4
+
+
+def test_a_guard_whose_one_token_is_yes_or_no_is_asked_no_questions(panel, tmp_path):
+    tiny.save("shieldgemma2", tmp_path / "model")
+    guard = {"kind": "shieldgemma", "id": "guard", "model": str(tmp_path / "model")}
+    frames = benchmark.ask_panel([guard], [], panel[2], ["L1"], tmp_path, described=1).frames
+    assert len(frames["levels"]) == 6 and len(frames["controls"]) == 1
+    assert frames["general"].empty and frames["naming"].empty
+    assert not list(tmp_path.glob("*.replies.jsonl"))
+    with pytest.raises(InputError, match="judge guard gives verdicts only"):
+        ask_all(make_judge(guard), [(store.samples(panel[2].bench)[0], "What is it?")], tmp_path)
 
 
 def test_only_some_pictures_are_judged_on_half_of_the_input(panel, tmp_path):
@@ -96,7 +108,7 @@ def test_a_second_run_loads_the_judges_and_asks_nothing(panel, monkeypatch):
 
 def test_what_is_written_is_read_again(panel):
     answers, folder, _ = panel
-    read = benchmark.read(folder)
+    read = benchmark_files.read(folder)
     assert {name: len(frame) for name, frame in read.frames.items()} == {
         name: len(frame) for name, frame in answers.frames.items()
     }
@@ -112,8 +124,8 @@ def test_texts_are_read_as_they_were_written(panel, tmp_path):
     frames["levels"].loc[:, "reply"] = "NA"
     frames["levels"].loc[::2, "rationale"] = ""
     frames["levels"].loc[1, "reply"] = "ends a row\r for readers\0"
-    benchmark.write(benchmark.Panel(panel[0].judges, frames), tmp_path)
-    read = benchmark.read(tmp_path).frames
+    benchmark_files.write(benchmark_files.Panel(panel[0].judges, frames), tmp_path)
+    read = benchmark_files.read(tmp_path).frames
     written = frames["levels"].astype({"p_unsafe": float}).fillna({"rationale": ""})
     pd.testing.assert_frame_equal(read["levels"], written, check_dtype=False)
     assert read["levels"]["id"].iloc[0] == "007" and read["levels"]["reply"].iloc[0] == "NA"
@@ -121,11 +133,11 @@ def test_texts_are_read_as_they_were_written(panel, tmp_path):
 
 def test_answers_that_are_not_there_name_their_notebook(panel, tmp_path):
     with pytest.raises(InputError, match="run notebook 05_benchmark first"):
-        benchmark.read(tmp_path)
-    benchmark.write(panel[0], tmp_path)
+        benchmark_files.read(tmp_path)
+    benchmark_files.write(panel[0], tmp_path)
     (tmp_path / "naming.csv").unlink()
     with pytest.raises(InputError, match=r"lacks naming.csv; run notebook 05_benchmark first"):
-        benchmark.read(tmp_path)
+        benchmark_files.read(tmp_path)
 
 
 def test_a_judge_is_found_by_its_id_or_not_at_all(panel):
@@ -158,7 +170,7 @@ def test_pictures_under_policies_that_shift_are_taken_whole_and_scored(tmp_path)
     assert list(sets_read.following["policyshift"]["pair"]) == ["0", "0", "2", "2"]
     specs = [{"kind": "always_unsafe"}]
     frames = benchmark.ask_panel(specs, [], sets_read, ["L4"], tmp_path / "answers").frames
-    assert set(frames["policyshift"]) == set(benchmark.FRAMES["policyshift"])
+    assert set(frames["policyshift"]) == set(benchmark_files.FRAMES["policyshift"])
     score = adherence.policy_shift(frames, resamples=20).set_index("measure")
     assert score.loc["PolicyShiftBench, invalid wrong", ["n", "value"]].tolist() == [2, 0]
 
@@ -342,10 +354,10 @@ def test_a_judge_that_cannot_be_had_is_left_out_and_named(real, tmp_path, monkey
     assert set(ablations.choose(asked, ["rl_safeedit", "always_safe"])["own"]["judge"]) == {
         "always_safe"
     }
-    nobody = benchmark.Panel(asked.judges[:0], benchmark.joined([]), asked.not_asked)
+    nobody = benchmark_files.Panel(asked.judges[:0], benchmark_files.joined([]), asked.not_asked)
     with pytest.raises(Unavailable, match="04_grpo.rl_safeedit: safeedit_train"):
-        benchmark.write(nobody, tmp_path / "nobody")
-    assert benchmark.read(tmp_path / "nobody").not_asked["judge"].tolist() == [
+        benchmark_files.write(nobody, tmp_path / "nobody")
+    assert benchmark_files.read(tmp_path / "nobody").not_asked["judge"].tolist() == [
         "guard",
         "rl_safeedit",
     ]
@@ -374,17 +386,17 @@ def test_panels_are_read_as_one_and_a_judge_is_in_one_alone(panel, tmp_path):
     asked, _, _ = panel
     for name, ids in {"a": ["always_unsafe", "sft_L1"], "b": ["base", "exact"]}.items():
         own = {name: frame[frame["judge"].isin(ids)] for name, frame in asked.frames.items()}
-        part = benchmark.Panel(asked.judges[asked.judges["judge"].isin(ids)], own)
-        benchmark.write(part, tmp_path / name)
-    whole = benchmark.read(tmp_path, ["a", "b"])
+        part = benchmark_files.Panel(asked.judges[asked.judges["judge"].isin(ids)], own)
+        benchmark_files.write(part, tmp_path / name)
+    whole = benchmark_files.read(tmp_path, ["a", "b"])
     assert sorted(whole.judges["judge"]) == ["always_unsafe", "base", "exact", "sft_L1"]
     assert {n: len(f) for n, f in whole.frames.items()} == {
         n: len(f) for n, f in asked.frames.items()
     }
     with pytest.raises(InputError, match="judge base is in two panels"):
-        benchmark.read(tmp_path, ["a", "b", "b"])
+        benchmark_files.read(tmp_path, ["a", "b", "b"])
     with pytest.raises(InputError, match="lacks judges.csv; run 05_benchmark.c first"):
-        benchmark.read(tmp_path, ["a", "c"])
+        benchmark_files.read(tmp_path, ["a", "c"])
 
 
 def test_over_a_fifth_unparseable_is_said_with_a_reply_and_other_parsers():
@@ -393,13 +405,13 @@ def test_over_a_fifth_unparseable_is_said_with_a_reply_and_other_parsers():
     verdicts = ["unparseable", "unparseable", "safe", "safe"]
     answers = pd.DataFrame({"verdict": verdicts, "reply": replies})
     told = r"qwen: 2 of 4 replies .* parser 'answer' reads, such as 'unsafe.\\nS1'.*llama_guard 1"
-    assert re.match(told, benchmark.why_unparseable(judge, answers))
+    assert re.match(told, judging.why_unparseable(judge, answers))
     answers.loc[:1, "reply"] = "I see a dog."
-    none = benchmark.why_unparseable(judge, answers)
+    none = judging.why_unparseable(judge, answers)
     assert none.endswith("No other parser reads one of them; try another `prompt` in the judge's "
                          "options")  # fmt: skip
     few = pd.concat([answers.head(1), *[answers.tail(2)] * 3])
-    assert not benchmark.why_unparseable(judge, few)
+    assert not judging.why_unparseable(judge, few)
 
 
 def test_pictures_of_ones_own_take_one_request_each_then_none(tmp_path, server, capsys):
@@ -433,10 +445,10 @@ def test_pictures_of_ones_own_take_one_request_each_then_none(tmp_path, server, 
 def test_what_the_nano_model_cannot_judge_is_said_of_it_alone():
     house, quiet = (load(EXAMPLES / f"{name}.md") for name in ("house", "quiet"))
     nano, other = {"kind": "chat", "model": "nano"}, {"kind": "chat", "model": "some/model"}
-    photos, words = benchmark.DRAWINGS_ONLY, benchmark.NEEDS_RULES
-    assert benchmark.notes_on_nano(nano, [quiet, house], drawn=False) == [photos, words]
-    assert benchmark.notes_on_nano(nano, [quiet], drawn=True) == []
-    assert benchmark.notes_on_nano(other, [house], drawn=False) == []
+    photos, words = judging.DRAWINGS_ONLY, judging.NEEDS_RULES
+    assert judging.notes_on_nano(nano, [quiet, house], drawn=False) == [photos, words]
+    assert judging.notes_on_nano(nano, [quiet], drawn=True) == []
+    assert judging.notes_on_nano(other, [house], drawn=False) == []
 
 
 def test_a_set_that_is_not_there_is_named_with_its_role(real, tmp_path):

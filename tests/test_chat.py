@@ -580,12 +580,9 @@ def test_a_limit_of_pixels_shrinks_and_is_part_of_the_identity(tmp_path):
     tokens = [j.reader.inputs([large], [prompt])["input_ids"].shape[1] for j in (plain, small)]
     assert tokens[0] - tokens[1] == 16 - 4  # 112 x 112 pixels, and 56 x 56
     assert [j.reader._tokens([large, large]) for j in (plain, small)] == [2 * 16, 2 * 4]
-    sizes = {"max_pixels": 12_845_056, "min_pixels": 3136}  # as Qwen2.5-VL has them
-    qwen = make_judge({"kind": "chat", "model": "nano", **sizes}).reader
+    qwen = make_judge({"kind": "chat", "model": "nano", "max_pixels": 12_845_056}).reader  # its own
     assert qwen._tokens([PICTURE.resize((4000, 3000))]) == 15_301
     assert len(ask_all(small, [(Sample("l", large), load_all()[0])], tmp_path)) == 1
-    with pytest.raises(InputError, match="min_pixels 20000 is over max_pixels 10000"):
-        make_judge({"kind": "chat", "max_pixels": 10_000, "min_pixels": 20_000})
 
 
 def test_identity_names_what_decides_an_answer(judge):

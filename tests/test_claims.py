@@ -283,6 +283,21 @@ def test_runs_of_one_seed_are_compared_with_each_other():
     assert note == "full and sft have no training seed in common"
 
 
+def test_verdicts_are_the_same_if_they_are_so_seed_by_seed():
+    """Two runs that differ from each other, and a second training that changed neither."""
+    before = pd.DataFrame({"id": ["a", "b"] * 2, "seed": [0, 0, 1, 1], "policy": "Hate"})
+    before = before.assign(pair=before["id"], label=[UNSAFE, SAFE] * 2, judge=SFT)
+    before["verdict"] = [UNSAFE, SAFE, SAFE, UNSAFE]
+    after = before.assign(judge=FULL)
+    once = before[before["seed"] == 0].assign(judge=BASE)
+    facts = Evidence({"content": pd.concat([before, after, once])})
+    assert facts.same(SFT, FULL)
+    assert not facts.same(BASE, FULL), "of two runs, the second differs from the one of the base"
+    assert not facts.same(BASE, RL), "that was not asked"
+    after.loc[3, "verdict"] = SAFE
+    assert not Evidence({"content": pd.concat([before, after])}).same(SFT, FULL)
+
+
 def test_the_interval_over_seeds_holds_the_truth():
     """Three runs whose skill differs: the truth is the mean skill of all runs there could be."""
     rng, weights, covered = np.random.default_rng(0), intervals.resample(80, 200, 0), 0

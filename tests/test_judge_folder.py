@@ -18,7 +18,7 @@ from scripted_server import says
 
 from sgvl import judge as door
 from sgvl.common.errors import ExitCode, InputError
-from sgvl.experiments.own_pictures import judge_spec, notes_on
+from sgvl.experiments.one_judge import judge_spec, notes_on
 from sgvl.judge import judge_folder
 from sgvl.policies.policy import Policy, load
 from sgvl.report import verdicts

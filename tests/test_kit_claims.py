@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from test_squares import Planted, answers, no_exceptions
 
-from sgvl.experiments import benchmark, claims, rationales, squares
+from sgvl.experiments import benchmark_files, claims, rationales, squares
 from sgvl.judges import make_judge
 from sgvl.judges.baselines import RuleJudge
 
 NAMES = {"full": "Ours <Full>", "base": "base"}
 LEVELS = ["L1", "L2", "L3", "L4", "L5"]
-NO_LEVELS = pd.DataFrame(columns=benchmark.FRAMES["levels"])
+NO_LEVELS = pd.DataFrame(columns=benchmark_files.FRAMES["levels"])
 NO_GAPS = pd.DataFrame(columns=["judge", "average", "value", "low", "high", "n"])
 FOLLOWS, SQUARES, EDITED, ORDER = (
     "follows the policy and only the policy",

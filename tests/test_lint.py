@@ -14,13 +14,15 @@ from sgvl.diff import lint_policies
 from sgvl.editing import blame
 from sgvl.policies import random_policies
 from sgvl.policies.concepts import CATEGORIES
-from sgvl.policies.lint import CHECKS, lint
+from sgvl.policies.lint import __doc__ as module_text
+from sgvl.policies.lint import lint
 from sgvl.policies.policy import LEVELS, file_of, load
 from sgvl.text.verdict import SAFE, UNSAFE
 from sgvl.world import pairs
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
+CHECKS = re.findall(r"(?m)^``(\S+)``", module_text)
 DOGS = ("prohibit: [dog]", "except: [park]", "text: No dogs, except in the park.")
 
 

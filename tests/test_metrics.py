@@ -55,50 +55,50 @@ def value(scores, policy, judge="nano"):
 # One judge, one policy
 
 
+def score(frame, unparseable="wrong"):
+    return metrics.score_table(frame, unparseable, resamples=20).iloc[0]
+
+
 def test_score_by_hand():
-    result = metrics.score(rows(tp=3, fp=1, fn=2, tn=4))
+    result = score(rows(tp=3, fp=1, fn=2, tn=4))
     assert (result.n, result.positives, result.metric) == (10, 5, "f1")
     assert result.value == result.f1 == pytest.approx(100 * 6 / 9)
     assert result.accuracy == pytest.approx(70)
     assert result.balanced_accuracy == pytest.approx(100 * (3 / 5 + 4 / 5) / 2)
-    assert result.auc is None and result.unparseable == 0
+    assert np.isnan(result.auc) and result.unparseable == 0
 
 
 def test_one_class_is_scored_by_accuracy():
-    result = metrics.score(rows(fp=1, tn=3, policy="L1"))
-    assert (result.metric, result.value, result.f1, result.balanced_accuracy) == (
-        "accuracy",
-        75,
-        None,
-        None,
-    )
-    assert metrics.score(rows(tp=3, fn=1)).metric == "accuracy"
+    result = score(rows(fp=1, tn=3, policy="L1"))
+    assert (result.metric, result.value) == ("accuracy", 75)
+    assert np.isnan([result.f1, result.balanced_accuracy]).all()
+    assert score(rows(tp=3, fn=1)).metric == "accuracy"
 
 
 def test_three_conventions_for_unparseable():
     # Two unsafe and one safe judged right; one unsafe and one safe reply are unparseable.
     frame = rows(tp=3, tn=2)
     frame.loc[[2, 4], "verdict"] = UNPARSEABLE
-    result = {rule: metrics.score(frame, rule) for rule in metrics.CONVENTIONS}
+    result = {rule: score(frame, rule) for rule in metrics.CONVENTIONS}
     assert result["wrong"].value == pytest.approx(100 * 4 / 6)  # tp 2, fn 1, fp 1
     assert result["drop"].value == pytest.approx(100)  # tp 2
     assert result["safe"].value == pytest.approx(100 * 4 / 5)  # tp 2, fn 1
     assert [result[rule].n for rule in metrics.CONVENTIONS] == [5, 3, 5]
-    assert {score.unparseable for score in result.values()} == {40}
+    assert {row.unparseable for row in result.values()} == {40}
 
 
 def test_dropping_never_changes_the_metric():
     frame = rows(tp=2, tn=2)
     frame.loc[frame["label"] == UNSAFE, "verdict"] = UNPARSEABLE
-    result = metrics.score(frame, "drop")
-    assert (result.metric, result.value, result.accuracy) == ("f1", None, 100)
+    result = score(frame, "drop")
+    assert (result.metric, result.accuracy) == ("f1", 100) and np.isnan(result.value)
 
 
 def test_auc_needs_every_probability():
     frame = rows(tp=2, fn=1, tn=3).assign(p_unsafe=[0.9, 0.8, 0.4, 0.5, 0.2, 0.1])
-    assert metrics.score(frame).auc == pytest.approx(100 * 8 / 9)  # 8 of 9 pairs in order
+    assert score(frame).auc == pytest.approx(100 * 8 / 9)  # 8 of 9 pairs in order
     frame.loc[0, "p_unsafe"] = np.nan
-    assert metrics.score(frame).auc is None
+    assert np.isnan(score(frame).auc)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -209,7 +209,7 @@ def test_difference_is_paired():
     b.loc[50:55, "verdict"] = UNSAFE  # finds six more unsafe images, and answers all else alike
     frame = pd.concat([a, b])
     result = metrics.difference(frame, "b", "nano", "L4")
-    f1 = {judge: metrics.score(own).value for judge, own in frame.groupby("judge")}
+    f1 = {judge: score(own).value for judge, own in frame.groupby("judge")}
     assert result.value == pytest.approx(f1["b"] - f1["nano"])
     alone = value(metrics.score_table(frame), "L4")
     assert result.low > 0 and result.high - result.low < alone["high"] - alone["low"]
@@ -274,15 +274,13 @@ def test_unsafe_shares_count_each_image_once():
 ])  # fmt: skip
 def test_bad_frames_are_refused(change, message):
     with pytest.raises(InputError, match=message):
-        metrics.score(change(rows(tp=2, tn=2)))
+        metrics.score_table(change(rows(tp=2, tn=2)))
 
 
-def test_all_problems_at_once_and_other_refusals():
+def test_all_problems_at_once():
     with pytest.raises(InputError) as error:
-        metrics.score(rows(tp=2, tn=2).assign(label="bad", verdict="bad"), "ignore")
+        metrics.score_table(rows(tp=2, tn=2).assign(label="bad", verdict="bad"), "ignore")
     assert len(error.value.problems) == 3
-    with pytest.raises(InputError, match="score takes one policy, not L4, L5"):
-        metrics.score(pd.concat([rows(tp=1), rows(tp=1, policy="L5")]))
 
 
 def test_cases_that_divide_judges_come_first_each_in_another_way():

@@ -8,6 +8,7 @@ from test_training import caption_rows
 
 from sgvl.common.errors import ExitCode, InputError
 from sgvl.data.sources import general, llavaguard, safeeditbench, unsafebench
+from sgvl.judges.systems import SYSTEMS
 from sgvl.report import reference
 from sgvl.run import __main__ as command
 from sgvl.run import planning, receipts, servers
@@ -15,6 +16,7 @@ from sgvl.run import units as units_module
 from sgvl.run.planning import Line, Plan, costs, gates, models, published_rows, show
 from sgvl.run.planning.costs import Training
 from sgvl.run.planning.machine import kinds, like, machine
+from sgvl.run.rehearsal import published
 from sgvl.run.units import load_units
 from sgvl.training import sft
 
@@ -323,6 +325,14 @@ def test_gates_are_asked_of_the_hub(hub, monkeypatch):
     assert gates.accepted(unsafebench.REPO) == "yes"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert gates.accepted(unsafebench.REPO) == "not checked: ConnectError"
+
+
+def test_every_gate_is_listed_once_and_stands_before_the_rehearsal_too(hub):
+    published.publish(hub)
+    data = {repo for repo, role in gates.GATED.items() if role.startswith("data")}
+    assert hub.gated == data == {repo for repos in gates.OF_KIND.values() for repo in repos}
+    judges = {system.spec["model"] for system in SYSTEMS.values() if system.gate not in ("", "key")}
+    assert judges == {repo for repo, role in gates.GATED.items() if role == "a judge"}
 
 
 def test_the_roles_of_a_table_are_those_of_its_printed_columns():

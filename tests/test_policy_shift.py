@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sgvl.experiments import adherence, benchmark
+from sgvl.experiments import adherence, benchmark_files
 from sgvl.scores.policy_shift import shift_scores
 
 SAFE, UNSAFE, NONE = "safe", "unsafe", "unparseable"
@@ -58,7 +58,9 @@ def test_the_interval_is_over_pictures_not_over_their_groups():
 
 
 def test_every_set_with_several_policies_a_picture_is_scored():
-    frames = {name: pd.DataFrame(columns=columns) for name, columns in benchmark.FRAMES.items()}
+    frames = {
+        name: pd.DataFrame(columns=columns) for name, columns in benchmark_files.FRAMES.items()
+    }
     assert adherence.policy_shift(frames).empty
     rows = [("a1", "a", "L4", UNSAFE), ("a1", "a", "L2", SAFE), ("a2", "a", "L4", SAFE)]
     levels = pd.DataFrame(rows, columns=["id", "pair", "policy", "label"])

@@ -9,7 +9,7 @@ import PIL.Image
 import PIL.ImageCms
 import pytest
 from huggingface_hub import DatasetCard
-from local_hub import local_hub
+from local_hub import writable_hub
 from published import moved_to
 
 from sgvl.common.errors import InputError
@@ -40,14 +40,18 @@ def mine(hub, monkeypatch):
     return hub
 
 
-def refused(*arguments, **options):
+def sent(folder, names, access="private", keep_metadata=False):
+    return push.send(*push.plan(folder, names, keep_metadata), REPO, access, "sets")
+
+
+def refused(*arguments):
     with pytest.raises(InputError) as caught:
-        push.push(*arguments, **options)
+        sent(*arguments)
     return str(caught.value)
 
 
 def test_drawn_sets_arrive_and_can_be_read_again(folder, mine, tmp_path):
-    url = push.push(folder, ["unsafebench", "general"], REPO, confirm=True, access="public")
+    url = sent(folder, ["unsafebench", "general"], access="public")
     assert url.endswith(REPO) and REPO in mine.public
     files = mine.repos[REPO]
     assert sorted(files) == [
@@ -65,7 +69,6 @@ def test_drawn_sets_arrive_and_can_be_read_again(folder, mine, tmp_path):
 
 
 def test_nothing_is_sent_without_a_word(folder, mine, monkeypatch, capsys):
-    assert "confirm" in refused(folder, ["general"], REPO)
     monkeypatch.setattr(push, "runs", lambda profile: folder.parent)
     assert push.main(["nano", REPO, "--sets", "general", "real"]) == 0
     output = capsys.readouterr().out
@@ -78,7 +81,7 @@ def test_nothing_is_sent_without_a_word(folder, mine, monkeypatch, capsys):
 
 @pytest.mark.parametrize("access", ["private", "gated"])
 def test_real_pictures_go_where_not_everybody_looks_and_say_so(folder, mine, access):
-    push.push(folder, ["real", "general"], REPO, confirm=True, access=access)
+    sent(folder, ["real", "general"], access=access)
     assert (REPO in mine.public) == (REPO in mine.gated) == (access == "gated")
     card = DatasetCard(mine.repos[REPO]["README.md"].decode())
     assert "not-for-all-audiences" in card.data.tags and card.data.license == "other"
@@ -86,26 +89,26 @@ def test_real_pictures_go_where_not_everybody_looks_and_say_so(folder, mine, acc
 
 
 def test_real_pictures_are_refused_in_public(folder, mine):
-    message = refused(folder, ["general", "real"], REPO, confirm=True, access="public")
+    message = refused(folder, ["general", "real"], "public")
     assert message.startswith("real: real pictures") and REPO not in mine.repos
 
 
 def test_real_pictures_are_refused_by_a_repository_that_is_public_already(folder, mine):
     mine.repos[REPO] = {}
     mine.public.add(REPO)
-    message = refused(folder, ["real"], REPO, confirm=True, access="private")
+    message = refused(folder, ["real"], "private")
     assert "is public" in message and mine.repos[REPO] == {}
-    push.push(folder, ["general"], REPO, confirm=True)  # drawn ones may join it
+    sent(folder, ["general"])  # drawn ones may join it
     assert "general.parquet" in mine.repos[REPO]
-    push.push(folder, ["real", "general"], REPO, confirm=True, access="gated")
+    sent(folder, ["real", "general"], access="gated")
     assert "real.parquet" in mine.repos[REPO] and REPO in mine.gated
 
 
 def test_a_card_is_silent_about_no_set(folder, mine):
     """A second push of drawn sets alone would take the tag from the real ones that are there."""
-    push.push(folder, ["real"], REPO, confirm=True)
+    sent(folder, ["real"])
     card = mine.repos[REPO]["README.md"]
-    assert "holds real.parquet; name" in refused(folder, ["general"], REPO, confirm=True)
+    assert "holds real.parquet; name" in refused(folder, ["general"])
     assert mine.repos[REPO]["README.md"] == card
 
 
@@ -134,7 +137,7 @@ def photographs(tmp_path):
 
 
 def test_where_a_photograph_was_taken_stays_here(photographs, mine):
-    push.push(photographs / "data", ["photos"], REPO, confirm=True)
+    sent(photographs / "data", ["photos"])
     files = mine.repos[REPO]
     assert b"Maker of cameras" in (photographs / "data" / "photos.parquet").read_bytes()
     assert b"Maker of cameras" not in files["photos.parquet"]
@@ -154,24 +157,23 @@ def test_where_a_photograph_was_taken_stays_here(photographs, mine):
 
 
 def test_metadata_go_too_if_that_is_asked_for(photographs, mine):
-    push.push(photographs / "data", ["photos"], REPO, confirm=True, keep_metadata=True)
-    sent = mine.repos[REPO]["photos.parquet"]
-    assert sent == (photographs / "data" / "photos.parquet").read_bytes()
+    sent(photographs / "data", ["photos"], keep_metadata=True)
+    file = mine.repos[REPO]["photos.parquet"]
+    assert file == (photographs / "data" / "photos.parquet").read_bytes()
 
 
 def test_who_may_not_write_is_told(folder, hub, monkeypatch):
-    assert "set HF_TOKEN" in refused(folder, ["general"], REPO, confirm=True)
+    assert "set HF_TOKEN" in refused(folder, ["general"])
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_stranger")
-    message = refused(folder, ["general"], REPO, confirm=True)
+    message = refused(folder, ["general"])
     assert "403" in message and "stranger" not in message and REPO not in hub.repos
 
 
 def test_no_network_and_no_such_set(folder, mine, monkeypatch):
-    assert "did you mean general?" in refused(folder, ["generl"], REPO, confirm=True)
-    assert "did you mean public?" in refused(folder, ["general"], REPO, True, "pubic")
-    with local_hub() as gone:
+    assert "did you mean general?" in refused(folder, ["generl"])
+    with writable_hub() as gone:
         pass
     moved_to(monkeypatch, gone.url)
-    assert "cannot be reached" in refused(folder, ["general"], REPO, confirm=True)
+    assert "cannot be reached" in refused(folder, ["general"])
     shutil.rmtree(folder)
-    assert "run notebook 01_data first" in refused(folder, ["general"], REPO)
+    assert "run notebook 01_data first" in refused(folder, ["general"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sgvl.common.errors import InputError
 from sgvl.data.cases import Cases, cases_of
-from sgvl.experiments import benchmark, rationales, squares
+from sgvl.experiments import benchmark_files, rationales, squares
 from sgvl.policies.concepts import concepts
 from sgvl.policies.policy import Policy, load
 from sgvl.policies.random_policies import mixed_skeleton, opposite_policies
@@ -336,7 +336,7 @@ def test_items_of_json_are_those_of_its_rationale():
 
 
 def test_no_answers_make_empty_tables():
-    none = pd.DataFrame(columns=benchmark.FRAMES["levels"])
+    none = pd.DataFrame(columns=benchmark_files.FRAMES["levels"])
     read = rationales.read(none, Cases(pd.DataFrame(columns=["id", "policy"]), []), PICTURES)
     assert rationales.measure(read).empty and all(table.empty for table in rationales.rules(read))
     assert rationales.by_edits(pd.DataFrame(columns=squares.COLUMNS), []).empty

@@ -183,3 +183,8 @@ def test_of_real_pictures_the_captions_are_counted_that_mention_a_term(published
     assert ability.naming(ask, drawn, ["knife"])[["thing", "right"]].values.tolist() == [
         ["dog", True]
     ]
+    # Any punctuation parts words and case does not matter; a part of a word is no mention.
+    drawn = [Sample("d", None, frozenset({"cat", "dog", "axe", "knife"}))]
+    captions = iter(["A Cat; a dog\n(and a pen-knife): axes!"])
+    named = ability.naming(ask, drawn).set_index("thing")["right"]
+    assert named.to_dict() == {"axe": False, "cat": True, "dog": True, "knife": False}

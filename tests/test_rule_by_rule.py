@@ -12,14 +12,15 @@ import pytest
 from PIL import Image
 from scripted_server import says
 
-from sgvl.data import Sample
+from sgvl.data import Sample, store
 from sgvl.diff import diff_policies
-from sgvl.experiments import rule_by_rule
+from sgvl.experiments import one_judge, own_pictures, rule_by_rule
 from sgvl.judge import judge_folder
 from sgvl.judges import make_judge, under
 from sgvl.policies.apart import rules_apart
 from sgvl.policies.brief import parse_brief
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
+from sgvl.policies.policy import load
 from sgvl.policies.random_policies import fill, mixed_skeleton
 from sgvl.scores.rationale import rules_violated
 from sgvl.text.prompts import CAPTION
@@ -154,6 +155,21 @@ def test_an_allow_list_goes_by_what_a_caption_names(photos, server, tmp_path):
     policy_file(listed, {"animals": "permitted", "vehicles": "permitted"}, "prohibited")
     judged = judge_folder(photos, listed, brief(server), **where)
     assert len(server.asked) == 6 and set(judged.table["verdict"]) == {"safe"}
+
+
+def test_progress_ends_at_its_total(photos, server, tmp_path):
+    """Six pictures: their rules and their captions are twelve steps, captions alone are six."""
+    server.script[CAPTION[0]] = [(200, says("a dog."), 0)] * 12
+    listed = policy_file(tmp_path / "listed.md", {"dog": "permitted"}, "prohibited")
+    rules = policy_file(tmp_path / "rules.md", RULES)
+    for policies, total in (([listed], 6), ([rules], 6), ([rules, listed], 12)):
+        steps: list[int] = []
+        one_judge.ask(
+            make_judge(brief(server)), store.samples(own_pictures.read(photos).rows),
+            [load(file) for file in policies], tmp_path / str(len(server.asked)),
+            lambda plan: True, progress=lambda *step, to=steps: to.extend(step), by_rule=True,
+        )  # fmt: skip
+        assert steps[-2:] == [total, total]
 
 
 def test_a_request_that_failed_leaves_its_picture_without_an_answer(photos, server, tmp_path):

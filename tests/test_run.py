@@ -19,6 +19,7 @@ import pytest
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from sgvl.common.processes import usable_cores
 from sgvl.run import receipts, unit_process, units
 from sgvl.run.units import _filled
 
@@ -355,7 +356,7 @@ def test_two_units_at_a_time_and_what_needs_them_after(project):
     code, _, err = project.run("nano", "--jobs", "2")
     assert (code, err) == (0, "")
     assert project.newly_run()[2:] == ["03"]
-    share = max(1, os.cpu_count() // 2)
+    share = max(1, usable_cores() // 2)
     assert (project.root / "runs/nano/01.txt").read_text() == str(share)
     assert project.receipt("01_one")["threads"] == share
     assert (project.root / "runs/nano/03.txt").read_text() == "all", "nothing runs beside it"
@@ -372,6 +373,14 @@ def test_threads_wait_asleep_also_without_the_runner_unless_a_user_says_otherwis
     say = "import os, sys, sgvl; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     out = subprocess.check_output([sys.executable, "-c", say], env=environment, text=True)
     assert out.split() == [said, "False"], "torch reads it when it is imported"
+
+
+def test_the_cores_of_a_process_are_those_it_may_run_on(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert usable_cores() == 64
 
 
 def test_a_unit_needs_what_its_parameters_name_and_the_longest_chain_starts_first(project):

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 from datasets import Image
 from huggingface_hub import constants
-from local_hub import COMMIT, local_hub
+from local_hub import COMMIT, writable_hub
 from published import (
     PROMPT,
     SAFEEDIT,
@@ -283,7 +283,7 @@ def test_a_finished_download_is_not_repeated(serve_safeedit, safeedit_rows):
 
 
 def test_no_network_is_one_line_that_says_what_to_do(hub, monkeypatch):
-    with local_hub() as gone:
+    with writable_hub() as gone:
         pass
     moved_to(monkeypatch, gone.url)
     for offline in (False, True):

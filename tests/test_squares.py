@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from sgvl.experiments import adherence, benchmark, squares
+from sgvl.experiments import adherence, benchmark, benchmark_files, squares
 from sgvl.judges import Judgement, ask_all
 from sgvl.judges.baselines import RuleJudge
-from sgvl.policies.policy import OPPOSITE, Policy
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import OPPOSITE
 from sgvl.world import pairs, sets
 
 PER_EDIT = 8
@@ -22,7 +23,7 @@ def answers(judge, drawn, folder):
     return frame.assign(judge=judge.id)
 
 
-NO_LEVELS = pd.DataFrame(columns=benchmark.FRAMES["levels"])
+NO_LEVELS = pd.DataFrame(columns=benchmark_files.FRAMES["levels"])
 
 
 def values(frame):

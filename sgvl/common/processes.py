@@ -1,4 +1,4 @@
-"""Several processes of one machine that share the calls of a function."""
+"""Several processes of one machine: its cores, and calls of a function that they share."""
 
 import multiprocessing
 import os
@@ -7,6 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may run on; all, where the system sets no affinity."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it; macOS and Windows do not
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @contextmanager
@@ -28,7 +34,7 @@ def _begin(processes: int) -> None:
     import torch
 
     end_with_parent()
-    torch.set_num_threads(max(1, os.cpu_count() // processes))
+    torch.set_num_threads(max(1, usable_cores() // processes))
 
 
 def end_with_parent() -> None:

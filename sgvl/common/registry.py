@@ -14,6 +14,16 @@ def options_of(spec: str | dict) -> dict:
     return dict(spec) if isinstance(spec, dict) else {"kind": spec}
 
 
+def id_of(spec: str | dict) -> str | None:
+    """Return the id of what a spec describes: its own, else its kind; None if it has neither.
+
+    >>> id_of("rule"), id_of({"kind": "chat", "id": "base"}), id_of({"kind": "chat"})
+    ('rule', 'base', 'chat')
+    """
+    options = options_of(spec)
+    return options.get("id", options.get("kind"))
+
+
 def make(what: str, registry: Mapping[str, str], spec: str | dict):
     """Build the object described by ``spec``.
 

@@ -25,7 +25,7 @@ from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, DatasetCard, HfApi, get_token
 
 from sgvl.common import commands
-from sgvl.common.errors import ExitCode, InputError, need_known, raise_any
+from sgvl.common.errors import ExitCode, InputError, raise_any
 from sgvl.common.files import sha256
 from sgvl.common.paths import plain_name, runs
 from sgvl.data import arrow, dataset_card, store
@@ -108,17 +108,19 @@ def _without_metadata(dataset: Dataset) -> Dataset | None:
     return arrow.write_rows(rows, files.features).cast(dataset.features)
 
 
-def push(
-    folder: Path,
-    names: Sequence[str],
-    repo: str,
-    confirm: bool = False,
-    access: str = "private",
-    keep_metadata: bool = False,
+def send(
+    files: dict[str, bytes | Path], real: Sequence[str], repo: str, access: str, what: str
 ) -> str:
-    """Upload sets to the hub's data set ``repo`` and return its URL; without ``confirm``, refuse.
+    """Upload files to the hub's data set ``repo`` in one commit and return its URL.
 
     All checks come before the first file is sent.
+
+    Parameters
+    ----------
+    files, real : as ``plan`` returns them
+    repo : ``owner/name``; it is made if it is not there
+    access : one of ``ACCESS``
+    what : named in the message of the commit
 
     Raises
     ------
@@ -126,18 +128,10 @@ def push(
         For real pictures that would be public, by ``access`` or because the repository is; for a
         repository that holds other sets; without a token; and as ``hub.download`` does.
     """
-    return _send(plan(folder, names, keep_metadata), repo, confirm, access, ", ".join(names))
-
-
-def _send(planned, repo: str, confirm: bool, access: str, what: str) -> str:
-    need_known("push: access", access, ACCESS)
-    files, real = planned
     if real and access == "public":
         raise InputError(
             f"{', '.join(real)}: real pictures; access is private or gated, not public"
         )
-    if not confirm:
-        raise InputError(f"{len(files)} files would go to {repo}, {access}; confirm to send them")
     if not get_token():
         raise InputError(f"push: set {hub.TOKEN} to a token of yours that may write to {repo}")
     client = HfApi()
@@ -184,15 +178,14 @@ def main(arguments: list[str] | None = None) -> ExitCode:
 def _main(options: argparse.Namespace) -> ExitCode:
     run = runs(options.profile)
     if options.release:
-        planned = plan_release(run / "release" / plain_name("release", options.release))
+        files, real = plan_release(run / "release" / plain_name("release", options.release))
         what = options.release
     else:
-        planned = plan(run / "data", options.sets, options.keep_metadata)
+        files, real = plan(run / "data", options.sets, options.keep_metadata)
         what = ", ".join(options.sets)
     if options.confirm:
-        print(_send(planned, options.repo, True, options.access, what))
+        print(send(files, real, options.repo, options.access, what))
     else:
-        files, real = planned
         print("nothing was sent; these files would be:", *sorted(files), sep="\n  ")
         print("real pictures:", ", ".join(real) or "none")
     return ExitCode.DONE

@@ -83,11 +83,7 @@ def _grain(pixels: np.ndarray) -> np.ndarray:
 
 
 def replace_thing(
-    picture: Image.Image,
-    box: tuple[int, int, int, int],
-    concept: str | None,
-    style: str = "twemoji",
-    seed: int = 0,
+    picture: Image.Image, box: tuple[int, int, int, int], concept: str | None, seed: int = 0
 ) -> Image.Image:
     """Fill a box from its surroundings, with their grain, and draw a concept in its middle.
 
@@ -96,11 +92,6 @@ def replace_thing(
     box : left, top, right, bottom in pixels
     concept : whose drawing is placed; None leaves the box empty
     seed : of the grain, and of the drawing's size and angle
-
-    Raises
-    ------
-    InputError
-        If the style has no drawing of the concept.
     """
     pixels = np.asarray(picture.convert("RGB"))
     left, top, right, bottom = box
@@ -114,6 +105,6 @@ def replace_thing(
     if concept:
         room = min(right - left, bottom - top)
         size = int(rng.choice([size for size in SIZES if size <= room] or [room]))
-        sprite = drawing(concept, style, size, int(rng.choice(ANGLES)))
+        sprite = drawing(concept, "twemoji", size, int(rng.choice(ANGLES)))
         result.paste(sprite, ((left + right - size) // 2, (top + bottom - size) // 2), sprite)
     return result

@@ -9,7 +9,6 @@ from sgvl.models.reply import Reply
 from sgvl.policies.concepts import concepts
 from sgvl.recaption.base import Item
 from sgvl.world.drawn_rows import encoded
-from sgvl.world.scenes import check_style
 
 _REPLACE = re.compile(r"Replace thing (\d+) of (\d+)\b[^.]*? with an? (\w+)\.")
 _REMOVE = re.compile(r"Remove thing (\d+) of (\d+)\b()[^.]*\.")
@@ -19,19 +18,15 @@ class LocalEditor(Editor):
     """Follows instructions such as "Replace thing 2 of 3, the object, with a key."
 
     It is given the picture and the instruction. It knows the form of a drawn canvas, as
-    ``sgvl.editing.drawn`` says, and has the drawings of ``style``; it sees no tags, and finds the
-    thing in the pixels.
+    ``sgvl.editing.drawn`` says, and has the usual drawings; it sees no tags, and finds the thing in
+    the pixels.
     """
 
     name = "local"
     knows = "the picture, the instruction, the form of a drawn canvas; no tags"
 
-    def __init__(self, style: str = "twemoji"):
-        check_style(style)
-        self.style = style
-
     def identity(self) -> dict:
-        return {"kind": "local", "style": self.style, "version": 2}
+        return {"kind": "local", "style": "twemoji", "version": 2}
 
     def results(self, items: Sequence[Item]) -> Edits:
         for i, item in enumerate(items):
@@ -46,7 +41,7 @@ class LocalEditor(Editor):
                 return Reply(f"cannot do: {item.caption}", "refusal")
             box = find_things(original, int(count))[int(place) - 1]
             seed = int(item.digest[:8], 16) + int(place)
-            picture = replace_thing(picture, box, concept or None, self.style, seed)
+            picture = replace_thing(picture, box, concept or None, seed=seed)
         if not orders:
             return Reply(f"no thing is named in: {item.caption}", "refusal")
         return encoded(picture)["bytes"]

@@ -3,7 +3,6 @@
 Both are measured before and after training, with the same pictures and the same requests.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pandas as pd
@@ -14,12 +13,12 @@ from sgvl.data.images import load_image
 from sgvl.policies.concepts import PLACES, group
 from sgvl.text import multiple_choice
 from sgvl.text.prompts import CAPTION
+from sgvl.text.words import mentions
 from sgvl.world.questions import answer_in
 
 QUESTIONS = ["id", "task", "category", "given", "right", "unparseable"]
 THINGS = ["id", "thing", "group", "caption", "right"]
 ANY_TERM, MENTIONS = "any harmful term", "mentions a harmful term"  # thing and group of a picture
-WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 
 # Sends (sample, text) requests to one judge and returns its replies, as ``judges.ask_all`` does.
 Ask = Callable[[Iterable], list[dict]]
@@ -45,22 +44,11 @@ def naming(ask: Ask, samples: Iterable[Sample], terms: Sequence[str] = ()) -> pd
 
     captions = {row["id"]: row["reply"] for row in ask(requests())}
     for id_, caption in captions.items():  # without those of other workers
-        words = f" {caption.replace(',', ' ').replace('.', ' ')} "
         if terms and not tags[id_]:
             rows.append((id_, ANY_TERM, MENTIONS, caption, mentions(caption, terms)))
         for thing in sorted(set(tags[id_]) - set(PLACES)):
-            rows.append((id_, thing, group(thing), caption, f" {thing} " in words))
+            rows.append((id_, thing, group(thing), caption, mentions(caption, [thing])))
     return pd.DataFrame(rows, columns=THINGS)
-
-
-def mentions(caption: str, terms: Iterable[str]) -> bool:
-    """Check whether a caption has any of ``terms``, of one word or several, as whole words.
-
-    >>> mentions("Two rifles, and a Hate symbol.", ["rifle", "hate symbol"])
-    True
-    """
-    text = f" {' '.join(WORD.findall(caption.lower()))} "
-    return any(f" {' '.join(WORD.findall(term.lower()))} " in text for term in terms)
 
 
 def answering(ask: Ask, rows: Dataset, convention: str = "vlmevalkit") -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sgvl.common.errors import InputError, nearest
-from sgvl.experiments.benchmark import Panel
+from sgvl.experiments.benchmark_files import Panel
 from sgvl.scores import accuracy
 from sgvl.scores.metrics import score_table
 

@@ -140,7 +140,7 @@ def chart(frames: dict[str, pd.DataFrame], resamples: int = 2000, seed: int = 0)
 
     Parameters
     ----------
-    frames : those of ``sgvl.experiments.benchmark``: squares and levels are read
+    frames : those of ``sgvl.experiments.benchmark_files``: squares and levels are read
 
     Returns
     -------
@@ -175,7 +175,7 @@ def allow_lists(
 
     Parameters
     ----------
-    frames : those of ``sgvl.experiments.benchmark``; policies of text alone are neither
+    frames : those of ``sgvl.experiments.benchmark_files``; policies of text alone are neither
 
     Returns
     -------
@@ -222,7 +222,7 @@ def capabilities(
 
     Parameters
     ----------
-    frames : those of ``sgvl.experiments.benchmark``
+    frames : those of ``sgvl.experiments.benchmark_files``
 
     Returns
     -------

@@ -1,30 +1,10 @@
 """What 05_benchmark asks every judge: one place asks, everything later reads.
 
-Each kind of answer is a *frame*: a table with the id of its judge in the column ``judge``.
-
-==================  ==============================================================================
-frame               what it holds
-==================  ==============================================================================
-levels              judgements of SafeEditBench, pairs under every level
-controls            the same pictures without a policy, the same policies without a picture
-content             judgements of UnsafeBench; a category stands in the column policy
-own                 judgements of rows that bring their own policy, such as LlavaGuard's
-following_neutral   judgements of pictures under two random policies of opposite label,
-following_harmful   over harmless and over harmful things
-policyshift         judgements of published pictures under policies that shift
-inversion           verdicts under each level and under its inversion
-squares             verdicts on pictures and policies, each in two versions
-general             answers to questions that have nothing to do with safety
-naming              the things of the pictures, and whether a caption names them
-==================  ==============================================================================
-
-``general`` and ``naming`` hold only judges that reply to plain requests; ``naming``, ``inversion``
-and ``squares`` need drawn pictures, whose content is known.
+The answers are frames, which ``benchmark_files`` describes and stores.
 """
 
 import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -41,61 +21,33 @@ from sgvl.common.errors import (
     need_known,
     raise_any,
 )
-from sgvl.common.files import write_csv
 from sgvl.common.paths import plain_name
 from sgvl.common.processes import mapping
 from sgvl.common.progress import counted
-from sgvl.common.registry import options_of
+from sgvl.common.registry import id_of, options_of
 from sgvl.common.types import type_problems
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases, cases_of
 from sgvl.data.images import thumbnail
 from sgvl.experiments import ability, controls, inversion, judging, squares
+from sgvl.experiments.benchmark_files import (
+    DRAWN_FOLLOWING,
+    FOLLOWING,
+    JUDGES,
+    NOT_ASKED,
+    Panel,
+    joined,
+)
 from sgvl.judges import Judge, ask_all, check_judges, make_judge
 from sgvl.judges.ask import time_spent
-from sgvl.judges.base import PROTOCOL, SpeakingJudge, default_prompt
+from sgvl.judges.base import PROTOCOL, SpeakingJudge
 from sgvl.judges.systems import expanded
 from sgvl.policies.policy import Policy, load_all
 from sgvl.run import why_unavailable
 from sgvl.scores import metrics
-from sgvl.text.verdict import PARSERS, UNPARSEABLE, parse
 
 ROLES = ("bench", "content", "own")  # whose sets can demand how judges are asked
-DRAWN_FOLLOWING = ("following_neutral", "following_harmful")
-FOLLOWING = (*DRAWN_FOLLOWING, "policyshift")
-# The columns of each frame, also where no judge was asked.
-FRAMES = {
-    "levels": [*judging.COLUMNS, "judge"],
-    "controls": ["id", "pair", "policy", "label", "no_picture", "no_policy", "judge"],
-    "content": [*judging.COLUMNS, "judge"],
-    **dict.fromkeys(("own", *FOLLOWING), [*judging.OWN, "judge"]),
-    "inversion": [
-        *("id", "policy", "label", "verdict", "inverted_label", "inverted_verdict", "judge")
-    ],
-    "squares": squares.COLUMNS,
-    "general": [*ability.QUESTIONS, "judge"],
-    "naming": [*ability.THINGS, "judge"],
-}
-JUDGES = [
-    *("judge", "name", "reads_policy", "reads_tags", "prefix_sharing", "asked_about", "model"),
-    *("requests", "seconds"),  # answers whose asking was timed, and how long it took
-]
-NOT_ASKED = ["judge", "name", "reason"]
-DRAWINGS_ONLY = (
-    "the nano model knows drawings only: its verdicts on photographs mean nothing. Name another "
-    "model for them"
-)
-NEEDS_RULES = (
-    "it reads rules, not sentences, and this policy has no rules: its verdicts under it mean "
-    "nothing. Add rules to its header, or name another model"
-)
 REPLIES = 18  # shown as examples: six pictures for three judges
-# Columns of numbers and of true and false; all others hold text, whatever it looks like.
-NO_TEXT = {
-    "p_unsafe": float,
-    **dict.fromkeys(("right", "unparseable", "reads_policy", "reads_tags"), bool),
-    **{"requests": int, "seconds": float},
-}
 
 
 class TestSets(NamedTuple):
@@ -160,27 +112,6 @@ def read_sets(
         {name: some("following", name) for name in following},
         [one for name in questions if (one := some("questions", name)) is not None],
     )
-
-
-class Panel(NamedTuple):
-    """The judges of one or several panels, and everything that they answered."""
-
-    judges: pd.DataFrame  # the columns of JUDGES
-    frames: dict[str, pd.DataFrame]
-    not_asked: pd.DataFrame = pd.DataFrame(columns=NOT_ASKED)  # judges that cannot be had, and why
-
-    def asked_everything(self) -> list[str]:
-        """Return the ids of the judges that were asked about every set."""
-        return list(self.judges.query("asked_about == 'everything'")["judge"])
-
-    def ceiling(self) -> str | None:
-        """Return the id of the first judge that reads exact tags; None if there is none."""
-        return next(iter(self.judges.query("reads_tags")["judge"]), None)
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The name to print for each judge, by id."""
-        return dict(zip(self.judges["judge"], self.judges["name"], strict=True))
 
 
 def ask_panel(
@@ -250,7 +181,7 @@ class Asked(NamedTuple):
 def _ask_one(job: tuple[dict, bool], **how) -> Asked | tuple[str, str, str]:
     """Ask a judge, (spec, whether about everything); the columns of NOT_ASKED if it is not had."""
     spec, whole = job
-    id = spec.get("id", spec["kind"])
+    id = id_of(spec)
     try:
         return _answers(_judge(spec), spec, whole, **how)
     except Unavailable as error:
@@ -279,9 +210,9 @@ def _answers(
     frames = {"levels": judging.under_policies(ask["bench"], cases, samples)}
     if whole:
         frames |= ask_judge(judge, ask, sets, cases, samples, **about)
-    notes = notes_on_nano(spec, cases.distinct(), store.has_tags(sets.bench))
+    notes = judging.notes_on_nano(spec, cases.distinct(), store.has_tags(sets.bench))
     notes = [f"{judge.name}: {note}" for note in notes]
-    if why := why_unparseable(ask["bench"].args[0], frames["levels"]):
+    if why := judging.why_unparseable(ask["bench"].args[0], frames["levels"]):
         notes.append(why)
     frames = {name: frame.assign(judge=judge.id) for name, frame in frames.items()}
     spent = time_spent({way.args[0] for way in ask.values()}, folder)
@@ -298,43 +229,10 @@ def _unreadable(specs: Sequence[dict], demanded: dict, policies: Sequence[Policy
         brief = (spec | demanded).get("policy_form", "brief") == "brief"
         if spec["kind"] in ("chat", "served") and brief:
             todo = "set policy_form: full"
-            if is_nano(spec):
+            if judging.is_nano(spec):
                 todo = "the nano model reads rules only. Add some to the header, or name another "
                 todo += "model; on photographs name another in any case"
-            id = spec.get("id", spec["kind"])
-            yield f"judge {id}: {', '.join(texts)}: text without rules; {todo}"
-
-
-def is_nano(spec: dict) -> bool:
-    """Check whether a spec names the nano model, or one that was trained from it here."""
-    return spec["kind"] == "chat" and default_prompt(str(spec.get("model", "nano"))) == "reason"
-
-
-def notes_on_nano(spec: dict, policies: Sequence[Policy], drawn: bool) -> list[str]:
-    """Return what the nano model cannot judge of these pictures and policies; of others nothing."""
-    notes = [] if drawn else [DRAWINGS_ONLY]
-    notes += [] if all(policy.default for policy in policies) else [NEEDS_RULES]
-    return notes if is_nano(spec) else []
-
-
-def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> str:
-    """Return an unparseable reply and what other parsers read; "" unless over a share are so."""
-    replies = list(answers.loc[answers["verdict"] == UNPARSEABLE, "reply"].dropna())
-    if not isinstance(judge, SpeakingJudge) or len(replies) <= share * len(answers):
-        return ""
-    others = [name for name in PARSERS if not name.startswith(("released", judge.parser))]
-    reads = {name: sum(parse(reply, name).reason is None for reply in replies) for name in others}
-    counts = ", ".join(f"{name} {n}" for name, n in reads.items() if n)
-    advice = (
-        f"Of them, other parsers read: {counts}. Choose the `parser` that fits, or another "
-        "`prompt`, in the judge's options; on a command line, --set parser=NAME"
-        if counts
-        else "No other parser reads one of them; try another `prompt` in the judge's options"
-    )
-    return (
-        f"{judge.name}: {len(replies)} of {len(answers)} replies have no verdict that the parser "
-        f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. {advice}"
-    )
+            yield f"judge {id_of(spec)}: {', '.join(texts)}: text without rules; {todo}"
 
 
 def _judge(spec: dict) -> Judge:
@@ -430,22 +328,13 @@ def ask_judge(
             frames[name] = judging.under_own_policies(ask["own" if name == "own" else ""], rows)
     if drawn_squares:
         frames["squares"] = squares.ask_squares(ask[""], drawn_squares)
-    if isinstance(judge, SpeakingJudge):
+    if judge.takes_requests:
         answers = [ability.answering(ask[""], rows, convention) for rows in sets.questions]
         if answers:
             frames["general"] = pd.concat(answers, ignore_index=True)
         if drawn:
             frames["naming"] = ability.naming(ask[""], some)
     return frames
-
-
-def joined(frames: Iterable[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    """Join the frames of several judges by their names; one that no judge has is empty."""
-    frames, whole = list(frames), {}
-    for name, columns in FRAMES.items():
-        own = [parts[name] for parts in frames if name in parts]
-        whole[name] = pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=columns)
-    return whole
 
 
 def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> list[dict]:
@@ -469,50 +358,3 @@ def most_divided(panel: Panel, answers: pd.DataFrame, bench: Dataset) -> list[di
             }
         )
     return examples
-
-
-def write(panel: Panel, folder: Path) -> None:
-    """Write the judges, those that were not asked, and every frame as CSV files into ``folder``.
-
-    Raises Unavailable, after writing, if no judge of the panel could be asked.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {"judges": panel.judges, "not_asked": panel.not_asked, **panel.frames}
-    for name, frame in tables.items():
-        write_csv(frame, folder / f"{name}.csv")
-    if panel.judges.empty:
-        raise Unavailable(f"{row.name}: {row.reason}" for row in panel.not_asked.itertuples(False))
-
-
-def read(folder: Path, panels: Sequence[str] = ()) -> Panel:
-    """Read what ``write`` wrote: the panels named, in subfolders, or else ``folder`` itself.
-
-    Raises InputError for a file that is missing, with the unit that makes it, and for a judge that
-    is in two panels.
-    """
-    parts = [_read_panel(folder / name, name) for name in panels] or [_read_panel(folder)]
-    judges = pd.concat([part.judges for part in parts], ignore_index=True)
-    not_asked = pd.concat([part.not_asked for part in parts], ignore_index=True)
-    ids = pd.concat([judges["judge"], not_asked["judge"]])
-    if twice := sorted(ids[ids.duplicated()]):
-        raise InputError(f"{folder}: judge {id} is in two panels; name it once" for id in twice)
-    return Panel(judges, joined(part.frames for part in parts), not_asked)
-
-
-def _read_panel(folder: Path, name: str = "") -> Panel:
-    files = {stem: folder / f"{stem}.csv" for stem in ("judges", "not_asked", *FRAMES)}
-    if missing := [file.name for file in files.values() if not file.is_file()]:
-        unit = f"05_benchmark.{name}" if name else "notebook 05_benchmark"
-        raise InputError(f"{folder} lacks {missing[0]}; run {unit} first")
-    tables = {stem: _read_csv(file) for stem, file in files.items()}
-    return Panel(tables.pop("judges"), frames=tables, not_asked=tables.pop("not_asked"))
-
-
-def _read_csv(file: Path) -> pd.DataFrame:
-    """Read a table as it was written: an id 007, a reply "NA" and an empty text stay texts."""
-    return pd.read_csv(
-        file,
-        dtype=defaultdict(lambda: str, NO_TEXT),
-        keep_default_na=False,
-        na_values={"p_unsafe": [""]},
-    )

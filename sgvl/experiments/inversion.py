@@ -11,7 +11,8 @@ import pandas as pd
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
 from sgvl.experiments.ability import Ask
-from sgvl.policies.policy import OPPOSITE, Policy
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import OPPOSITE
 from sgvl.scores.metrics import share_right
 from sgvl.text.verdict import UNPARSEABLE
 

@@ -13,14 +13,24 @@ from datasets import Dataset
 from sgvl.data import Sample, store
 from sgvl.data.cases import Cases
 from sgvl.experiments.ability import Ask
-from sgvl.judges import Judgement
+from sgvl.judges import Judge, Judgement
+from sgvl.judges.base import SpeakingJudge, default_prompt
 from sgvl.policies.policy import Policy, load
+from sgvl.text.verdict import PARSERS, UNPARSEABLE, parse
 
 COLUMNS = [
     *("id", "policy", "verdict", "p_unsafe", "rationale", "reply"),
     *("pair", "label", "default"),
 ]
 OWN = [*COLUMNS, "category"]  # of rows that bring their policies
+DRAWINGS_ONLY = (
+    "the nano model knows drawings only: its verdicts on photographs mean nothing. Name another "
+    "model for them"
+)
+NEEDS_RULES = (
+    "it reads rules, not sentences, and this policy has no rules: its verdicts under it mean "
+    "nothing. Add rules to its header, or name another model"
+)
 
 
 def under_policies(ask: Ask, cases: Cases, samples: Sequence[Sample]) -> pd.DataFrame:
@@ -66,6 +76,38 @@ def under_own_policies(ask: Ask, rows: Dataset) -> pd.DataFrame:
         answers.rename(columns={"policy": "own_policy"})
         .merge(about, on=["id", "own_policy"])
         .drop(columns="own_policy")
+    )
+
+
+def is_nano(spec: dict) -> bool:
+    """Check whether a spec names the nano model, or one that was trained from it here."""
+    return spec["kind"] == "chat" and default_prompt(str(spec.get("model", "nano"))) == "reason"
+
+
+def notes_on_nano(spec: dict, policies: Sequence[Policy], drawn: bool) -> list[str]:
+    """Return what the nano model cannot judge of these pictures and policies; of others nothing."""
+    notes = [] if drawn else [DRAWINGS_ONLY]
+    notes += [] if all(policy.default for policy in policies) else [NEEDS_RULES]
+    return notes if is_nano(spec) else []
+
+
+def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> str:
+    """Return an unparseable reply and what other parsers read; "" unless over a share are so."""
+    replies = list(answers.loc[answers["verdict"] == UNPARSEABLE, "reply"].dropna())
+    if not isinstance(judge, SpeakingJudge) or len(replies) <= share * len(answers):
+        return ""
+    others = [name for name in PARSERS if not name.startswith(("released", judge.parser))]
+    reads = {name: sum(parse(reply, name).reason is None for reply in replies) for name in others}
+    counts = ", ".join(f"{name} {n}" for name, n in reads.items() if n)
+    advice = (
+        f"Of them, other parsers read: {counts}. Choose the `parser` that fits, or another "
+        "`prompt`, in the judge's options; on a command line, --set parser=NAME"
+        if counts
+        else "No other parser reads one of them; try another `prompt` in the judge's options"
+    )
+    return (
+        f"{judge.name}: {len(replies)} of {len(answers)} replies have no verdict that the parser "
+        f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. {advice}"
     )
 
 

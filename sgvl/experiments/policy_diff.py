@@ -37,7 +37,7 @@ def rows(dataset: Dataset, answers: Sequence[dict], now: Policy, before: Policy)
     Parameters
     ----------
     dataset : drawn pictures with tags, golden cases with labels under ``now``, or pictures alone
-    answers : of ``own_pictures.ask`` about its usable pictures under [now, before]
+    answers : of ``one_judge.ask`` about its usable pictures under [now, before]
 
     Returns
     -------

@@ -9,7 +9,6 @@ A caption has no probability, so such verdicts have no P(unsafe).
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sgvl.common.errors import InputError
-from sgvl.experiments.ability import WORD
 from sgvl.judges import Judge
 from sgvl.policies.apart import rules_apart
 from sgvl.policies.concepts import PLACES, concepts
@@ -17,6 +16,7 @@ from sgvl.policies.policy import Policy
 from sgvl.scores.rationale import rules_violated
 from sgvl.text.prompts import CAPTION
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
+from sgvl.text.words import words
 
 KINDS = ("chat", "instructblip", "served", "rule")  # of judges that read a rule, and can caption
 
@@ -85,8 +85,8 @@ def _by_names(policy: Policy, caption: Mapping) -> dict:
     """Apply an allow-list to what a caption names."""
     if "error" in caption:
         return {"error": caption["error"]}
-    words = dict.fromkeys(WORD.findall(caption["reply"].lower()))
-    tags = [word for word in words if word in concepts()] + [w for w in words if w in PLACES][:1]
+    named = dict.fromkeys(words(caption["reply"]))
+    tags = [word for word in named if word in concepts()] + [w for w in named if w in PLACES][:1]
     ruling = policy.label(tags)
     return {
         "verdict": ruling.label,

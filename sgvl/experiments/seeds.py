@@ -14,9 +14,11 @@ from datasets import Dataset
 
 from sgvl.common.errors import InputError, need_known
 from sgvl.common.paths import ROOT, runs
+from sgvl.common.registry import id_of
 from sgvl.data.cases import cases_of
 from sgvl.experiments import rationales
-from sgvl.experiments.benchmark import TestSets, ask_panel, joined
+from sgvl.experiments.benchmark import TestSets, ask_panel
+from sgvl.experiments.benchmark_files import joined
 from sgvl.experiments.claims import Effect, Evidence, Term
 from sgvl.policies.policy import LEVELS
 from sgvl.run import units
@@ -137,7 +139,7 @@ def specs_of(recipes: str) -> dict[str, dict]:
     """Return how each judge of ``params/<recipes>/05_benchmark.yaml`` is made, by id."""
     benchmark = units.load_units(recipes)["05_benchmark"].parameters
     specs = [*benchmark["judges"], *benchmark["level_judges"]]
-    return {spec.get("id", spec["kind"]): spec for spec in specs}
+    return {id_of(spec): spec for spec in specs}
 
 
 def judge_names(recipes: str, judges: Iterable[str]) -> dict[str, str]:
@@ -164,7 +166,7 @@ def ask(
     Returns
     -------
     dict
-        The frames of ``sgvl.experiments.benchmark``, with a column seed, and ``reasons``: whether
+        Frames of ``sgvl.experiments.benchmark_files`` with a column seed, and ``reasons``: whether
         an answer of ``levels`` is right, and for the right reason.
 
     Raises
@@ -198,7 +200,7 @@ def with_once(
 ) -> dict[str, pd.DataFrame]:
     """Add the answers of judges that were trained once: those of ``once`` that ``frames`` lacks.
 
-    Both are frames of ``sgvl.experiments.benchmark``; the judges that are added get the seed 0.
+    Both are those of ``sgvl.experiments.benchmark_files``; judges that are added get the seed 0.
     """
     again = set(frames["levels"]["judge"])
     return frames | {

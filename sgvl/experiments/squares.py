@@ -22,8 +22,9 @@ import pandas as pd
 
 from sgvl.data import Sample
 from sgvl.experiments.ability import Ask
-from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category, named
-from sgvl.policies.policy import OPPOSITE, Policy
+from sgvl.policies.concepts import CATEGORIES, HARMFUL, PLACES, concepts, in_category, named
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import OPPOSITE
 from sgvl.text.verdict import UNSAFE
 from sgvl.world.drawn_rows import check_drawing
 from sgvl.world.scenes import Scene, render, sample_names, sample_scene
@@ -31,7 +32,6 @@ from sgvl.world.scenes import Scene, render, sample_names, sample_scene
 ALLOW_LISTS = 4  # every fourth square has an allow-list
 CELL = ["square", "edit", "kind", "default", "picture", "version", "label"]
 COLUMNS = [*CELL, "verdict", "p_unsafe", "reply", "judge"]
-HARMFUL = [name for name, category in CATEGORIES.items() if category.group == "harmful"]
 
 
 class Clause(NamedTuple):

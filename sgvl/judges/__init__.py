@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sgvl.common import registry
 from sgvl.common.errors import InputError, need_known
+from sgvl.common.registry import id_of
 from sgvl.judges.ask import ask_all
 from sgvl.judges.base import Judge, Judgement, Sample, check_id, under
 from sgvl.judges.systems import SYSTEMS, expanded
@@ -51,7 +52,7 @@ def make_judge(spec: str | dict) -> Judge:
     spec = _known(spec)
     options, name = _without_name(spec)
     judge_class, options = registry.check("judge", JUDGES, options)
-    check_id(_id(spec))
+    check_id(id_of(spec))
     judge = judge_class(**options)
     judge.name = name
     return judge
@@ -66,16 +67,16 @@ def check_judges(*panels: Sequence[str | dict]) -> list[str]:
     problems = []
     for spec in specs:
         if isinstance(spec, dict) and not isinstance(spec.get("name", ""), str):
-            problems.append(f"judge {_id(spec)!r}: name: got {spec['name']!r}, expected str")
+            problems.append(f"judge {id_of(spec)!r}: name: got {spec['name']!r}, expected str")
         if isinstance(spec, dict) and not isinstance(spec.get("optional", False), bool):
             got = f"got {spec['optional']!r}, expected true or false"
-            problems.append(f"judge {_id(spec)!r}: optional: {got}")
+            problems.append(f"judge {id_of(spec)!r}: optional: {got}")
         try:
-            check_id(_id(spec))
+            check_id(id_of(spec))
             registry.check("judge", JUDGES, _without_name(_known(spec))[0])
         except InputError as error:
             problems += error.problems
-    ids = [str(_id(spec)) for spec in specs]
+    ids = [str(id_of(spec)) for spec in specs]
     folded = [id.casefold() for id in ids]  # some file systems do not tell case apart
     twice = sorted({id for id in ids if folded.count(id.casefold()) > 1})
     problems += [f"two judges have the id {id!r}; give each an `id`" for id in twice]
@@ -102,10 +103,6 @@ def _known(spec: str | dict) -> str | dict:
     kind = spec.get("kind") if isinstance(spec, dict) else spec
     need_known("unknown judge kind", str(kind), [*JUDGES, *SYSTEMS])
     return expanded(spec)
-
-
-def _id(spec) -> object:
-    return spec.get("id", spec.get("kind")) if isinstance(spec, dict) else spec
 
 
 def _without_name(spec) -> tuple[object, str]:

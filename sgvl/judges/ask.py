@@ -19,7 +19,7 @@ from sgvl.common.files import writing
 from sgvl.common.spool import Spool
 from sgvl.data import Sample
 from sgvl.data.images import image_digest
-from sgvl.judges.base import Judge, Judgement, SpeakingJudge
+from sgvl.judges.base import Judge, Judgement
 from sgvl.judges.records import Records
 from sgvl.models.reply import REFUSED, Filtered, OfRequest, Refused, Reply
 from sgvl.policies.policy import Policy
@@ -137,7 +137,7 @@ def time_spent(judges: Iterable[Judge], folder: str | Path) -> tuple[int, float]
     for judge in judges:
         known.add(_identity_digest(judge.identity()))
         paths.add(Path(folder) / f"{judge.id}{TIMES}")
-        if isinstance(judge, SpeakingJudge):
+        if judge.takes_requests:
             known.add(_identity_digest(judge.reply_identity()))
             paths.add(Path(folder) / f"{judge.id}.replies{TIMES}")
     own = [line for path in paths for line in _times(path) if line["identity"] in known]
@@ -252,7 +252,7 @@ def _store(judge: Judge, texts: bool, folder: str | Path) -> tuple[Path, dict, t
     """Return file, identity and fields of a judge's verdicts, or of its replies to texts."""
     if not texts:
         return Path(folder) / f"{judge.id}.jsonl", judge.identity(), Judgement._fields
-    if not isinstance(judge, SpeakingJudge):
+    if not judge.takes_requests:
         raise InputError(f"judge {judge.id} gives verdicts only; it cannot reply to a text")
     return Path(folder) / f"{judge.id}.replies.jsonl", judge.reply_identity(), REPLY
 

@@ -54,6 +54,7 @@ class Judge:
     id: str
     reads_policy: bool = True
     reads_tags: bool = False  # whether it is given the exact content of a drawn scene
+    takes_requests: bool = False  # whether it replies to plain requests: questions, captions
     prefix_sharing: str = ""  # what is read once for several cases, where a judge can say
     pictures_at_once: int = 32  # pictures between two writes of answers: what a crash can cost
     _name: str = ""
@@ -92,9 +93,15 @@ class Judge:
         yield [(i, judgement, "") for i, judgement in zip(indices, self.judge(cases), strict=True)]
 
 
+def by_picture(samples: Iterable[Sample]) -> list[list[int]]:
+    """Group the indices of neighbours that are one sample, so that its picture is read once."""
+    indices = groupby(enumerate(samples), lambda numbered: id(numbered[1]))
+    return [[index for index, _ in same] for _, same in indices]
+
+
 def once_a_picture(judge: Callable[[list], Results], cases: Sequence[tuple]) -> Results:
     """Yield the results of a judge that reads no policy: each picture is asked about once."""
-    own = [list(same) for _, same in groupby(range(len(cases)), lambda i: id(cases[i][0]))]
+    own = by_picture(sample for sample, _ in cases)
     for batch in judge([cases[same[0]] for same in own]):
         yield [(i, judgement, error) for k, judgement, error in batch for i in own[k]]
 
@@ -138,6 +145,8 @@ class SpeakingJudge(AskedJudge):
     InputError
         For an unknown prompt, form or parser, all at once, with the nearest valid names.
     """
+
+    takes_requests = True
 
     def __init__(
         self,

@@ -6,7 +6,8 @@ from typing import Unpack
 
 from sgvl.judges.base import AskedJudge, Form, Judgement, Results, once_a_picture
 from sgvl.judges.served import refused, send
-from sgvl.models.endpoint import Endpoint, Protocol, Settings
+from sgvl.models.endpoint import Endpoint, Settings
+from sgvl.models.protocol import Protocol
 from sgvl.models.reply import Reply
 from sgvl.text import prompts
 from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE

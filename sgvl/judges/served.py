@@ -5,7 +5,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import groupby
 from typing import Unpack
 
 from pydantic import PositiveInt
@@ -15,6 +14,7 @@ from sgvl.judges.base import (
     Judgement,
     Results,
     SpeakingJudge,
+    by_picture,
     default_parser,
     default_prompt,
     once_a_picture,
@@ -120,8 +120,10 @@ class ServedJudge(SpeakingJudge):
 
 def send(endpoint: Endpoint, samples: Sequence, texts: Sequence[str], **settings) -> Iterator[list]:
     """Yield [(index, reply), ..] of each picture's requests when they are finished."""
-    own = [list(same) for _, same in groupby(range(len(samples)), lambda i: id(samples[i]))]
-    requests = (Requests(i, [texts[k] for k in i], _opener(samples[i[0]].image)) for i in own)
+    requests = (
+        Requests(i, [texts[k] for k in i], _opener(samples[i[0]].image))
+        for i in by_picture(samples)
+    )
     # Closed at once by an interrupt, so that no request stays under way.
     with closing(endpoint.replies(requests, **settings)) as stream:
         for indices, replies in stream:

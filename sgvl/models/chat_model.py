@@ -31,7 +31,7 @@ class ChatModel:
     revision : branch, tag or commit of a hub model; None is main
     dtype : of the weights, such as ``"float32"`` or ``"bfloat16"``
     device : where the model runs, such as ``"cpu"`` or ``"cuda"``
-    max_pixels, min_pixels : see ``loading.limit_pixels``
+    max_pixels : see ``loading.limit_pixels``
 
     Raises
     ------
@@ -46,12 +46,11 @@ class ChatModel:
         dtype: str = "float32",
         device: str = "cpu",
         max_pixels: int | None = None,
-        min_pixels: int | None = None,
     ):
         self.name, self.revision, self.dtype = str(model), revision, dtype
         commit, before = loading.pin(model, revision), loading.stamps(model)
         self.model, self.processor = loading.load(model, commit, dtype, device)
-        loading.limit_pixels(model, self.processor, max_pixels, min_pixels)
+        loading.limit_pixels(model, self.processor, max_pixels)
         self._ids = lru_cache(TEXTS)(self._encoded)
         self._tokens_of = lru_cache(TEXTS)(self._counted)
         self.weights = commit or loading.digest(model)

@@ -1,10 +1,5 @@
-"""The client of an OpenAI-compatible server: vLLM's `vllm serve`, or a hosted one.
+"""The client of an OpenAI-compatible server: vLLM's `vllm serve`, or a hosted one."""
 
-It completes chats, or asks in another ``Protocol`` of such servers.
-"""
-
-import base64
-import io
 import os
 import re
 import time
@@ -19,17 +14,13 @@ import openai
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from sgvl.common.errors import InputError, Unreachable, nearest
+from sgvl.models.protocol import CHAT, Protocol, data_url
 from sgvl.models.reply import REFUSED, Filtered, Refused, Reply
-from sgvl.text import prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("JPEG", "PNG")
-ONLY_THOUGHT = (
-    "the reply is empty, all its text is in the field for reasoning; allow more tokens, or start "
-    "the server without a reasoning parser"
-)
 MOST = 32_000_000  # bytes of a response; one of 1,024 tokens with log-probabilities has 4 million
 FOR_GOOD = (400, 413, 415, 422)  # what a server would answer to the same request again
 FILTER = re.compile(r"content.?(filter|policy|management)|moderation|safety system", re.IGNORECASE)
@@ -49,23 +40,6 @@ class Requests(NamedTuple):
     key: object
     texts: Sequence[str]
     open: "Callable[[], Image | list[Image]] | None" = None
-
-
-class Protocol(NamedTuple):
-    """What is asked of a server.
-
-    Parameters
-    ----------
-    name : of what it offers, in error messages
-    write : makes a request of a text and the data URLs of its pictures, but for the model
-    send : sends a request with its model and settings, by the client's own means
-    read : reads a response, which can be any JSON, or any text
-    """
-
-    name: str
-    write: Callable[[str, Sequence[str]], dict]
-    send: Callable[[openai.OpenAI, dict], object]
-    read: Callable[[object], Reply]
 
 
 class Settings(TypedDict, total=False):
@@ -120,7 +94,7 @@ class Endpoint:
         client's own waits apply: they double from half a second, and follow Retry-After.
     key_variable : environment variable that holds the API key; "" sends none, so that a key never
         goes to a server that it is not for
-    protocol : what is asked of it; by default ``CHAT``
+    protocol : what is asked of it
 
     Raises
     ------
@@ -137,7 +111,7 @@ class Endpoint:
     timeout: float = 120.0
     max_retries: int = 5
     key_variable: str = ""
-    protocol: Protocol | None = None
+    protocol: Protocol = CHAT
 
     def __post_init__(self):
         problems = []
@@ -198,7 +172,6 @@ class Endpoint:
             default_headers={"Accept-Encoding": "identity"},
             http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._limit]}),
         )
-        protocol = self.protocol or CHAT
         waiting, lock, stopped = iter(requests), Lock(), Event()
         results: SimpleQueue = SimpleQueue()
 
@@ -208,7 +181,7 @@ class Endpoint:
 
         def reply(request: dict) -> Reply:
             for _ in range(TRIES):
-                reply = self._send(client, protocol, {**request, **settings})
+                reply = self._send(client, {**request, **settings})
                 if reply.error or will_do(reply.text):
                     break
             return reply
@@ -220,7 +193,7 @@ class Endpoint:
                     images = drawn.open() if drawn.open else []
                     images = images if isinstance(images, list) else [images]
                     urls = [data_url(image, *form) for image in images]
-                    asked = [protocol.write(text, urls) for text in drawn.texts]
+                    asked = [self.protocol.write(text, urls) for text in drawn.texts]
                     results.put((drawn.key, list(map(reply, asked))))
                 results.put(None)
             except BaseException as error:
@@ -247,11 +220,11 @@ class Endpoint:
 
     # Both methods below raise their InputError outside the handler: shown alone, it says all.
 
-    def _send(self, client: openai.OpenAI, protocol: Protocol, request: dict) -> Reply:
+    def _send(self, client: openai.OpenAI, request: dict) -> Reply:
         """Send one request; raise InputError for an error that every other request would meet."""
         request = {"model": self.model, **request}
         try:
-            response = self._in_time(lambda: protocol.send(client, request))
+            response = self._in_time(lambda: self.protocol.send(client, request))
         except (openai.APITimeoutError, TimeoutError):
             return Reply("", error="time-out")
         except Unusable as error:
@@ -268,13 +241,13 @@ class Endpoint:
                     return Reply("", error=text)
                 filtered = FILTER.search(f"{text} {error.code} {error.type}")
                 return Reply("", REFUSED, Filtered(text) if filtered else Refused(text))
-            fault = self._refused(error.status_code, protocol.name)
+            fault = self._refused(error.status_code, self.protocol.name)
         except (openai.APIError, ValueError, RecursionError, OverflowError):
             return Reply("", error="the response is not JSON")
         except Exception as error:  # of whatever a server sends: the other answers go on
             return Reply("", error=f"the response cannot be read: {type(error).__name__}")
         else:
-            reply = protocol.read(response)
+            reply = self.protocol.read(response)
             return reply._replace(text=self._without_key(reply.text))
         raise fault
 
@@ -356,81 +329,6 @@ class Endpoint:
         )
 
 
-def turn(text: str, image_urls: Sequence[str] = ()) -> dict:
-    """Return one user turn of the protocol, pictures placed as ``prompts.illustrated`` does."""
-    message = prompts.illustrated(text, image_urls)
-    blocks = [
-        {"type": "image_url", "image_url": {"url": block["image"]}} if "image" in block else block
-        for block in message["content"]
-    ]
-    return {**message, "content": blocks}
-
-
-def chat_request(text: str, image_urls: Sequence[str] = ()) -> dict:
-    """Return a request for a chat completion: what ``prompts.addressed`` finds, each in its place.
-
-    Variables of a chat template go where vLLM and others take them, in ``chat_template_kwargs``.
-    """
-    elsewhere, text = prompts.addressed(text)
-    system = elsewhere.pop("system", "")
-    opening = [{"role": "system", "content": system}] if system else []
-    more = {"extra_body": {"chat_template_kwargs": elsewhere}} if elsewhere else {}
-    return {"messages": [*opening, turn(text, image_urls)], **more}
-
-
-def data_url(image: "Image", image_format: str, max_side: int) -> str:
-    """Encode an RGB picture as a base64 data URL; ``max_side`` in pixels shrinks it, 0 does not."""
-    if max_side and max(image.size) > max_side:
-        image = image.copy()
-        image.thumbnail((max_side, max_side))
-    file = io.BytesIO()
-    options = {"quality": 95} if image_format == "JPEG" else {"compress_level": 1}  # fast
-    image.save(file, image_format, **options)
-    encoded = base64.b64encode(file.getvalue()).decode()
-    return f"data:image/{image_format.lower()};base64,{encoded}"
-
-
 def _detail(body: object) -> str:
     """Return the server's own message: a 400 can be about a picture or a setting."""
     return str((body.get("message") if isinstance(body, dict) else None) or "")
-
-
-def _read(completion) -> Reply:
-    """Read a chat completion, which the client does not check: it can be any JSON, or any text."""
-    if isinstance(completion, str):
-        return Reply("", error="the response is not JSON")
-    try:
-        choice = completion.choices[0]
-        refusal, text = getattr(choice.message, "refusal", None), choice.message.content
-        finish = choice.finish_reason
-        fields = vars(choice.message) | (choice.message.model_extra or {})
-    except (AttributeError, IndexError, TypeError, KeyError):
-        return Reply("", error="the response holds no answer")
-    if refusal:
-        return Reply(str(refusal), "refusal")
-    if not isinstance(text, str | None):
-        return Reply("", error="the response holds no text")
-    if not text and (fields.get("reasoning_content") or fields.get("reasoning")):
-        return Reply("", error=ONLY_THOUGHT)
-    return Reply(text or "", str(finish or "stop"), tokens=_tokens(choice))
-
-
-def _tokens(choice) -> tuple:
-    """Return a choice's tokens with the likeliest alternatives of each; () if any is malformed."""
-    try:
-        tokens = tuple(
-            (str(token.token), tuple((str(o.token), float(o.logprob)) for o in token.top_logprobs))
-            for token in choice.logprobs.content
-        )
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        return ()
-    # Neither nan nor a number far above 0 is the logarithm of a probability.
-    return tokens if all(p <= 1 for _, likeliest in tokens for _, p in likeliest) else ()
-
-
-CHAT = Protocol(
-    "chat completions",
-    chat_request,
-    lambda client, request: client.chat.completions.create(**request),
-    _read,
-)

@@ -195,26 +195,21 @@ def backend(processor) -> dict[str, str]:
     return {} if name == "pil" else {"image_backend": f"{name} {metadata.version(name)}"}
 
 
-def limit_pixels(
-    model: str | Path, processor, max_pixels: int | None, min_pixels: int | None
-) -> None:
-    """Set the pixels to which a processor shrinks or enlarges a picture; None keeps its own limit.
+def limit_pixels(model: str | Path, processor, max_pixels: int | None) -> None:
+    """Set the pixels to which a processor shrinks a picture; None keeps its own limit.
 
-    Raises InputError for a processor without such limits, which those of Qwen-VL models have.
+    Raises InputError for a processor without such a limit, which those of Qwen-VL models have.
     """
-    if max_pixels is None and min_pixels is None:
+    if max_pixels is None:
         return
     images = processor.image_processor
     if not hasattr(images, "get_number_of_image_patches") or not images.size.get("longest_edge"):
         raise InputError(
-            f"model {str(model)!r}: its processor knows no max_pixels or min_pixels; "
-            "leave them out: it brings every picture to one size"
+            f"model {str(model)!r}: its processor knows no max_pixels; "
+            "leave it out: it brings every picture to one size"
         )
-    most = max_pixels or max(images.size["longest_edge"], min_pixels)
-    least = min_pixels or min(images.size["shortest_edge"], most)
-    if least > most:
-        raise InputError(f"min_pixels {least} is over max_pixels {most}")
-    images.size = {"shortest_edge": least, "longest_edge": most}
+    least = min(images.size["shortest_edge"], max_pixels)
+    images.size = {"shortest_edge": least, "longest_edge": max_pixels}
 
 
 def check_device(device: str) -> None:

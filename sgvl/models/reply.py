@@ -26,8 +26,9 @@ class Reply(NamedTuple):
     Parameters
     ----------
     text : the reply as it came, before anything is parsed; "" if there is an error
-    finish : why it ended: "stop", "length" (cut at the limit), "refusal" (of the model) or
-        "refused" (by the server, with an error)
+    finish : why it ended: "stop", "length" (cut at the limit), "refusal" (of the model), "refused"
+        (by the server, with an error), "picture" (an edit: ``text`` names its file), or another
+        word of the server, such as "content_filter"
     error : why there is no reply, such as "time-out"; "" if there is one
     tokens : per token of the text, where the server sent log-probabilities: the token and its
         likeliest alternatives as (token, log-probability)

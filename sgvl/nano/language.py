@@ -14,7 +14,7 @@ from sgvl.nano import lessons
 from sgvl.nano.architecture import TOKENS
 from sgvl.nano.recipe import Checkpoint, Recipe, learn, log, optimiser_of
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group
-from sgvl.policies.policy import OPPOSITE
+from sgvl.policies.rules import OPPOSITE
 from sgvl.text.prompts import message
 
 # The share of each lesson in each phase (ours). The first four phases are without pictures: to

@@ -15,7 +15,8 @@ divided in this way, because no rule alone knows what another one permits.
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import category_of
-from sgvl.policies.policy import Policy, Rule
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import Rule
 
 
 def rules_apart(policy: Policy) -> list[Policy]:

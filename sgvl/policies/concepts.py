@@ -84,6 +84,7 @@ CATEGORIES = {
     ]
 }
 
+HARMFUL = [name for name, category in CATEGORIES.items() if category.group == "harmful"]
 PLACES = ("museum", "school", "clinic", "news", "street", "beach", "park", "home")
 STYLES = ("twemoji", "openmoji")
 

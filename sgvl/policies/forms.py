@@ -7,7 +7,8 @@ QwenGuard, ``titled`` SingGuard's rules, ``bundle`` the policies of PolicyShiftG
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import CATEGORIES, category_of
-from sgvl.policies.policy import Policy, Rule
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import Rule
 
 CATEGORY = "[Category ID]:"  # opens each policy of a bundle
 SLOTS = list(dict.fromkeys(c.llavaguard for c in CATEGORIES.values() if c.llavaguard))  # O1 to O9

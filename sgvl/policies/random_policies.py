@@ -14,7 +14,8 @@ import numpy as np
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category
-from sgvl.policies.policy import OPPOSITE, Policy
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import OPPOSITE
 
 
 class Skeleton(NamedTuple):
@@ -124,6 +125,7 @@ def opposite_policies(
     groups : groups of categories that the policies may name
     default : of both policies (default: drawn)
     form : draws the skeleton
+    about : ``tags`` once more, where clauses are to be about the scene, as ``fill`` describes
 
     Raises
     ------

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import CATEGORIES, category_of, in_category
-from sgvl.policies.policy import Policy, Rule, parse
+from sgvl.policies.policy import Policy, parse
+from sgvl.policies.rules import Rule
 
 DIGITS = 12  # of a digest, in names of files and columns
 

@@ -21,7 +21,7 @@ class ChatCaptioner(Captioner):
     name : printed in tables; by default the model's
     max_tokens : length limit of a reply
     batch_size : pictures in one forward pass
-    max_pixels, min_pixels : of a picture, as for the chat judge
+    max_pixels : of a picture, as for the chat judge
 
     Raises
     ------
@@ -40,12 +40,11 @@ class ChatCaptioner(Captioner):
         dtype: Dtype = "float32",
         device: Device = "cpu",
         max_pixels: PositiveInt | None = None,
-        min_pixels: PositiveInt | None = None,
     ):
         prompts.caption_prompt(prompt)
         self.name, self.prompt, self.max_tokens = name or model, prompt, max_tokens
         self.batch_size = batch_size
-        self.chat = ChatModel(model, revision, dtype, device, max_pixels, min_pixels)
+        self.chat = ChatModel(model, revision, dtype, device, max_pixels)
 
     def identity(self) -> dict:
         request = {"prompt": prompts.caption_prompt(self.prompt), "max_tokens": self.max_tokens}

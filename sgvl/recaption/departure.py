@@ -1,6 +1,5 @@
 """Measures of how far a recaption departs from its caption."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sgvl.recaption.base import OK, Item
+from sgvl.text.words import words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,11 +58,6 @@ def read_terms(folder: Path) -> list[str]:
     if not file.is_file():
         return []
     return pd.read_csv(file, dtype=str, keep_default_na=False)["term"].tolist()
-
-
-def words(text: str) -> list[str]:
-    """Split a text into lower-case words; hyphens and apostrophes stay inside a word."""
-    return re.findall(r"\w+(?:[-'’]\w+)*", text.lower())
 
 
 def word_edits(before: Sequence[str], after: Sequence[str]) -> int:

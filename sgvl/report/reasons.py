@@ -9,7 +9,7 @@ class Reason(StrEnum):
     NOT_PRINTED = "not printed"  # the paper leaves the cell out, and so does this run
     NOT_ASKED = "not asked in this profile"
     UNAVAILABLE = "unavailable"  # its training, its weights or its data set
-    NO_QUESTIONS = "asked no questions"  # general ability: it cannot speak, or its panel asks none
+    NO_QUESTIONS = "asked no questions"  # of a judge that takes none, or by its panel
     NO_ROWS = "no such rows in this profile"  # a set or a category that no judge was asked about
     UNDEFINED = "not defined on these rows"  # such as F1 without an unsafe picture
 

@@ -17,6 +17,8 @@ from importlib.metadata import EntryPoint
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
+from sgvl.common.processes import usable_cores
+
 NAME = "sgvl-fork"
 COMMAND = [sys.executable, "-m", "ipykernel_launcher"]
 
@@ -118,7 +120,7 @@ def _run_kernel(job: dict) -> None:
     os.environ.update(job["env"])
     os.chdir(job["cwd"] or os.getcwd())
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(threads) if threads.isdigit() else len(os.sched_getaffinity(0)))
+    torch.set_num_threads(int(threads) if threads.isdigit() else usable_cores())
     sys.argv, terminal = [kernelapp.__file__, *job["arguments"]], sys.stderr
     app = kernelapp.IPKernelApp.instance()
     app.initialize()

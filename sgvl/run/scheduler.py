@@ -1,11 +1,11 @@
 """Run the units of a plan in order, several at a time, skipping those that are done."""
 
-import os
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from sgvl.common.errors import Busy
 from sgvl.common.files import DiskFault
+from sgvl.common.processes import usable_cores
 from sgvl.run import receipts
 from sgvl.run.receipts import Status
 from sgvl.run.servers import ServerFault, Servers
@@ -46,7 +46,7 @@ def run(
     A row for each unit that ran, was done, or was skipped; after an interrupt, the others have none
     """
     order = plan if jobs == 1 else _longest_chain_first(plan, units)
-    share = max(1, os.cpu_count() // jobs)  # with more threads, units would wait for each other's
+    share = max(1, usable_cores() // jobs)  # with more threads, units would wait for each other's
     rows: dict[str, Row] = {}
     executing: dict[Connection, Execution] = {}
     try:

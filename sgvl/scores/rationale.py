@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sgvl.policies.concepts import PLACES, concepts
-from sgvl.policies.policy import Policy, Rule
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import Rule
 from sgvl.text import rationale
 from sgvl.text.verdict import UNSAFE
 

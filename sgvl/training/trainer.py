@@ -156,7 +156,7 @@ def request(policy: Policy, form: str = "brief", prompt: str = "reason") -> str:
 
     Parameters
     ----------
-    form : of the policy: brief, or full or text, which a published policy needs
+    form : of the policy, one of ``FORMS``; a published policy, text alone, has no ``brief``
     prompt : a name in ``prompts.JUDGE``
 
     Raises
@@ -209,7 +209,7 @@ def prepare(
     if (place / "model").exists():
         return None
     network, processor = load_start(model, place, lora, dtype, revision)
-    loading.limit_pixels(model, processor, max_pixels or None, None)
+    loading.limit_pixels(model, processor, max_pixels or None)
     return {"model": network, "processing_class": processor, "peft_config": peft_config}
 
 

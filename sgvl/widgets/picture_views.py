@@ -20,7 +20,8 @@ from sgvl.experiments import policy_diff
 from sgvl.judges import Judge, Judgement, under
 from sgvl.policies import brief, versions
 from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, group, in_category
-from sgvl.policies.policy import Flip, Policy, Ruling
+from sgvl.policies.policy import Flip, Policy
+from sgvl.policies.rules import Ruling
 from sgvl.text.verdict import UNSAFE
 from sgvl.widgets.parts import Bar, Picture, Table, View, compose, folded, picture
 from sgvl.world.scenes import Scene, Thing, describe, grown, render

@@ -16,10 +16,10 @@ import numpy as np
 from datasets import Dataset, List, Value
 
 from sgvl.common.errors import InputError
-from sgvl.policies.concepts import PLACES, in_category
+from sgvl.policies.concepts import HARMFUL, PLACES, in_category
 from sgvl.policies.policy import LEVELS, Policy, load
 from sgvl.world.drawn_rows import row, table
-from sgvl.world.pairs import HARMFUL, draw_pair
+from sgvl.world.pairs import draw_pair
 from sgvl.world.scenes import check_style
 
 # Groups of pairs, all of one size: the first level that prohibits the original and the levels that

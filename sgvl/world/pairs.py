@@ -6,12 +6,10 @@ import numpy as np
 from datasets import Dataset, List, Value
 
 from sgvl.data.real_rows import LABEL
-from sgvl.policies.concepts import CATEGORIES, PLACES, concepts, in_category, named
+from sgvl.policies.concepts import HARMFUL, PLACES, concepts, in_category, named
 from sgvl.policies.policy import load_all
 from sgvl.world.drawn_rows import row, table
 from sgvl.world.scenes import allowed, check_style, grown, sample_names, sample_scene
-
-HARMFUL = [c.name for c in CATEGORIES.values() if c.group == "harmful"]
 
 # The edits of ten pairs of a category. Distracting edits change something harmless and keep the
 # label; `safeeditbench` explains their number.

@@ -23,7 +23,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from sgvl.common.errors import InputError
 from sgvl.policies.concepts import PLACES, STYLES, concepts, group
-from sgvl.policies.policy import ItemRuling, Policy, Ruling, Status
+from sgvl.policies.policy import Policy
+from sgvl.policies.rules import ItemRuling, Ruling, Status
 
 SIZE = 224  # pixels, both sides
 QUARTER = SIZE // 2

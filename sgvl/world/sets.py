@@ -11,12 +11,11 @@ from datasets import Dataset, Value
 
 from sgvl.common.errors import InputError
 from sgvl.data.real_rows import LABEL
-from sgvl.policies.concepts import CATEGORIES, concepts, in_category, named
+from sgvl.policies.concepts import CATEGORIES, HARMFUL, concepts, in_category, named
 from sgvl.policies.policy import Policy, load
 from sgvl.policies.random_policies import opposite_policies
 from sgvl.world import questions
 from sgvl.world.drawn_rows import row, table
-from sgvl.world.pairs import HARMFUL
 from sgvl.world.scenes import Scene, check_style, sample_names, sample_scene
 
 # -- single pictures under one policy --------------------------------------------------------------

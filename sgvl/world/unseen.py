@@ -14,9 +14,8 @@ from datasets import Dataset, Value
 
 from sgvl.common.errors import need_known
 from sgvl.data.real_rows import LABEL
-from sgvl.policies.concepts import in_category, named
+from sgvl.policies.concepts import HARMFUL, in_category, named
 from sgvl.world.drawn_rows import table
-from sgvl.world.pairs import HARMFUL
 from sgvl.world.scenes import QUARTER, SIZE, Thing, sample_names, sample_scene
 from sgvl.world.sets import under_two_policies
 

@@ -29,7 +29,6 @@ RUNTIME = {
     "id": "another",
     "name": "another",
     "batch_size": 2,
-    "share_prefix": False,
     "device": "cpu:0",
     "url": "http://127.0.0.1:9/v1",
     "concurrency": 1,
@@ -55,7 +54,6 @@ DECIDES = {
     "temperature": 0.5,
     "seed": 1,
     "max_pixels": 6272,
-    "min_pixels": 25088,
     "head": "multiheaded",
     "clip_revision": "v2",
 }

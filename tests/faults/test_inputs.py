@@ -148,7 +148,7 @@ def test_unreadable_replies_of_twelve_kinds_are_kept_counted_and_not_asked_again
     assert len(store.read_bytes().splitlines()) == 12
 
     frame = pd.DataFrame(rows).assign(judge="says", label=[SAFE, UNSAFE] * 6)
-    scored = metrics.score(frame.assign(pair=frame["id"]))
+    scored = metrics.score_table(frame.assign(pair=frame["id"])).iloc[0]
     assert (scored.n, scored.accuracy, scored.unparseable) == (12, 0, 100), "never dropped"
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from sgvl.common import files
 from sgvl.data import store
 from sgvl.data.sources.fetch import fetch_all
-from sgvl.experiments import benchmark
+from sgvl.experiments import benchmark_files
 from sgvl.judges.records import Records
 from sgvl.nano import recipe
 from sgvl.report import figures, tables
@@ -66,7 +66,7 @@ def artefacts(folder):
 
 
 def answers(folder):
-    benchmark.write(benchmark.Panel(FRAME, {"levels": FRAME}), folder)
+    benchmark_files.write(benchmark_files.Panel(FRAME, {"levels": FRAME}), folder)
 
 
 class Handler(BaseHTTPRequestHandler):

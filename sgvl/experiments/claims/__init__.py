@@ -29,7 +29,7 @@ def claims(
 
     Parameters
     ----------
-    frames : those of ``sgvl.experiments.benchmark``; any may be absent. Where a judge was trained
+    frames : of ``sgvl.experiments.benchmark_files``; any may be absent. Where a judge was trained
         several times, a column ``seed`` holds the seed of training.
     profile : printed with the results
     seed, resamples : of the bootstrap over pairs

@@ -45,7 +45,7 @@ class Term(NamedTuple):
 
     Parameters
     ----------
-    frame : a frame of ``sgvl.experiments.benchmark``, or "form": the answers of ``general`` that
+    frame : one of ``sgvl.experiments.benchmark_files``, or "form": the answers of ``general`` that
         are among ``EXPECTED_ANSWERS``, or name an option, count as right
     judge : id of the judge
     policies : the score is the mean over these; () pools all rows
@@ -74,7 +74,7 @@ class Evidence:
 
     Parameters
     ----------
-    frames : those of ``sgvl.experiments.benchmark``, with or without a column ``seed``
+    frames : those of ``sgvl.experiments.benchmark_files``, with or without a column ``seed``
     seed, resamples : of the bootstrap over pairs
 
     Raises
@@ -102,10 +102,9 @@ class Evidence:
         if problems := [problem for problem in map(self._missing, terms) if problem]:
             return _unknown("; ".join(dict.fromkeys(problems)))
         runs = [self._runs(term) for term in terms]
-        seeds = _common_seeds(runs)
-        if not seeds:
+        by_seed = _by_seed(runs)
+        if not by_seed:
             return _unknown(f"{a.judge} and {b.judge} have no training seed in common")
-        by_seed = [[run.get(seed, next(iter(run.values()))) for run in runs] for seed in seeds]
         same_set = b and (a.frame, a.policies) == (b.frame, b.policies)
         if same_set and any(len(unshared_rows(*sides)) for sides in by_seed):
             return _unknown(f"{a.judge} and {b.judge} answered different rows of {a.frame}")
@@ -120,19 +119,20 @@ class Evidence:
         if b is None:  # Student's interval can pass the ends of a share
             low, high = max(low, 0.0), min(high, 100.0)
         note = "one training run"
-        if len(seeds) > 1:
+        if len(by_seed) > 1:
             once = [t.judge for t, run in zip(terms, runs, strict=True) if len(run) == 1]
             once = [f", {judge}: one run" for judge in once if judge != UNTRAINED]
-            note = "".join([f"{len(seeds)} training seeds", *once])
+            note = "".join([f"{len(by_seed)} training seeds", *once])
         return Effect(value, low, high, weights.shape[1], note)
 
     def same(self, a: str, b: str) -> bool:
-        """Check whether two judges were asked the same and gave the same verdicts everywhere."""
-        shared = []
-        for frame in self.frames.values():
-            sides = (frame[frame["judge"] == judge] for judge in (a, b))
-            shared.append(pd.merge(*sides, on=["id", "policy"]))
-        both = pd.concat(shared)
+        """Check whether two judges gave the same verdicts everywhere, seed by seed."""
+        shared = [
+            pd.merge(*sides, on=["id", "policy"])
+            for frame in self.frames
+            for sides in _by_seed([self._runs(Term(frame, judge)) for judge in (a, b)])
+        ]
+        both = pd.concat(shared) if shared else pd.DataFrame()
         return len(both) > 0 and bool((both["verdict_x"] == both["verdict_y"]).all())
 
     def _missing(self, term: Term) -> str:
@@ -191,10 +191,16 @@ def _bootstrap(term: Term, rows: pd.DataFrame, pairs: dict, weights: np.ndarray)
     return intervals.bootstrap(np.vstack(blocks), weights, metric)
 
 
-def _common_seeds(runs: list[dict]) -> list:
-    """List the seeds that all judges with several training runs share."""
+def _by_seed(runs: list[dict[float, pd.DataFrame]]) -> list[list[pd.DataFrame]]:
+    """Return the rows of each judge for every seed that all judges with several runs share.
+
+    A judge with one run has its rows beside every seed; if one has no run, there is nothing.
+    """
+    if not all(runs):
+        return []
     several = [set(run) for run in runs if len(run) > 1]
-    return sorted(set.intersection(*several)) if several else [next(iter(runs[0]))]
+    seeds = sorted(set.intersection(*several)) if several else [next(iter(runs[0]))]
+    return [[run.get(seed, next(iter(run.values()))) for run in runs] for seed in seeds]
 
 
 def _unknown(note: str) -> Effect:

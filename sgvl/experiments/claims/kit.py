@@ -37,7 +37,7 @@ def kit_claims(
 
     Parameters
     ----------
-    frames : those of ``sgvl.experiments.benchmark``
+    frames : those of ``sgvl.experiments.benchmark_files``
     beyond : what ``above_blind`` returned
     reasons : what ``rationales.measure`` returned
     names : of the judges, by id

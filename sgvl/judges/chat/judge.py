@@ -17,6 +17,7 @@ from sgvl.judges.base import (
     Judgement,
     Results,
     SpeakingJudge,
+    by_picture,
     default_parser,
     default_prompt,
     once_a_picture,
@@ -47,18 +48,19 @@ class ChatJudge(SpeakingJudge):
     revision, dtype, device : see ``sgvl.models.chat_model.ChatModel``
     prompt : name of a prompt in ``sgvl.text.prompts.JUDGE``; None: ``"reason"`` for nano and what
         was trained here, ``"answer"`` for other models
-    policy_form : ``"full"`` (the document) or ``"brief"`` (its clauses); nano reads ``"brief"``
+    policy_form : ``"full"`` (the document), ``"brief"`` (its clauses, as nano reads it), or another
+        form of ``Policy.render``
     parser : name of a parser in ``sgvl.text.verdict.PARSERS``; None: ``default_parser(prompt)``
     max_new_tokens : length limit of a reply, in tokens
     with_p_unsafe : whether P(unsafe) is computed: while a reply is written where each of the words
         is one token, else in one more forward pass
     batch_size : cases in one forward pass; does not change answers
-    share_prefix : whether what several cases share is read once; does not change answers
-    max_pixels, min_pixels : of a picture, for models whose processor has such limits, as Qwen-VL's;
-        by default the processor's own. A picture of 12 megapixels is 15,301 tokens on Qwen2.5-VL.
+    max_pixels : of a picture, for models whose processor has such a limit, as Qwen-VL's; by default
+        the processor's own. A picture of 12 megapixels is 15,301 tokens on Qwen2.5-VL.
     """
 
     reader_class = Reader
+    share_prefix = True  # without, each case is read whole: the same answers, to compare with
 
     def __init__(
         self,
@@ -73,16 +75,14 @@ class ChatJudge(SpeakingJudge):
         batch_size: PositiveInt = 32,
         dtype: Dtype = "float32",
         device: Device = "cpu",
-        share_prefix: bool = True,
         max_pixels: PositiveInt | None = None,
-        min_pixels: PositiveInt | None = None,
     ):
         prompt = prompt or default_prompt(model)
         parser = parser or default_parser(prompt)
         super().__init__(id, prompt, policy_form, parser, max_new_tokens, with_p_unsafe)
-        self.batch_size, self.share_prefix = batch_size, share_prefix
+        self.batch_size = batch_size
         self.pictures_at_once = 4 * batch_size  # enough to batch prompts of similar length
-        self.reader = self.reader_class(model, revision, dtype, device, max_pixels, min_pixels)
+        self.reader = self.reader_class(model, revision, dtype, device, max_pixels)
         self.model, self.processor = self.reader.model, self.reader.processor
 
     def identity(self) -> dict:
@@ -212,7 +212,7 @@ class ChatJudge(SpeakingJudge):
 
     def _pictures_first(self, cases, requests) -> Iterator[list[tuple[int, Judgement]]]:
         """Judge cases whose prompts open with the picture, ``batch_size`` pictures at a time."""
-        own = [list(same) for _, same in groupby(range(len(cases)), lambda i: id(cases[i][0]))]
+        own = by_picture(sample for sample, _ in cases)
         own.sort(key=lambda same: max(len(requests[i]) for i in same))
         for first in range(0, len(own), self.batch_size):
             some = own[first : first + self.batch_size]
@@ -389,8 +389,7 @@ def _numbered(indices: Sequence[int], judgements: Sequence[Judgement]) -> list[t
 def _grids(cases: Sequence[tuple]) -> Iterator[tuple[list[int], int]]:
     """Yield grids, pictures that come under the same k policies: their indices, and k."""
     grids: dict[tuple, list[int]] = {}
-    for _, own in groupby(range(len(cases)), lambda i: id(cases[i][0])):
-        indices = list(own)
+    for indices in by_picture(sample for sample, _ in cases):
         grids.setdefault(tuple(cases[i][1].digest for i in indices), []).extend(indices)
     for policies, indices in grids.items():
         yield indices, len(policies)

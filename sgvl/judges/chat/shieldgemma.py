@@ -21,8 +21,10 @@ class ShieldGemmaJudge(ChatJudge):
     Parameters
     ----------
     model : a hub id or a folder
-    id, revision, batch_size, dtype, device, share_prefix : see ``ChatJudge``
+    id, revision, batch_size, dtype, device : see ``ChatJudge``
     """
+
+    takes_requests = False  # its one token is Yes or No
 
     def __init__(
         self,
@@ -32,12 +34,10 @@ class ShieldGemmaJudge(ChatJudge):
         batch_size: PositiveInt = 32,
         dtype: Dtype = "float32",
         device: Device = "cpu",
-        share_prefix: bool = True,
     ):
         super().__init__(
-            id, model, revision, "shieldgemma", "text", "word", 1, True, batch_size, dtype, device,
-            share_prefix,
-        )  # fmt: skip
+            id, model, revision, "shieldgemma", "text", "word", 1, True, batch_size, dtype, device
+        )
         self._rules: dict[str, list[Policy]] = {}
 
     def identity(self) -> dict:

@@ -16,6 +16,7 @@ from pkgutil import resolve_name
 
 from sgvl.common.errors import need_known, raise_any
 from sgvl.common.paths import runs
+from sgvl.common.registry import id_of
 from sgvl.run import receipts
 from sgvl.run.planning import costs
 from sgvl.run.planning.costs import GPU, Size, Training
@@ -28,7 +29,6 @@ POLICY, LONG_POLICY = 300, 1300  # of one level, and of LlavaGuard's text
 CAPTION = 200
 WORD, RATING = 8, 200  # of a reply of one word, and of one in JSON or with a reason
 LARGEST = 15301  # of a photograph of 12 megapixels, which memory has to hold
-AREA = 28 * 28  # pixels of a token of Qwen's models
 SHARE = 0.9  # of a GPU's memory, which vLLM takes by default
 LONG_FORMS = ("text", "full", "slots", "numbered")
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
@@ -232,7 +232,7 @@ class Plan:
     def _picture(self, size: Size, values: dict, tokens: int) -> int:
         """Return the tokens of a picture within ``max_pixels``; other families have fixed sizes."""
         limit = values.get("max_pixels") or 0
-        return min(tokens, limit // AREA) if limit else size.picture
+        return min(tokens, limit // costs.PIXELS_PER_TOKEN) if limit else size.picture
 
     def _rollout(self, work: Training, settings: dict, batch: int, tokens: int) -> float:
         if settings.get("use_vllm"):
@@ -368,7 +368,7 @@ class Plan:
         hours = n * self._seconds(line, spec, prompt, reply) / 3600
         line.hours += hours
         line.calls += n if spec["kind"] in SERVED else 0
-        key = spec.get("id", spec["kind"]), role
+        key = id_of(spec), role
         line.judged[key] = line.judged.get(key, 0) + hours
 
     # -- what does not fit -------------------------------------------------------------------------

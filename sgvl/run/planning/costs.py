@@ -11,6 +11,7 @@ ADAM = 12  # bytes a trained parameter: its copy in float32 and both moments (Ze
 # Shares of the peak. Updates: 16-23 % for 7B on H100 (EasyR1 v0.3.2). Prefill in a server: ours.
 UPDATE, PREFILL, BANDWIDTH = 0.2, 0.4, 0.5
 LAUNCH = 1e-3  # seconds for a layer and a token in transformers' generate; ours, after open-r1
+PIXELS_PER_TOKEN = 28 * 28  # of a picture, for Qwen2-VL and Qwen2.5-VL
 RESERVE = 2e9  # bytes of a GPU: CUDA's context and what the allocator cannot join; ours
 
 

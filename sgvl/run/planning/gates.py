@@ -9,6 +9,7 @@ GATED = {
     "AIML-TUDA/LlavaGuard": "data",
     "AIML-TUDA/smid": "data: pictures of LlavaGuard",
     "google/gemma-3-27b-it": "the recaptioner of `paper`",
+    "google/gemma-3-4b-it": "a judge",
     "google/shieldgemma-2-4b-it": "a judge",
     "meta-llama/Llama-Guard-3-11B-Vision": "a judge",
     "meta-llama/Llama-Guard-4-12B": "a judge",

@@ -1,13 +1,12 @@
-"""A small hub on this machine: real HTTP, gates, and the faults that a user meets.
+"""A small hub on this machine: real HTTP, with gates.
 
 ``Handler`` answers what a reader asks of the hub. A server with another part, such as one that
-takes uploads, is a subclass.
+takes uploads or fails on purpose, is a subclass.
 """
 
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,11 +34,6 @@ class Hub:
     pages: dict[str, bytes] = field(default_factory=dict)  # other content, by path or by URL
     gated: set[str] = field(default_factory=set)
     members: set[str] = field(default_factory=set)  # tokens that have accepted the terms
-    broken: Counter = field(default_factory=Counter)  # file -> how many more times it is cut short
-    status: dict[str, int] = field(default_factory=dict)  # repo -> an error in its place
-    reason: str = ""  # of an error, in the hub's own words
-    asked: list[str] = field(default_factory=list)  # files that were sent, whole or in part
-    public: set[str] = field(default_factory=set)  # data sets that everybody sees; others: members
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +58,6 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path in self.hub.pages:
             self.send(self.hub.pages[self.path], path=self.path)
         else:
-            self.hub.asked.append(self.path)
             self.refuse(404, "")
 
     @property
@@ -72,17 +65,16 @@ class Handler(BaseHTTPRequestHandler):
         return {"main", self.hub.commit, *self.hub.revisions}
 
     def info(self, repo, revision):
-        if repo in self.hub.status:
-            return self.refuse(self.hub.status[repo], "")
         if repo not in self.hub.repos:
             return self.refuse(404, "RepoNotFound")
         if revision not in self.known:
             return self.refuse(404, "RevisionNotFound")
+        self.send(json.dumps(self.about(repo)).encode())
+
+    def about(self, repo):
         files = [{"rfilename": name} for name in self.hub.repos[repo]]
-        answer = {"id": repo, "sha": self.hub.commit, "siblings": files}
         gated = repo in self.hub.gated and "manual"
-        answer |= {"private": repo not in self.hub.public, "gated": gated}
-        self.send(json.dumps(answer).encode())
+        return {"id": repo, "sha": self.hub.commit, "siblings": files, "gated": gated}
 
     def tree(self, repo, revision):
         if repo not in self.hub.repos or revision not in self.known:
@@ -118,8 +110,6 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(self, status, code):
         self.send_response(status)
         self.send_header("X-Error-Code", code)
-        if self.hub.reason:
-            self.send_header("X-Error-Message", self.hub.reason)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -136,10 +126,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         self.end_headers()
         if self.command != "HEAD":
-            self.hub.asked.append(path)
-            cut = self.hub.broken[path] > 0
-            self.hub.broken[path] -= cut
-            self.wfile.write(content[: len(content) // 2] if cut else content)
+            self.wfile.write(content)
 
     def log_message(self, *args):
         pass
@@ -158,8 +145,8 @@ def serving(handler: type) -> Iterator[str]:
 
 
 @contextmanager
-def local_hub(handler: type = Handler) -> Iterator[Hub]:
-    """Start a hub that answers by ``handler``; yields what it serves, to be filled."""
-    hub = Hub()
+def local_hub(handler: type, kind: type = Hub) -> Iterator[Hub]:
+    """Start a hub that answers by ``handler``; yields what it serves, a ``kind``, to be filled."""
+    hub = kind()
     with serving(type("OneHub", (handler,), {"hub": hub})) as hub.url:
         yield hub

@@ -19,9 +19,13 @@ from zlib import crc32
 from sgvl.common.errors import raise_any
 from sgvl.common.files import writing
 from sgvl.common.paths import NANO_MODEL
+from sgvl.run.planning.costs import PIXELS_PER_TOKEN
 
 CONTEXT = 128_000  # positions of Qwen2.5-VL
-PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}  # the class's own defaults
+PIXELS = {
+    "shortest_edge": 56 * 56,
+    "longest_edge": 1280 * PIXELS_PER_TOKEN,
+}  # the class's own defaults
 NOISE = 0.01  # of each weight; the models of a run are told apart by it
 # Architectures of the released models, by the beginning of their names.
 ARCHITECTURES = {

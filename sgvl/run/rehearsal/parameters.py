@@ -107,7 +107,8 @@ def _at_most(most: int) -> Callable:
     return lambda self, unit, value: min(value, most)
 
 
-# The keys that may differ, each with what it becomes. ``IN_SETTINGS`` are those of a training.
+# The keys that may differ, each with what it becomes; settings of a training have those of SHORT
+# and the sizes of batches beside.
 CHANGES: dict[str, Callable] = {
     # Names of this profile's folders; names of models stay, and lead to the hub on this machine.
     **dict.fromkeys(("profile", "data_profile", "benchmark_profile"), Rehearsed._profile),
@@ -129,7 +130,6 @@ CHANGES: dict[str, Callable] = {
     **dict.fromkeys(("max_new_tokens", "max_tokens", "max_completion_length"), _at_most(TOKENS)),
     "resamples": _at_most(200),
 }
-IN_SETTINGS = (*SHORT, "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def differences(real, rehearsed, path: str = "") -> Iterator[str]:

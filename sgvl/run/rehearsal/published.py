@@ -14,14 +14,11 @@ from zlib import crc32
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, disable_progress_bars
 
 from sgvl.common.files import write
+from sgvl.run.planning.gates import GATED
 from sgvl.run.rehearsal.hub import Hub
 
 disable_progress_bars()  # one for each file would be all that a rehearsal prints
 
-GATED = (
-    *("tyodd/SafeEditBench", "yiting/UnsafeBench", "AIML-TUDA/LlavaGuard", "AIML-TUDA/smid"),
-    "PolicyShiftGuard/PolicyShiftBench",
-)
 SMID = "https://huggingface.co/datasets/AIML-TUDA/smid/resolve/main/images/"
 WEB = "http://pictures.invalid/"  # reached through the proxy that the rehearsal sets
 
@@ -100,7 +97,7 @@ def publish(hub: Hub) -> None:
         "OpenGVLab/MMT-Bench": {"MMT-Bench_VAL.tsv": mmt()},
     }
     hub.repos |= llavaguard(hub)
-    hub.gated |= set(GATED)
+    hub.gated |= hub.repos.keys() & GATED.keys()
 
 
 def write_folder(folder: Path) -> Path:
