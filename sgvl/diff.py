@@ -29,14 +29,7 @@ import pandas as pd
 from datasets import Dataset
 
 from sgvl.common import commands
-from sgvl.common.errors import (
-    ExitCode,
-    InputError,
-    need_known,
-    one_line,
-    plain_warnings,
-    raise_any,
-)
+from sgvl.common.errors import ExitCode, InputError, need_known, one_line, plain_warnings, raise_any
 from sgvl.common.files import write_spreadsheet
 from sgvl.common.paths import runs, user_path
 from sgvl.common.progress import printer

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sgvl.run.rehearsal import hub
@@ -101,6 +102,9 @@ class WritableHandler(FailingHandler):
         self.send(json.dumps({"commitUrl": url, "commitOid": COMMIT}).encode())
 
 
+@contextmanager
 def writable_hub():
     """A hub whose members may send files to it."""
-    return hub.local_hub(WritableHandler, Hub)
+    served = Hub()
+    with serving(type("OneHub", (WritableHandler,), {"hub": served})) as served.url:
+        yield served

@@ -139,11 +139,11 @@ def test_errors_are_told_apart_by_operator_and_part(evidence):
 
 def test_a_reply_names_the_thing_that_decides_or_does_not():
     rows = unseen.unseen("art style", images=2)
-    [first, *_] = things = [set(tags) & set(named("harmful")) for tags in rows["tags"]]
+    [first], [second], [third], _ = [set(tags) & {*named("harmful")} for tags in rows["tags"]]
     replies = [
-        f"I see a {first.pop()}.",
-        "I see an object.",
-        "I see an object.",
+        f"I see a {first}.",
+        f"{second.capitalize()}!",
+        f"I see a pen-{third}.",  # another word
         "I see an object.",
     ]
     own = pd.DataFrame({"id": rows["id"], "pair": rows["pair"], "reply": replies, "policy": "p"})
@@ -151,7 +151,7 @@ def test_a_reply_names_the_thing_that_decides_or_does_not():
     frames = asked(always_safe, "full", 1, seeds_bars.edited(1)[:2], squares.draw(1)[:1])
     shares = seeds_bars.judgements(frames | {"art style": own}, {"art style": rows})
     table = seeds_bars.things_named(Evidence(shares, resamples=100), ["full"]).set_index("set")
-    assert len(things) == 4 and table["value"]["art style"] == 25
+    assert table["value"]["art style"] == 50
 
 
 def test_an_unasked_measure_is_neither_met_nor_missed():

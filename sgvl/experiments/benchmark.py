@@ -13,14 +13,7 @@ from typing import NamedTuple, get_type_hints
 import pandas as pd
 from datasets import Dataset
 
-from sgvl.common.errors import (
-    InputError,
-    Unavailable,
-    Unreachable,
-    nearest,
-    need_known,
-    raise_any,
-)
+from sgvl.common.errors import InputError, Unavailable, Unreachable, nearest, need_known, raise_any
 from sgvl.common.paths import plain_name
 from sgvl.common.processes import mapping
 from sgvl.common.progress import counted

@@ -7,6 +7,8 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from glob import escape
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,9 +169,7 @@ def judge_pictures(
 
 def _table(rows: Dataset, given: Sequence[dict], versions: int) -> pd.DataFrame:
     """Return the row of each picture, what a person has to look at first."""
-    by_id: dict[str, list[dict]] = {}
-    for row in given:
-        by_id.setdefault(row["id"], []).append(_answer(row))
+    by_id = {id: [*map(_answer, own)] for id, own in groupby(given, itemgetter("id"))}
     files = store.without_decoding(rows.select_columns("image"))
     lines = []
     for place, id in enumerate(rows["id"]):

@@ -8,6 +8,8 @@ wording. Golden cases, labelled by hand under the new version, test pictures wit
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -46,12 +48,9 @@ def rows(dataset: Dataset, answers: Sequence[dict], now: Policy, before: Policy)
         what is prohibited (empty where they are not known), verdict_before, verdict, p_before, p,
         outcome, message.
     """
-    given: dict[str, list[dict]] = {}
-    for answer in answers:
-        given.setdefault(answer["id"], []).append(answer)
     known = _known(dataset, now, before).set_index("id")
     lines = []
-    for id, (new, old) in given.items():
+    for id, (new, old) in groupby(answers, itemgetter("id")):
         line = {"id": id, **known.loc[id]}
         line |= {"verdict_before": old.get("verdict"), "verdict": new.get("verdict")}
         line |= {"p_before": old.get("p_unsafe"), "p": new.get("p_unsafe")}

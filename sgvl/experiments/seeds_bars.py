@@ -8,7 +8,6 @@ An edit is what ``squares`` makes of a random policy: one clause, one place or t
 tried on two pictures that ``world.edits`` draws: one whose label it changes, and a random one.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,6 +31,7 @@ from sgvl.policies.concepts import named
 from sgvl.policies.policy import LEVELS, Policy, load
 from sgvl.scores.bars import LEAST, MOST
 from sgvl.scores.metrics import of_right
+from sgvl.text.words import words
 from sgvl.world import edits, unseen
 
 DRAWS = 1  # seed of the edited policies; squares have 0
@@ -223,8 +223,8 @@ def judgements(
         deciding = {
             id: harmful & {*tags} for id, tags in zip(rows["id"], rows["tags"], strict=True)
         }
-        said = [set(re.findall(r"\w+", reply)) for reply in own["reply"]]
-        right = [deciding[id] <= words for id, words in zip(own["id"], said, strict=True)]
+        said = [set(words(reply)) for reply in own["reply"]]
+        right = [deciding[id] <= names for id, names in zip(own["id"], said, strict=True)]
         kept[NAMED.format(name)] = of_right(own.assign(right=right))
     return kept
 

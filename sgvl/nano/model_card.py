@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import multiprocessing
-import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -28,6 +27,7 @@ from sgvl.policies.concepts import named
 from sgvl.scores.accuracy import percent, shares
 from sgvl.scores.metrics import balanced_accuracy_interval, score_table
 from sgvl.text.prompts import CAPTION, message
+from sgvl.text.words import words
 from sgvl.world import sets
 from sgvl.world.drawn_rows import row, table
 from sgvl.world.pairs import safeeditbench
@@ -180,7 +180,7 @@ def _sampled(reader: Reader, scenes: list[Sample], seed: int) -> dict[str, dict]
         with torch.no_grad():
             tokens = reader.model.generate(**inputs, do_sample=True, max_new_tokens=40)
         for sample, reply in zip(part, tokens[:, inputs.input_ids.shape[1] :], strict=True):
-            said = names & set(re.findall(r"\w+", reader.text(reply)))
+            said = names & {*words(reader.text(reply))}
             here = names & set(sample.tags)
             found, right, things = found + len(said), right + len(said & here), things + len(here)
     return {

@@ -145,18 +145,11 @@ def blind_table(beyond: pd.DataFrame) -> pd.DataFrame:
     return cells(beyond, "judge", "average", lambda row: f"{cell(row)}: {row.beats}")
 
 
-def score_note(
-    scores: pd.DataFrame, profile: str, seed: int, resamples: int, unparseable: str = "wrong"
-) -> str:
+def score_note(scores: pd.DataFrame, profile: str, seed: int, resamples: int) -> str:
     """Return the note under a table of scores: n, seed, profile, intervals, unparseable answers.
 
-    ``seed``, ``resamples`` and ``unparseable`` are those that ``metrics.score_table`` was given.
+    ``seed`` and ``resamples`` are those that ``metrics.score_table`` was given.
     """
-    counted = {
-        "wrong": "an unparseable answer counts as wrong",
-        "drop": "unparseable answers are left out",
-        "safe": "an unparseable answer counts as safe",
-    }
     pooled = scores[scores["policy"] == "pooled"]
     share = span(pooled["unparseable"].dropna().round(1))
     return (
@@ -164,7 +157,7 @@ def score_note(
         "F1 of the unsafe class, accuracy where the labels hold one class. In brackets: 95 % "
         f"BCa bootstrap over pairs, {resamples:,} resamples (Wilson over pairs where no resample "
         "differs). Macro is the mean over policies, pooled is F1 over all rows; "
-        f"{counted[unparseable]} ({share} % of a judge's answers)."
+        f"an unparseable answer counts as wrong ({share} % of a judge's answers)."
     )
 
 
@@ -275,7 +268,7 @@ def _head(policy, scores):
 
 
 def span(values):
-    """Return "118", or "118 to 124" where judges differ (under "drop" each has its own n)."""
+    """Return "118", or "118 to 124" where judges differ."""
     if not len(values):
         return "0"
     low, high = values.min(), values.max()

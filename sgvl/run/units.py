@@ -25,15 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from sgvl.common.errors import InputError, nearest, need_known, raise_any
 from sgvl.common.files import sha256
-from sgvl.common.paths import (
-    NOTEBOOKS,
-    PACKAGE,
-    PARAMS,
-    ROOT,
-    need_checkout,
-    own_policies,
-    runs,
-)
+from sgvl.common.paths import NOTEBOOKS, PACKAGE, PARAMS, ROOT, need_checkout, own_policies, runs
 from sgvl.run import warm
 from sgvl.run.parameters import load_yaml, read_notebook, validate, value_problems
 

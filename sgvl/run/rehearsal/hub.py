@@ -145,8 +145,8 @@ def serving(handler: type) -> Iterator[str]:
 
 
 @contextmanager
-def local_hub(handler: type, kind: type = Hub) -> Iterator[Hub]:
-    """Start a hub that answers by ``handler``; yields what it serves, a ``kind``, to be filled."""
-    hub = kind()
+def local_hub(handler: type) -> Iterator[Hub]:
+    """Start a hub that answers by ``handler``; yields what it serves, to be filled."""
+    hub = Hub()
     with serving(type("OneHub", (handler,), {"hub": hub})) as hub.url:
         yield hub
