@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from sgvl.common.files import sha256
@@ -73,6 +74,21 @@ def timeless(table: pd.DataFrame) -> str:
     """Return the log of a training, or the table of judges, without what measures time."""
     timed = ("time", "second", "requests")  # answers whose asking was timed are counted, too
     return table[[name for name in table if not any(part in name for part in timed)]].to_csv()
+
+
+class Near(list):
+    """Probabilities that are equal to others if they are so in four digits."""
+
+    def __eq__(self, others):
+        same_length = len(self) == len(others)
+        return same_length and np.allclose(self, others, rtol=1e-4, atol=0, equal_nan=True)
+
+
+def answers_of(file: Path) -> pd.DataFrame:
+    """Return the rows of a table or of a file of answers; none of any other file."""
+    if file.suffix == ".csv":
+        return pd.read_csv(file)
+    return pd.read_json(file, lines=True) if file.parent.name == "answers" else pd.DataFrame()
 
 
 # -- a training ------------------------------------------------------------------------------------
@@ -277,7 +293,12 @@ def series(jobs: int = 2) -> Work:
         found = {f: output["sha256"] for files in outputs.values() for f, output in files}
         for file in [*run.glob("training/*/log.csv"), run / "benchmark" / "judges.csv"]:
             found[str(file.relative_to(run))] = timeless(pd.read_csv(file))
-        return found | digests(run, "**/answers/*.jsonl", "recaption/*.jsonl", "**/identity.json")
+        found |= digests(run, "**/answers/*.jsonl", "recaption/*.jsonl", "**/identity.json")
+        for name in found:  # of a reply drafted from other earlier ones, the last digits differ
+            table = answers_of(run / name)
+            for column in {"p_unsafe", "change"} & set(table):  # the change of P(unsafe)
+                found[name] = table.drop(columns=column).to_csv(), Near(table[column])
+        return found
 
     def counts(folder: Path) -> Counter:
         lines = (folder / "output.log").read_text().splitlines()
