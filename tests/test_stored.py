@@ -234,6 +234,27 @@ def test_the_published_case_is_the_one_that_divides_the_judges():
     assert example["title"] == "gun" and edge(example["image"]) < edge(clear["image"]) / 3
 
 
+def test_cases_that_divide_judges_come_from_all_policies_and_without_the_judge_that_reads_tags():
+    """Of two judges that look, both wrong: a and b under L1, one wrong: a under L2, none: c."""
+    wrong = {("a", "L1"): "xy", ("b", "L1"): "xy", ("a", "L2"): "x", ("c", "L2"): ""}
+    rows = [(*case, judge, "safe", "unsafe" if judge in who else "safe")
+            for case, who in wrong.items() for judge in "xyz"]  # fmt: skip
+    answers = pd.DataFrame(rows, columns=["id", "policy", "judge", "label", "verdict"])
+    judges = pd.DataFrame({"judge": list("xyz"), "reads_policy": True})
+    judges["reads_tags"] = judges["judge"] == "z"
+
+    def shown(pictures, judges=judges):
+        found = examples.divided(answers, judges, pictures)
+        return [*found[["id", "policy"]].drop_duplicates().itertuples(index=False, name=None)], {
+            *found["judge"]
+        }
+
+    assert shown(1) == ([("a", "L2")], {"x", "y"})
+    assert shown(2) == ([("b", "L1"), ("a", "L2")], {"x", "y"})
+    assert shown(6) == ([("b", "L1"), ("a", "L2"), ("c", "L2")], {"x", "y"})
+    assert shown(1, judges.assign(reads_tags=True))[1] == {"x", "y", "z"}
+
+
 def test_the_question_is_one_that_the_judge_answers_in_its_form_while_others_answer():
     rows = [
         ("blink-0", "guard", '{"rating": "Safe"}', False, True),

@@ -4,6 +4,7 @@ Drawn scenes are shown as they are. Published pictures are small and, by default
 chosen among them follows from their stored labels and from the judges' answers alone.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -167,6 +168,34 @@ def _excepted_weapons(bench: Dataset, answers: pd.DataFrame) -> list[str]:
     museums = {id for id, tags in zip(bench["id"], bench["tags"], strict=True) if "museum" in tags}
     excepted = label.index[(label["L2"] == SAFE) & (label["L3"] == UNSAFE)]
     return sorted(excepted, key=lambda id: (id not in museums, id))
+
+
+def divided(answers: pd.DataFrame, judges: pd.DataFrame, pictures: int = 6) -> pd.DataFrame:
+    """Return the answers about some pictures that divide judges, in turn from each policy.
+
+    Of a policy come first the cases that closest to half of the judges get right; of cases that all
+    judges get right, or all wrong, the wrong ones. No picture comes twice.
+
+    Parameters
+    ----------
+    answers : rows with id, policy, judge, verdict and label
+    judges : rows with judge, reads_policy and reads_tags. Only judges count, and are returned, that
+        read the policy and look at the picture, unless there are none.
+    """
+    looks = judges[judges["reads_policy"] & ~judges["reads_tags"]]["judge"]
+    if answers["judge"].isin(looks).any():
+        answers = answers[answers["judge"].isin(looks)]
+    right = answers.assign(right=answers["verdict"] == answers["label"])
+    cases = right.groupby(["policy", "id"], sort=False)["right"].mean().reset_index()
+    cases["distance"] = (cases["right"] - 0.5).abs()
+    cases = cases.sort_values(["distance", "right"], kind="stable")
+    chosen = []
+    while len(chosen) < pictures and len(cases):
+        taken = cases["policy"].map(Counter(policy for policy, _ in chosen)).fillna(0)
+        policy, id = cases.loc[taken.sort_values(kind="stable").index[0], ["policy", "id"]]
+        chosen.append((policy, id))
+        cases = cases[cases["id"] != id]
+    return answers[pd.MultiIndex.from_frame(answers[["policy", "id"]]).isin(chosen)]
 
 
 def choice_case(
