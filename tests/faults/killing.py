@@ -296,7 +296,8 @@ def series(jobs: int = 2) -> Work:
         found |= digests(run, "**/answers/*.jsonl", "recaption/*.jsonl", "**/identity.json")
         for name in found:  # of a reply drafted from other earlier ones, the last digits differ
             table = answers_of(run / name)
-            for column in {"p_unsafe", "change"} & set(table):  # the change of P(unsafe)
+            numbers = set(table.select_dtypes("number"))
+            for column in {"p_unsafe", "change"} & numbers:  # the change of P(unsafe)
                 found[name] = table.drop(columns=column).to_csv(), Near(table[column])
         return found
 
