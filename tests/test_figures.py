@@ -224,6 +224,14 @@ def test_curves_are_drawn_of_what_a_log_has():
     assert not any(ax.get_visible() for ax in figures.curves(log[["step"]], {"loss": "loss"}).axes)
 
 
+def test_a_running_mean_is_never_of_one_row_and_a_dashed_line_is_described():
+    log = pd.DataFrame({"step": range(6), "says_safe": [0.0, 1, 0, 1, 0, 1]})
+    figure = figures.curves(log, {"says_safe": "says safe"}, {"says_safe": 0.5, "kl": 1.0})
+    values, mean, dashed = figure.axes[0].lines
+    assert mean.get_ydata()[2:] == pytest.approx([1 / 3, 2 / 3, 1 / 3, 2 / 3])
+    assert set(dashed.get_ydata()) == {0.5} and figure.get_label().endswith("50% in says safe.")
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_log_of_few_rows_is_drawn_too(rows):
     """A training shorter than its ``logging_steps`` logs nothing: the columns hold objects."""

@@ -124,6 +124,14 @@ def test_a_picture_is_described_by_its_notebook_or_else_by_the_sentence_above():
     assert found == ["Two bars. Pairs: A pair in bench:", "A head"]
 
 
+def test_the_end_of_a_line_is_no_output():
+    outputs = [new_output("stream", text="a"), new_output("stream", text="\n"),
+               new_output("display_data", {"text/plain": "b"})]  # fmt: skip
+    page = new_notebook(cells=[new_code_cell("show()", outputs=outputs)])
+    build_site._tidy(page)
+    assert page.cells[0].outputs == [outputs[0], outputs[2]]
+
+
 GOOD = '<h1 id="top">A</h1><img src="a.png" alt="A cat"><a href="b/c.html#d%20e">c</a>'
 BAD = {
     '<img src="a.png">': "a.html: a picture without alt: a.png",

@@ -83,12 +83,13 @@ def lay_out(source: Path) -> None:
     known = {file.resolve() for file in source.rglob("*.*")} | pages.keys()
     for path, page in pages.items():
         path.parent.mkdir(exist_ok=True)
+        _tidy(page)
         _describe(page)
         _detach(page, path.parent)
         for cell in page.cells:
             if cell.cell_type == "markdown":
                 cell.source = relinked(cell.source, path.parent, source, known)
-        files.write(path, nbformat.writes(page))
+        files.write(path, nbformat.writes(page).replace(f"{ROOT}/", ""))  # of this machine
     for page in source.rglob("*.md"):
         text = page.read_text(encoding="utf-8")
         files.write(page, relinked(text, page.parent, source, known))
@@ -154,6 +155,13 @@ def _notebook_pages(notebook, executed):
         text = f"Executed once for each variant:\n\n```{{toctree}}\n{entries}\n```"
         page.cells = [page.cells[0], nbformat.v4.new_markdown_cell(text)]
         yield f"{name}.ipynb", page
+
+
+def _tidy(page) -> None:
+    """Leave out the outputs that are nothing but the end of a line."""
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("text", "-").strip()]
 
 
 def _describe(page) -> None:

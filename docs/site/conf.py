@@ -23,6 +23,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sgvl"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_context = {"default_mode": "light"}  # figures and widgets are drawn for a white page

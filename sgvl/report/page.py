@@ -18,6 +18,7 @@ from sgvl.common import files, paths
 from sgvl.common.paths import PARAMS, runs
 from sgvl.report import figures, reference
 from sgvl.report.audit import audit
+from sgvl.report.audit.findings import ASSUMPTIONS
 from sgvl.report.printed import TITLES
 from sgvl.report.tables import RATIONALES, escaped, markdown, output_paths, page_markdown, span
 from sgvl.scores.blind_ceiling import NAMES as BLIND
@@ -64,7 +65,10 @@ HEAD = {
     False: f"Ours with 95 % intervals. The paper's values are those of another model ({BASE[0]} "
     "and what was trained from it): they stand in blocks of their own and are not subtracted.\n",
 }
-EXPLAINED = "`python -m sgvl.report.audit` explains the assumptions."
+EXPLAINED = (
+    "What *follows* from the print is not claimed there. *Certainty* is exact, or names the "
+    "assumptions that a finding rests on; they are listed below."
+)
 STYLE = """
 body { max-width: 80rem; margin: 1rem auto; padding: 0 1rem; font: 16px/1.45 system-ui, sans-serif;
        color: #222; background: #fff; }
@@ -356,6 +360,9 @@ def _audit():
         page_markdown(against, "What contradicts the print"),
         "<details><summary>Every finding</summary>\n",
         page_markdown(findings),
+        "</details>\n",
+        "<details><summary>The assumptions</summary>\n",
+        "\n".join(f"- *{name}*: {meaning}" for name, meaning in ASSUMPTIONS.items()) + "\n",
         "</details>\n",
     ]
 

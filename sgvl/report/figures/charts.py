@@ -1,6 +1,8 @@
 """Draw charts of scores, shares and training curves."""
 
+from collections.abc import Mapping
 from textwrap import fill, shorten
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -94,15 +96,18 @@ def curve_labels(log: pd.DataFrame) -> dict[str, str]:
     return {column: label for column, label in labels.items() if column in log}
 
 
-def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
+def curves(
+    log: pd.DataFrame, labels: dict[str, str], levels: Mapping[str, float] = MappingProxyType({})
+) -> plt.Figure:
     """Draw training curves: a small panel for each column of a log, against its column ``step``.
 
     Parameters
     ----------
     labels : the columns to draw, with the title of each panel; one that the log lacks has no panel
+    levels : where a dashed line crosses the panel of a column
 
-    The black line is a running mean over a tenth of the log. A log of one row is a dot, and one
-    without rows an empty panel.
+    The black line is a running mean over a tenth of the log, and over no less than three rows. A
+    log of one row is a dot, and one without rows an empty panel.
     """
     labels = {column: label for column, label in labels.items() if column in log}
     columns = max(1, min(len(labels), 4))
@@ -113,13 +118,17 @@ def curves(log: pd.DataFrame, labels: dict[str, str]) -> plt.Figure:
     for ax, (column, label) in zip(axes.flat, labels.items(), strict=False):
         values, dot = pd.to_numeric(log[column]), "." if len(log) == 1 else None
         ax.plot(log["step"], values, color="#9ecae1", lw=0.8)
-        mean = values.rolling(max(len(log) // 10, 1), 1).mean()
+        mean = values.rolling(max(len(log) // 10, 3), 1).mean()
         ax.plot(log["step"], mean, color="black", marker=dot)
+        if column in levels:
+            ax.axhline(levels[column], color="#555555", ls="--", lw=0.8)
         ax.set_title(label)
         ax.set_xlabel("step")
     for ax in axes.flat[len(labels) :]:
         ax.set_visible(False)
-    return described(fig, f"Training curves against the step: {', '.join(labels.values())}.")
+    dashed = [f" Dashed: {levels[c]:.0%} in {labels[c]}." for c in levels if c in labels]
+    text = f"Training curves against the step: {', '.join(labels.values())}."
+    return described(fig, text + "".join(dashed))
 
 
 def trade_off(points: pd.DataFrame) -> plt.Figure:
