@@ -100,3 +100,13 @@ def test_a_wide_table_scrolls_in_its_box_by_the_keyboard(page, address):
     box.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("box => box.scrollLeft > 0", arg=box.element_handle())
+
+
+def test_a_wide_figure_on_a_phone_keeps_its_size_and_scrolls_by_the_keyboard(page, address):
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto(f"{address}/README.html")
+    box = page.locator(".figure-box").first
+    assert box.locator("img").evaluate("picture => picture.width") > 600
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("box => box.scrollLeft > 0", arg=box.element_handle())

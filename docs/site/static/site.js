@@ -1,8 +1,10 @@
-// Whatever is wider than its box scrolls there, also by the keyboard; numbers are never broken.
+// Whatever is wider than its box scrolls there, also by the keyboard; an interval is never broken.
 document.addEventListener("DOMContentLoaded", () => {
   for (const cell of document.querySelectorAll(".bd-article td")) {
     const text = cell.textContent;
-    if (/^[-+]?\d/.test(text) && text.length < 40) cell.classList.add("number");
+    if (/^[-+]?\d.*\]$/.test(text) && !cell.children.length) {
+      cell.textContent = text.replaceAll(", ", ",\u00a0");
+    }
     if (text.length > 80) cell.classList.add("prose");
   }
   const letKeysScroll = (box) => {
