@@ -152,7 +152,7 @@ def _notebook_pages(notebook, executed):
     if "" not in variants:
         page = nbformat.read(notebook, as_version=4)
         entries = "\n".join(f"{variant} <{name}/{variant}>" for variant in variants)
-        text = f"Executed once for each variant:\n\n```{{toctree}}\n{entries}\n```"
+        text = f"Executed once for each variant:\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```"
         page.cells = [page.cells[0], nbformat.v4.new_markdown_cell(text)]
         yield f"{name}.ipynb", page
 
