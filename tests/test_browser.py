@@ -99,6 +99,7 @@ class Part:
         from playwright.sync_api import expect
 
         table = self.panel.locator("table").last
+        table.get_by_role("columnheader", name=head, exact=True).wait_for(timeout=ANSWER)
         place = table.locator("th").all_inner_texts().index(head) + 1
         column = table.locator(f"td:nth-child({place})")
         expect(column).to_have_text(cells, use_inner_text=True, timeout=ANSWER)
