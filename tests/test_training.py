@@ -531,6 +531,17 @@ def test_rollouts_can_be_read_back_with_rewards_and_advantages(tmp_path):
     assert set(grpo.rollouts(tmp_path)["step"]) == {1}, "those of the replaced training are gone"
 
 
+def test_epochs_that_are_done_keep_the_rollouts_of_their_last_step(tmp_path):
+    rows = grpo.conditioned(sets.llavaguard(seed=0, images=2)).select(range(2))
+    settings = {k: v for k, v in GRPO.items() if k != "max_steps"} | {"num_train_epochs": 1}
+    grpo.train(rows, "nano", tmp_path, settings)
+    rollouts = grpo.rollouts(tmp_path)
+    shutil.rmtree(tmp_path / "model")  # as if killed after the last step
+    assert len(rollouts) and folders.all_steps_done(folders.newest_checkpoint(tmp_path))
+    grpo.train(rows, "nano", tmp_path, settings)
+    assert grpo.rollouts(tmp_path).equals(rollouts)
+
+
 def test_each_part_of_the_grounded_reward_is_normalised_apart(tmp_path):
     rows = grpo.conditioned(sets.llavaguard(seed=0, images=2), exact=True)
     settings = GRPO | {"multi_objective_aggregation": "normalize_then_sum", "max_steps": 1}

@@ -86,9 +86,10 @@ def is_nano(spec: dict) -> bool:
 
 def notes_on_nano(spec: dict, policies: Sequence[Policy], drawn: bool) -> list[str]:
     """Return what the nano model cannot judge of these pictures and policies; of others nothing."""
+    if not is_nano(spec):
+        return []
     notes = [] if drawn else [DRAWINGS_ONLY]
-    notes += [] if all(policy.default for policy in policies) else [NEEDS_RULES]
-    return notes if is_nano(spec) else []
+    return notes + ([] if all(policy.default for policy in policies) else [NEEDS_RULES])
 
 
 def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> str:

@@ -96,11 +96,16 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     complete = {}
     for file in folder.glob("checkpoint-*/trainer_state.json"):
         with suppress(ValueError):
-            complete[step_of(file.parent)] = file.parent
+            complete[_state(file.parent)["global_step"]] = file.parent
     return dict(sorted(complete.items()))
 
 
-def step_of(checkpoint: str | Path) -> int:
-    """Return the number of steps after which a checkpoint was saved."""
-    state = Path(checkpoint) / "trainer_state.json"
-    return json.loads(state.read_text(encoding="utf-8"))["global_step"]
+def all_steps_done(checkpoint: str | Path) -> bool:
+    """Check whether a checkpoint was saved after the last step of its training."""
+    state = _state(checkpoint)
+    return state["global_step"] >= state["max_steps"]
+
+
+def _state(checkpoint: str | Path) -> dict:
+    file = Path(checkpoint) / "trainer_state.json"
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -229,8 +229,9 @@ def train_and_save(trl_trainer) -> None:
     report_steps(trl_trainer)
     with files.writing(place):
         checkpoint = folders.newest_checkpoint(place)
-        if checkpoint and folders.step_of(checkpoint) >= trl_trainer.args.max_steps > 0:
-            # Killed after its last step. transformers would take one more, but none in 0 epochs.
+        if checkpoint and folders.all_steps_done(checkpoint):
+            # Killed before it saved the model. transformers may take a step more, but none in 0
+            # epochs.
             trl_trainer.args.max_steps, trl_trainer.args.num_train_epochs = -1, 0
             trl_trainer.log_completions = False  # TRL would store those of the last step as none
         trl_trainer.train(resume_from_checkpoint=checkpoint)
