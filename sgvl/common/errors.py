@@ -77,7 +77,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     ('did you mean test?', 'did you mean 05_benchmark?')
     """
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
     close = close or [one for one in known if name.strip() and name.lower() in one.lower()]
     return (
         f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"

@@ -84,7 +84,7 @@ def table5(safety: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         "General": general_ability(answers),
     }
     table = pd.concat(sides, names=["set"]).reset_index()
-    table = table[table["judge"].isin(PARTS)]
+    table = table[table["judge"].isin(PARTS)].reset_index(drop=True)
     return table.assign(parts=table["judge"].map(PARTS))
 
 

@@ -388,7 +388,8 @@ def html_document(text: str, folder: Path, title: str) -> str:
     body = re.sub(r'src="([\w.-]+\.png)"', inlined, body)
     body = re.sub(r'<p><a href="[\w.-]+\.pdf">.*</p>\n', "", body)  # these files are not included
     body = re.sub(rf'href="({CARD}[\w.-]+)\.md"', r'href="\1.html"', body)
-    head = f'<meta charset="utf-8"><title>sgvl: {html.escape(title)}</title>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head += f"<title>sgvl: {html.escape(title)}</title>"
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>'
         f"<body>{body}</body></html>\n"
