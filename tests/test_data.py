@@ -239,7 +239,7 @@ def test_pairs_of_levels_differ_in_one_thing_and_carry_the_same_traces(level_row
 
 
 def test_a_number_that_groups_cannot_share_is_refused():
-    with pytest.raises(InputError, match="per_label=10: use a multiple of 4"):
+    with pytest.raises(InputError, match="10 unsafe pictures a level: use a multiple of 4"):
         levels.level_pairs(per_label=10)
 
 

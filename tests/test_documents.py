@@ -159,6 +159,7 @@ COMMANDS = {
     "voila notebooks/08_classroom.ipynb": CANNOT + "make test-browser does",
     "voila annotate.ipynb": CANNOT + "make test-browser does",
     "python -m sgvl.run nano --only 00_start_here": BARE,
+    "python -m sgvl.run nano --only 06_ablations": "--dry-run",
     "python -m sgvl.run nano --jobs 2": "--dry-run",
     "python -m sgvl.run nano --status": BARE,
     "papermill notebooks/05_benchmark.ipynb out.ipynb -f params/nano/05_benchmark.yaml":
@@ -206,7 +207,7 @@ COMMANDS = {
     "papermill --prepare-only notebooks/01c_annotate.ipynb annotate.ipynb "
     "-f params/single/01c_annotate.yaml -p page True": BARE,
     "python -m sgvl.run single --only 01d_release --force": "--dry-run",
-    "cp -r runs/single/release/safeedit_train data/safeedit_train":
+    "mkdir -p data && cp -r runs/single/release/safeedit_train data/safeedit_train":
         CANNOT + "it needs a release of single",
 }  # fmt: skip
 # Exit codes other than 0: units that never ran, flips that a server misses, a GPU too small.

@@ -234,11 +234,12 @@ def test_notebooks_are_stripped_of_the_same_keys_everywhere():
         )
 
 
-def test_no_file_names_a_package_index():
+def test_no_file_names_a_package_index_or_holds_both_sides_of_a_merge():
     """Where packages come from is the machine's affair: a mirror or an offline folder must do."""
     named = re.compile(
         r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|conda\.anaconda\.org"
-        r"|registry\.npmjs\.org|--(extra-)?index-url|--find-links"
+        r"|registry\.npmjs\.org|--(extra-)?index-url|--find-links|^(<<<<<<<|>>>>>>>) ",
+        re.MULTILINE,
     )
     skipped = {".git", ".venv", "runs", "build", "dist", "__pycache__", ".ipynb_checkpoints"}
     problems = []

@@ -415,7 +415,10 @@ WRONG = {
     "no model": (["photos", "--policy", "L2", "--server", "http://x/v1"], "--server needs --model"),
     "a setting": (["photos", "--policy", "L2", "--set", "prompt"], "write KEY=VALUE"),
     "an option": (["photos", "--policy", "L2", "--set", "promt=word"], "did you mean prompt?"),
-    "no slots": (["photos", "--policy", "house.md", "--judge", "qwenguard_3b"], "into slots"),
+    "no slots": (
+        ["photos", "--policy", "house.md", "--judge", "qwenguard_3b"],
+        "rules sorted into",
+    ),
     "labels": (["photos", "--policy", "L2", "--labels", "labels.csv"], "labels.csv: No such file"),
     "no labels": (["photos", "--policy", "L2", "--labels", "none.csv"], "none.csv: no labels"),
     "no name": (["", "--policy", "L2"], "no pictures are named"),

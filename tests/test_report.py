@@ -117,7 +117,7 @@ def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, 
     assert lines[2:5] == [
         "| ✓ holds | RL helps | +5.0 [+1.0, +9.0] |",
         "| ? cannot tell | SFT helps | +3.0 [-1.0, +7.0] |",
-        "| ? cannot tell | Full helps |  |",
+        "| ? cannot tell | Full helps | no judge full |",
     ]
     assert lines[7:] == [
         "| UnsafeBench | drawn | 200 |",
@@ -126,6 +126,16 @@ def test_the_first_screen_says_what_was_run_and_how_the_claims_came_out(folder, 
     assert "Base model nano, 3 judges." in first
     assert first.count("![") == 1 and "![table6_heatmap](table6_heatmap.png)" in first
     assert rest.startswith("Table 1")
+
+
+def test_a_table_without_rows_is_a_line(folder, table5):
+    none = pd.DataFrame(columns=["judge"]).set_index("judge")
+    write_table(none, folder, "squares", "Squares", "")
+    text = page.write(folder, a_run(table5))[0].read_text()
+    section = text.partition("## The policy, and only the policy\n")[2].partition("## ")[0]
+    assert (
+        section.endswith("\n\nNo judge of this run was asked.\n\n") and "| judge |" not in section
+    )
 
 
 def test_the_first_screen_says_in_words_who_was_shown_to_read_the_policy(folder, table5):

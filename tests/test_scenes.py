@@ -19,6 +19,7 @@ from sgvl.world.scenes import (
     Thing,
     allowed,
     background,
+    check_scene,
     describe,
     drawing,
     held_out,
@@ -212,6 +213,12 @@ def test_the_two_styles_differ_in_drawings_only():
     "call, message",
     [
         (lambda: render(Scene("moon", 0, ())), "unknown place 'moon'.*museum"),
+        (
+            lambda: check_scene(["knive"], "moon"),
+            "(?s)thing 'knive'; did you mean knife.*unknown place 'moon'",
+        ),
+        (lambda: check_scene([], "park"), "name one to four"),
+        (lambda: check_scene(["dog"] * 5, "park"), "name one to four"),
         (lambda: background("", 0), "unknown place ''.*museum"),
         (lambda: drawing("dog", "notomoji", 84, 0), "unknown style 'notomoji'.*twemoji, openmoji"),
         (

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scripted_server import says
+from scripted_server import about, says
 
 from sgvl.common.errors import InputError
 from sgvl.data import Sample
@@ -286,9 +286,18 @@ def test_a_server_that_refuses_everything_is_set_up_wrong(faulty, path):
         ask_all(served(faulty), under(SAMPLES[:2], POLICIES), path.parent)
     many = [SAMPLES[0]._replace(id=f"m{k}", image=Image.new("RGB", (8, 8), (k, 0, 9)))
             for k in range(9)]  # fmt: skip
-    with pytest.raises(InputError, match="every request fails now"):
+    with pytest.raises(InputError, match="every request fails now.*set with_p_unsafe to false"):
         ask_all(served(faulty), under(many, POLICIES), path.parent)
     assert not path.read_text()
+
+
+def test_a_server_that_calls_the_limit_otherwise_gets_it_by_that_name(faulty, path):
+    told = refusal("use 'max_completion_tokens' instead of 'max_tokens'")
+    faulty.script = {"B": [*told, (200, says("Answer: unsafe"), 0)]}
+    rows = ask_all(served(faulty), under(SAMPLES[:1], POLICIES), path.parent)
+    assert [row["verdict"] for row in rows] == ["safe", "unsafe", "safe"]
+    first, again = [request for request in faulty.asked if about(request) == "B"]
+    assert again["max_completion_tokens"] == first["max_tokens"] and "max_tokens" not in again
 
 
 def test_a_content_filter_may_refuse_any_number_in_a_row(faulty, path):

@@ -188,6 +188,11 @@ def test_recaptions_and_the_stages_that_they_open():
     assert facts["sft"] == "SFT on 2 recaptions: 10 steps (03_sft.recap), loss 2.00 to 0.50"
     assert facts["grpo"].endswith("under the policy: 7 steps (04_grpo.full)")
     assert set(parts["part"]) == {"caption", "recaption", "sft", "grpo", "labels"}
+    alone = {"03_sft.recap": sft, "04_grpo.rl": logs["04_grpo.full"]}
+    case = {"image": Image.new("RGB", (8, 8)), "verdicts": []}
+    for stages, begins in ((logs, "the weights of stage 1"), (alone, "the base model")):
+        facts, _ = examples.method(captions, example, stages, case)
+        assert f"begins with {begins}" in figures.pipeline(facts).get_label()
 
 
 def answers_of(labels, judges=("base", "full")):

@@ -323,6 +323,13 @@ def test_main_fields_say_who_sets_them(stage):
 RECIPES = sorted(PARAMS.glob("*/0[34]_*.yaml"))
 
 
+def test_full_is_not_trained_from_the_base():
+    grpo.check_start("rl", "nano")
+    grpo.check_start("full", "runs/mine/training/03_sft.recap/model")
+    with pytest.raises(InputError, match="runs/<profile>/training/03_sft.recap/model"):
+        grpo.check_start("full", "nano")
+
+
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_every_parameter_file_is_a_recipe_that_trl_takes(file, tmp_path, monkeypatch):
     parameters = yaml.safe_load(file.read_text())

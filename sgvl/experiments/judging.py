@@ -97,6 +97,7 @@ def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> 
     replies = list(answers.loc[answers["verdict"] == UNPARSEABLE, "reply"].dropna())
     if not isinstance(judge, SpeakingJudge) or len(replies) <= share * len(answers):
         return ""
+    example = next(filter(None, replies), "")  # a refused request leaves none
     others = [name for name in PARSERS if not name.startswith(("released", judge.parser))]
     reads = {name: sum(parse(reply, name).reason is None for reply in replies) for name in others}
     counts = ", ".join(f"{name} {n}" for name, n in reads.items() if n)
@@ -104,11 +105,12 @@ def why_unparseable(judge: Judge, answers: pd.DataFrame, share: float = 0.2) -> 
         f"Of them, other parsers read: {counts}. Choose the `parser` that fits, or another "
         "`prompt`, in the judge's options; on a command line, --set parser=NAME"
         if counts
-        else "No other parser reads one of them; try another `prompt` in the judge's options"
+        else "No other parser reads one of them; raise `max_new_tokens` if they are cut, or try "
+        "another `prompt`, in the judge's options"
     )
     return (
         f"{judge.name}: {len(replies)} of {len(answers)} replies have no verdict that the parser "
-        f"{judge.parser!r} reads, such as {replies[0][-200:]!r}. They count as wrong. {advice}"
+        f"{judge.parser!r} reads, such as {example[-200:]!r}. They count as wrong. {advice}"
     )
 
 

@@ -239,8 +239,11 @@ def ask_missing(
 
 def every_request_fails(who: str, error: str, path: str | Path) -> str:
     """Build the error message for a server that has stopped answering."""
+    advice = "Look at the server"
+    if "logprob" in str(error):
+        advice = "If the server sends no log-probabilities, set with_p_unsafe to false"
     return (
-        f"{who}: every request fails now, the last with: {error}. Look at the server, then run "
+        f"{who}: every request fails now, the last with: {error}. {advice}, then run "
         f"again; finished answers are in {path} and are not asked for again"
     )
 

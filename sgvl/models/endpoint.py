@@ -24,6 +24,7 @@ FORMATS = ("JPEG", "PNG")
 MOST = 32_000_000  # bytes of a response; one of 1,024 tokens with log-probabilities has 4 million
 FOR_GOOD = (400, 413, 415, 422)  # what a server would answer to the same request again
 FILTER = re.compile(r"content.?(filter|policy|management)|moderation|safety system", re.IGNORECASE)
+RENAMED = "max_completion_tokens"  # what some servers call ``max_tokens``, and ask for by name
 DETAIL = 200  # characters of a server's own message that are kept
 GRACE = 1.0  # seconds that a closed iterator waits for the requests in flight
 TRIES = 3  # requests for one reply, where a reader of replies may ask again
@@ -236,6 +237,8 @@ class Endpoint:
         except openai.APIStatusError as error:
             if error.status_code not in (401, 403, 404):
                 detail = self._without_key(_detail(error.body))[:DETAIL]
+                if RENAMED in detail and "max_tokens" in request:
+                    return self._send(client, {RENAMED: request.pop("max_tokens"), **request})
                 text = f"HTTP {error.status_code}{detail and f' ({detail})'}"
                 if error.status_code not in FOR_GOOD:
                     return Reply("", error=text)

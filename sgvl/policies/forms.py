@@ -74,7 +74,11 @@ def slots(policy: Policy) -> str:
     Raises InputError for a policy of text alone.
     """
     if policy.default is None:
-        raise InputError(f"policy {policy.name} is text alone; its rules cannot be put into slots")
+        raise InputError(
+            f"policy {policy.name} is text alone, and this judge takes rules sorted into the nine "
+            "categories of LlavaGuard: give the policy rules in its header, or choose a judge "
+            "whose name ends in _raw, which takes the text"
+        )
     blocks = [_block(policy, slot, slot) for slot in SLOTS]
     if any(_in_slot(rule, "") for rule in policy.rules):
         blocks.append(_block(policy, "", "Beside these categories"))

@@ -91,7 +91,8 @@ def at(file: Path, when: str, copies: Path | None = None) -> Version:
     dated = [version for version in versions if version.date]
     if not dated:
         raise InputError(
-            f"{file}: not in a git repository, so no version has a date; name a digest"
+            f"{file}: not committed to a git repository, so no version has a date; name a digest, "
+            f"such as {versions[-1].policy.digest[:DIGITS]}"
         )
     found = [version for version in dated if version.date <= moment]
     if not found:

@@ -246,6 +246,7 @@ def method(
         "case": case,
         "caption": "caption by the base model",
         "recaption": "recaption: harm is named, the rest is kept",
+        "continues": last[0].endswith(".full"),
         "sft": f"SFT on {len(captions)} recaptions: {_course(*first, 'loss')}",
         "grpo": f"GRPO, rewarded if right under the policy: {_course(*last, 'reward')}",
         "labels": "right labels: those of one picture under each policy",

@@ -144,7 +144,7 @@ def write(
     Paths of REPORT.md and REPORT.html, and of a picture copied from ``seeds``
     """
     parts = [f"# Profile {html.escape(run.profile)}: what was run, and what it shows\n"]
-    parts += [*_first_screen(folder, run), HEAD[run.as_printed]]
+    parts += [*_first_screen(folder, run, bool(seeds)), HEAD[run.as_printed]]
     for name, title in TITLES.items():
         parts += [f"## {title}\n", *_ours(folder, name), *_paper(name, run)]
     for name, title in FIGURES.items():
@@ -194,14 +194,14 @@ def _why(profile, name):
         return f"runs/{profile}/{name}.json is no receipt of a finished run"
 
 
-def _first_screen(folder, run):
+def _first_screen(folder, run, seeded):
     """Return who reads the policy; then the claims, one figure and the data in two columns."""
     return [
         *_finding(run.above_blind),
         '<div class="first">\n<div>\n',
-        *_outcomes(run.claims),
+        *_outcomes(run.claims, seeded),
         "</div>\n<div>\n",
-        "Table 6: every judge under each policy, in percent.\n",
+        "Table 6: the judges that were asked under every level, in percent.\n",
         *_figure(folder, MAIN_FIGURE),
         *_what_was_run(run),
         "</div>\n</div>\n",
@@ -236,7 +236,7 @@ def _what_was_run(run):
     return [line, page_markdown(rows[["set", "source", "answers per judge"]])]
 
 
-def _outcomes(claims):
+def _outcomes(claims, seeded):
     """Count the claims by outcome, and give each a line."""
     counts = claims["outcome"].value_counts()
     words = ", ".join(f"{outcome}: {counts.get(outcome, 0)}" for outcome in OUTCOMES)
@@ -246,10 +246,11 @@ def _outcomes(claims):
         {
             "outcome": order["outcome"].astype(str).map(OUTCOMES),
             "claim": order["name"].map(_title),
-            "points, or % of one judge": [_effect(row) for row in order.itertuples()],
+            "points, or % of one judge": [_effect(row) or row.note for row in order.itertuples()],
         }
     )
-    by = "by one training run of each judge; by several below, under *Trained with other seeds*"
+    by = "by one training run of each judge"
+    by += "; by several below, under *Trained with other seeds*" * seeded
     return [f"**{len(claims)} claims of the paper** ({words}), {by}\n", markdown(lines)]
 
 
@@ -266,10 +267,12 @@ def _effect(row):
 
 def _ours(folder, name):
     """Return the table that 07_figures wrote under this name."""
-    file = folder / f"{name}.md"
-    if file.exists():
-        return [file.read_text(encoding="utf-8")]
-    return [] if name == "table1" else ["Not run.\n"]
+    file, numbers = folder / f"{name}.md", folder / f"{name}.csv"
+    if not file.exists():
+        return [] if name == "table1" else ["Not run.\n"]
+    if len(numbers.read_text(encoding="utf-8").splitlines()) == 1:  # the names of columns
+        return ["No judge of this run was asked.\n"]
+    return [file.read_text(encoding="utf-8")]
 
 
 def _paper(name, run):

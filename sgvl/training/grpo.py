@@ -121,6 +121,16 @@ def shuffled(rows: Dataset, seed: int) -> Dataset:
     return rows.select([*chosen, *range(len(chosen), len(rows))])
 
 
+def check_start(variant: str, model: str) -> None:
+    """Raise InputError for an unknown variant, and for ``full`` without the weights of stage 1."""
+    need_known("variant", variant, VARIANTS)
+    if variant == "full" and model == "nano":
+        raise InputError(
+            "variant full continues stage 1: name in model the folder that 03_sft wrote, "
+            "runs/<profile>/training/03_sft.recap/model, or choose variant rl"
+        )
+
+
 def need_exact(rows: Dataset, reward: str) -> None:
     """Raise InputError for a reward that reads reasons, and prompts whose exact reason is unknown.
 

@@ -64,7 +64,9 @@ def level_pairs(seed: int = 0, per_label: int = 100, style: str = "twemoji") -> 
     """
     check_style(style)
     if per_label < SHARE or per_label % SHARE:
-        raise InputError(f"per_label={per_label}: use a multiple of {SHARE}, such as 100")
+        raise InputError(
+            f"{per_label} unsafe pictures a level: use a multiple of {SHARE}, such as 100"
+        )
     rng = np.random.default_rng((seed, 70))
     levels = [load(name) for name in LEVELS]
     records = []

@@ -21,8 +21,8 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from sgvl.common.errors import InputError
-from sgvl.policies.concepts import PLACES, STYLES, concepts, group
+from sgvl.common.errors import InputError, nearest, raise_any
+from sgvl.policies.concepts import PLACES, STYLES, concepts, group, named
 from sgvl.policies.policy import Policy
 from sgvl.policies.rules import ItemRuling, Ruling, Status
 
@@ -77,6 +77,18 @@ def grown(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """Add 4 pixels around a box, within the picture, so that its blur shows around the drawing."""
     left, top, right, bottom = box
     return max(left - 4, 0), max(top - 4, 0), min(right + 4, SIZE), min(bottom + 4, SIZE)
+
+
+def check_scene(things: Sequence[str], place: str) -> None:
+    """Raise InputError with every unknown thing, unless there are one to four, and of the place."""
+    problems = [f"things {things}: name one to four"] * (not 1 <= len(things) <= 4)
+    known = named("neutral", "sensitive", "harmful")
+    problems += [
+        f"thing {thing!r}; {nearest(thing, known)}" for thing in things if thing not in known
+    ]
+    if place not in PLACES:
+        problems.append(f"unknown place {place!r}; allowed: {', '.join(PLACES)}")
+    raise_any(problems)
 
 
 def check_style(style: str) -> None:

@@ -176,7 +176,8 @@ def pipeline(facts: dict) -> plt.Figure:
     ----------
     facts : what ``examples.method`` returned. "example" is a picture with "before" and "after", as
         ``show_recaptions`` takes it; "case" a picture with "verdicts", as ``show_verdicts`` does;
-        "sft" and "grpo" are texts about the stages. Nothing is blurred here.
+        "sft" and "grpo" are texts about the stages; "continues" says whether stage 2 begins with
+        the weights of stage 1. Nothing is blurred here.
     """
     gap, top, side = 0.24, 0.25, 1.15  # inches between boxes, above them, and of a picture
     widths = (side, 1.4, 1.75, PAGE - side - 3.15 - 3 * gap)
@@ -210,15 +211,16 @@ def pipeline(facts: dict) -> plt.Figure:
             _write(ax, lefts[k] + 0.07, y, verdict["policy"])
             if k == 3:
                 _badge(ax, lefts[k] + 0.55, y, verdict["label"])
-    # The weights of stage 1 go on into stage 2.
     right, middle, turn = lefts[3] + widths[3] / 2, lefts[2] + widths[2] / 2, top + first + 0.14
-    ax.plot([right, right, middle], [top + first, turn, turn], color="#595959", lw=1.2)
-    _arrow(ax, (middle, turn), (middle, below))
-    _write(ax, middle + 0.1, turn + 0.15, "the trained weights", color="#595959")
+    if facts["continues"]:
+        ax.plot([right, right, middle], [top + first, turn, turn], color="#595959", lw=1.2)
+        _arrow(ax, (middle, turn), (middle, below))
+        _write(ax, middle + 0.1, turn + 0.15, "the trained weights", color="#595959")
     _set_height(ax, below + second)
-    text = """The two stages, each from left to right. Stage 1: a picture, its caption, the
+    begins = "the weights of stage 1" if facts["continues"] else "the base model"
+    text = f"""The two stages, each from left to right. Stage 1: a picture, its caption, the
         recaption, training. Stage 2: a picture, policies, reinforcement, right labels. Stage 2
-        begins with the weights of stage 1."""
+        begins with {begins}."""
     return described(ax.figure, text)
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from sgvl.common.errors import InputError, nearest
+from sgvl.common.errors import InputError
 from sgvl.run.planning.costs import GPU
 from sgvl.run.planning.models import read_table
 
@@ -44,8 +44,8 @@ def machine(text: str, needed: int) -> Machine:
     if text:
         match = re.fullmatch(r"(\d+) ?x ?(.+)", text)
         if not match or match[2] not in kinds():
-            hint = nearest(match[2] if match else "", kinds())
-            raise InputError(f"--gpus {text!r}: write COUNTxNAME, as in 8xH100; {hint}")
+            known = ", ".join(kinds())
+            raise InputError(f"--gpus {text!r}: write COUNTxNAME, as in 8xH100; known: {known}")
         return Machine(int(match[1]), kinds()[match[2]], "as --gpus names them")
     import torch
 

@@ -54,7 +54,7 @@ def show(
     print("\nterms to accept", *terms(chosen), sep="\n")
     calls, cost = sum(line.calls for line in lines), sum(line.cost for line in lines)
     price = f"{cost:,.2f}" if cost >= 0.01 else f"{cost:.1g}"  # 0.004, not 0.00
-    priced = f"{calls:,}; cost at `price_in` and `price_out` (computed): {price}"
+    priced = f"{calls:,}; cost of those whose unit names prices (computed): {price}"
     print(f"\nAPI calls (computed): {priced if calls else 'none'}")
     return [*problems(lines), *disk(lines, models, here)]
 
