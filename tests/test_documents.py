@@ -157,6 +157,9 @@ COMMANDS = {
     ),
     "export HF_TOKEN=hf_...": CANNOT + "it needs a token",
     "voila notebooks/08_classroom.ipynb": CANNOT + "make test-browser does",
+    "voila notebooks/08_classroom.ipynb --Voila.ip=0.0.0.0 "
+    "--MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=30":
+        CANNOT + "make test-browser opens it without the options",
     "voila annotate.ipynb": CANNOT + "make test-browser does",
     "python -m sgvl.run nano --only 00_start_here": BARE,
     "python -m sgvl.run nano --only 06_ablations": "--dry-run",

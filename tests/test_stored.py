@@ -17,10 +17,10 @@ from sgvl.report import examples, figures, stored
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """The folder of a run named mine."""
+    """The folder of a run without parameter files."""
     for module in (paths, stored):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    return tmp_path / "runs" / "mine"
+    return tmp_path / "runs" / "unheard_of"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def run(tmp_path, monkeypatch):
 )
 def test_a_missing_file_names_the_notebook_that_writes_it(run, path, unit):
     for profile, how in {
-        "mine": f"run notebook {unit.partition('.')[0]}",
+        "unheard_of": f"run notebook {unit.partition('.')[0]}",
         "nano": f"python -m sgvl.run nano --only {unit}",
     }.items():
         with pytest.raises(InputError) as caught:
@@ -48,7 +48,7 @@ def test_a_broken_file_does_so_too(run, text):
     (run / "ablations").mkdir(parents=True)
     (run / "ablations" / "table2.csv").write_text(text)
     with pytest.raises(InputError, match="table2.csv: .*; 06_ablations writes it"):
-        stored.read("mine", "ablations/table2.csv")
+        stored.read("unheard_of", "ablations/table2.csv")
 
 
 def write(run, name, text):
@@ -62,26 +62,26 @@ def test_judges_of_several_panels_have_names_models_and_reasons(run):
     write(run, "a/not_asked", "judge,name,reason\nfull,Ours (Full),no access\n")
     write(run, "b/judges", "judge,name,model,asked_about\nrule,the rule,,levels\n")
     write(run, "b/not_asked", "judge,name,reason\n")
-    assert stored.judges("mine", ["a", "b"]).to_numpy().tolist() == [
+    assert stored.judges("unheard_of", ["a", "b"]).to_numpy().tolist() == [
         ["sft", "Ours (SFT)", "x/model", ""],
         ["full", "Ours (Full)", "", "no access"],
         ["rule", "the rule", "", ""],
     ]
     write(run, "a/scores", "judge,value\nsft,1\nblind_macro,3\nblind_macro,4\n")
     write(run, "b/scores", "judge,value\nrule,2\nblind_macro,3\nblind_macro,4\n")
-    scored = stored.read_panels("mine", "scores", ["a", "b"])
+    scored = stored.read_panels("unheard_of", "scores", ["a", "b"])
     assert list(scored["judge"]) == ["sft", "blind_macro", "blind_macro"], "blind judges come once"
     write(run, "a/levels", "judge,id\nsft,007\n")
     write(run, "b/levels", "judge,id\nrule,8\n")
-    assert list(stored.read_panels("mine", "levels", ["a", "b"])["id"]) == ["007", "8"]
+    assert list(stored.read_panels("unheard_of", "levels", ["a", "b"])["id"]) == ["007", "8"]
     write(run, "a/general", "judge,right\nsft,True\nsft,False\n")
     write(run, "b/general", "judge,right\n")
-    assert stored.read_panels("mine", "general", ["a", "b"])["right"].dtype == bool
-    assert list(stored.read_panels("mine", "general", ["b"])) == ["judge", "right"]
+    assert stored.read_panels("unheard_of", "general", ["a", "b"])["right"].dtype == bool
+    assert list(stored.read_panels("unheard_of", "general", ["b"])) == ["judge", "right"]
     with pytest.raises(InputError, match="own.csv: no such file; 05_benchmark.b writes it"):
-        stored.read_panels("mine", "own", ["b"])
+        stored.read_panels("unheard_of", "own", ["b"])
     write(run, "b/judges", "judge,name,model,asked_about\n")
-    assert list(stored.read_panels("mine", "scores", ["b", "a"])["judge"][:1]) == ["sft"]
+    assert list(stored.read_panels("unheard_of", "scores", ["b", "a"])["judge"][:1]) == ["sft"]
 
 
 def test_sets_have_sources(run):
@@ -90,7 +90,7 @@ def test_sets_have_sources(run):
     for name, sources in sets.items():
         pd.DataFrame({"source": sources}).to_parquet(run / "data" / f"{name}.parquet")
     names = ["UnsafeBench", "LlavaGuard", "counting", "MMMU", "BLINK", "blink"]
-    assert stored.sources("mine", names) == {
+    assert stored.sources("unheard_of", names) == {
         "UnsafeBench": "a; b",
         "counting": "drawn",
         "BLINK": "owner/blink@1a",

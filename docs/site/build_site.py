@@ -73,7 +73,7 @@ def lay_out(source: Path) -> None:
         raise InputError(f"runs/{PROFILE} has no finished {what}; the command is: make run")
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(HERE / "pages", source)
-    for pages in ("*.md", "docs/*.md", "sgvl/nano/model/*.md"):
+    for pages in ("[A-Z]*.md", "docs/*.md", "sgvl/nano/model/*.md"):
         for page in ROOT.glob(pages):
             _copy(page, source)
     _report(source)

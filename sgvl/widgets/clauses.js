@@ -22,7 +22,9 @@ function readPolicy(text, words) {
       const tags = listed(match[1]);
       if (!tags.length) problems.push(`“${clause}” names nothing.`);
       for (const tag of tags) {
-        if (!known.has(tag)) problems.push(`“${tag}” is none of the words below.`);
+        const meant = [...known].find(word => stem(word) === stem(tag));
+        if (!known.has(tag))
+          problems.push(`“${tag}” is none of the words below${meant ? `: write “${meant}”` : ""}.`);
         if (rules.has(tag)) problems.push(`“${tag}” stands twice; keep one.`);
         rules.set(tag, rule);
       }
@@ -31,7 +33,7 @@ function readPolicy(text, words) {
     }
   }
   if (defaults.length !== 1) problems.push("Say once what holds for the rest: “all else permitted”.");
-  return { rules, rest: defaults[0], problems };
+  return { rules, rest: defaults[0], problems: [...new Set(problems)] };
 }
 
 /** Return the exact label of a scene, given by its tags, and the rule that fired. */
@@ -48,6 +50,8 @@ function labelOf(policy, tags, words) {
   return { label: "safe", rule: permitting[0] ?? theRest(policy) };
 }
 
+// The same for "knife" and "knives", "weapon" and "weapons".
+const stem = word => word.replace(/(ies|ves|es|s|y|fe|e)$/, "");
 const theRest = policy => `Whatever no rule mentions is ${policy.rest}.`;
 const listed = names => names.split(",").map(name => name.trim()).filter(Boolean);
 const clausesOf = text => text.split(/[;\n]/)

@@ -112,7 +112,7 @@ def averages(judgements: pd.DataFrame, judge: str, pairs: int) -> View:
         "unsafe": scores["positives"],
         "value [95 % interval], %": [Bar(r.value, r.low, r.high) for r in scores.itertuples()],
     })  # fmt: skip
-    value = scores.set_index("policy")["value"]
+    value = scores.set_index("policy")["value"].round(1)
     gap = abs(value["macro"] - value["pooled"])
     both = f"macro {value['macro']:.1f}, pooled {value['pooled']:.1f}, {gap:.1f} points apart"
     return compose(f"{judge} on {pairs} pairs: {both}.", Table(frame))

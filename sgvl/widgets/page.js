@@ -2,6 +2,9 @@
 const { panels, pictures } = JSON.parse(document.getElementById("data").textContent);
 for (const box of document.querySelectorAll("nav input"))
   box.addEventListener("input", () => document.body.classList.toggle(box.id, box.checked));
+addEventListener("beforeprint", () => {  // answers that are ticked are printed open
+  for (const answer of document.querySelectorAll(".with-notes main > details")) answer.open = true;
+});
 
 /** Put the description of each picture beside it; the style sheet shows one or the other. */
 function addWords(root) {
@@ -85,7 +88,7 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
       row.cells[3].textContent = problems.length ? "" : labels[0] === labels[1] ? "stay" : "flip";
     });
     const summary = problems.length ? `No exact label. ${problems.join(" ")}`
-      : `${flips} of ${rows.length} pictures must flip, the others must not.`;
+      : `${flips} of ${rows.length} pictures must flip, ${flips ? "the others must not" : "and none may"}.`;
     panel.querySelector(".summary").textContent = summary;
     return summary;
   }

@@ -164,5 +164,5 @@ def _html(part):
 def _cell(value):
     if isinstance(value, Picture | Bar):
         return value._repr_html_()
-    text = html.escape(f"{value:.2f}" if isinstance(value, float) else str(value))
+    text = html.escape(f"{round(value, 2) + 0.0:.2f}" if isinstance(value, float) else str(value))
     return f'<b class="{text}">{text}</b>' if text in (SAFE, UNSAFE, UNPARSEABLE) else text

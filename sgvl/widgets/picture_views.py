@@ -384,7 +384,8 @@ def changed_word(
     sentences = ["One word changes. Which pictures flip, and which must not?"]
     if stage != STAGES[0]:
         cells = "; ".join(_says(edit.before.compare(edit.after))) or "nothing"
-        counts = f"{flips.sum()} of {len(frame)} pictures flip, the others must not."
+        others = "the others must not" if flips.any() else "and none may"
+        counts = f"{flips.sum()} of {len(frame)} pictures flip, {others}."
         sentences = [f"{counts} What the word changes: {cells}."]
     if stage == STAGES[2]:
         made = (frame["so"] == policy_diff.MADE).sum()
@@ -441,7 +442,8 @@ def edited_policy(
     flips, n = (frame["must"] == "flip").sum(), len(frame)
     named = [one for one in versions.edits(old, new) if not one.startswith("wording")]
     sentences = [f"Edits: {'; '.join(named) or 'none'}."]
-    sentences.append(f"{flips} of {n} pictures must flip, the others must not.")
+    others = "the others must not" if flips else "and none may"
+    sentences.append(f"{flips} of {n} pictures must flip, {others}.")
     if ask:
         missed, lost = ((frame["so"] == outcome).sum() for outcome in policy_diff.WRONG)
         sentences.append(
