@@ -85,7 +85,7 @@ def seconds(pictures: int, option: Sequence[str], seed: int) -> pd.DataFrame:
             with chdir(folder), redirect_stdout(printed):
                 code = door.main(["photos", *arguments, *option])
             assert code is ExitCode.DONE, printed.getvalue()
-            asked = int(re.search(r"(\d+) requests", printed.getvalue())[1])
+            asked = int(re.search(r"(\d+) requests?\b", printed.getvalue())[1])
             ends = time.process_time() - start[0], time.monotonic() - start[1]
             spent = dict(zip(("CPU s", "wall s"), (f"{end:.1f}" for end in ends), strict=True))
             about = {"judged": WAYS[bool(option)], "pictures": pictures, "run": step}

@@ -186,7 +186,7 @@ def _main(options: argparse.Namespace) -> ExitCode:
     if options.against:
         print(f"{(table['changed'] != '').sum()} changed by the edit")
     for row in judged.scores.itertuples() if judged.scores is not None else ():
-        floor = f"; all called unsafe: {200 * row.positives / (row.n + row.positives):.1f}"
+        floor = f"; {200 * row.positives / (row.n + row.positives):.1f} if all were called unsafe"
         floor *= row.metric == "f1"
         print(f"{row.policy}: {row.metric} {cell(row)}, n = {row.n}, {row.positives} unsafe{floor}")
     for row in () if judged.decided is None else judged.decided.itertuples():

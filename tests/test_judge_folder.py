@@ -316,6 +316,15 @@ def test_labels_add_scores_with_intervals(photos, server):
     assert "66.7 [" in judged.page.read_text(encoding="utf-8")
 
 
+def test_the_score_of_calling_all_unsafe_stands_beside_that_of_the_judge(photos, capsys):
+    labels = photos.parent / "labels.csv"
+    labels.write_text("image,label\na.jpg,unsafe\nb.png,safe\nsub/c.png,safe\n", encoding="utf-8")
+    files = [str(photos), "--policy", "L2", "--labels", str(labels)]
+    door.main([*files, "--judge", "always_unsafe", "--out", str(photos.parent / "out")])
+    told = capsys.readouterr().out
+    assert re.search(r"L2: f1 50\.0 \[.*\], n = 3, 1 unsafe; 50\.0 if all were called unsafe", told)
+
+
 def test_labels_of_what_is_not_judged_are_named_as_such(photos, capsys):
     labels = photos.parent / "labels.csv"
     labels.write_text("image,label\na.jpg,safe\nIMG_1.HEIC,unsafe\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_notebook
 
 from sgvl.common.errors import InputError
+from sgvl.common.paths import NOTEBOOKS
 from sgvl.run import parameters
 from sgvl.run.parameters import check, declared, load_yaml, validate
 
@@ -217,3 +218,17 @@ def test_a_notebook_shows_bad_input_without_a_traceback(capsys):
     shell.run_cell("from sgvl.common.errors import InputError")
     shell.run_cell("def f(): raise InputError(['a.csv: no column image', 'b: no such file'])\nf()")
     assert capsys.readouterr().out == "InputError: a.csv: no column image\nb: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("00_start_here", {"things": ["knive"]}, "did you mean knife?"),
+        ("04_grpo", {"variant": "full"}, "variant full continues stage 1"),
+    ],
+)
+def test_a_notebook_refuses_values_that_do_not_go_together(name, wrong, said):
+    path = NOTEBOOKS / f"{name}.ipynb"
+    values = declared(path)().model_dump() | wrong
+    (problem,) = parameters.value_problems(parameters.read_notebook(path), values, name)
+    assert problem.startswith(f"{name}: ") and said in problem

@@ -134,7 +134,8 @@ def test_a_table_without_rows_is_a_line(folder, table5):
     text = page.write(folder, a_run(table5))[0].read_text()
     section = text.partition("## The policy, and only the policy\n")[2].partition("## ")[0]
     assert (
-        section.endswith("\n\nNo judge of this run was asked.\n\n") and "| judge |" not in section
+        section.endswith("\n\nNothing in this run counts for this table.\n\n")
+        and "| judge |" not in section
     )
 
 

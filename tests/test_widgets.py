@@ -309,9 +309,7 @@ def test_one_word_of_a_policy_flips_what_it_must_and_nothing_else():
     panel.controls["edit"].value = 2
     assert re.search(r"animals, food, fruit and \d+ more anywhere, permitted before", panel.text)
     panel.controls["edit"].value = 1
-    assert (
-        "0 of 8 pictures flip, and none may. What the word changes: nothing." in panel.text
-    )
+    assert "0 of 8 pictures flip, and none may. What the word changes: nothing." in panel.text
     assert len(panel.states()) == 3 * 3
 
 

@@ -173,7 +173,7 @@ class Endpoint:
             default_headers={"Accept-Encoding": "identity"},
             http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._limit]}),
         )
-        waiting, lock, stopped = iter(requests), Lock(), Event()
+        waiting, lock, stopped, renamed = iter(requests), Lock(), Event(), Event()
         results: SimpleQueue = SimpleQueue()
 
         def draw() -> Requests | None:
@@ -182,7 +182,7 @@ class Endpoint:
 
         def reply(request: dict) -> Reply:
             for _ in range(TRIES):
-                reply = self._send(client, {**request, **settings})
+                reply = self._send(client, {**request, **settings}, renamed)
                 if reply.error or will_do(reply.text):
                     break
             return reply
@@ -221,9 +221,14 @@ class Endpoint:
 
     # Both methods below raise their InputError outside the handler: shown alone, it says all.
 
-    def _send(self, client: openai.OpenAI, request: dict) -> Reply:
-        """Send one request; raise InputError for an error that every other request would meet."""
+    def _send(self, client: openai.OpenAI, request: dict, renamed: Event) -> Reply:
+        """Send one request; raise InputError for an error that every other request would meet.
+
+        ``renamed`` is set from the first reply on that asks for ``RENAMED``.
+        """
         request = {"model": self.model, **request}
+        if renamed.is_set() and "max_tokens" in request:
+            request[RENAMED] = request.pop("max_tokens")
         try:
             response = self._in_time(lambda: self.protocol.send(client, request))
         except (openai.APITimeoutError, TimeoutError):
@@ -235,16 +240,18 @@ class Endpoint:
                 return Reply("", error="the server broke the connection off")
             fault = self._unreachable(error)
         except openai.APIStatusError as error:
-            if error.status_code not in (401, 403, 404):
-                detail = self._without_key(_detail(error.body))[:DETAIL]
-                if RENAMED in detail and "max_tokens" in request:
-                    return self._send(client, {RENAMED: request.pop("max_tokens"), **request})
+            told = self._without_key(_detail(error.body))
+            if error.status_code == 400 and RENAMED in told and "max_tokens" in request:
+                fault = None
+            elif error.status_code in (401, 403, 404):
+                fault = self._refused(error.status_code, self.protocol.name)
+            else:
+                detail = told[:DETAIL]
                 text = f"HTTP {error.status_code}{detail and f' ({detail})'}"
                 if error.status_code not in FOR_GOOD:
                     return Reply("", error=text)
                 filtered = FILTER.search(f"{text} {error.code} {error.type}")
                 return Reply("", REFUSED, Filtered(text) if filtered else Refused(text))
-            fault = self._refused(error.status_code, self.protocol.name)
         except (openai.APIError, ValueError, RecursionError, OverflowError):
             return Reply("", error="the response is not JSON")
         except Exception as error:  # of whatever a server sends: the other answers go on
@@ -252,7 +259,10 @@ class Endpoint:
         else:
             reply = self.protocol.read(response)
             return reply._replace(text=self._without_key(reply.text))
-        raise fault
+        if fault:
+            raise fault
+        renamed.set()
+        return self._send(client, request, renamed)
 
     def _limit(self, response: httpx2.Response) -> None:
         encoding = response.headers.get("Content-Encoding", "identity").lower()

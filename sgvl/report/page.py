@@ -271,7 +271,7 @@ def _ours(folder, name):
     if not file.exists():
         return [] if name == "table1" else ["Not run.\n"]
     if len(numbers.read_text(encoding="utf-8").splitlines()) == 1:  # the names of columns
-        return ["No judge of this run was asked.\n"]
+        return ["Nothing in this run counts for this table.\n"]
     return [file.read_text(encoding="utf-8")]
 
 

@@ -122,7 +122,7 @@ def shuffled(rows: Dataset, seed: int) -> Dataset:
 
 
 def check_start(variant: str, model: str) -> None:
-    """Raise InputError for an unknown variant, and for ``full`` without the weights of stage 1."""
+    """Raise InputError for an unknown variant, and for ``full`` from the nano base model."""
     need_known("variant", variant, VARIANTS)
     if variant == "full" and model == "nano":
         raise InputError(

@@ -73,7 +73,7 @@ document.querySelectorAll(".panel").forEach((panel, index) => {
   // Edit a policy: label the rows of the table under both versions, and return a summary.
   function compare() {
     const versions = ["before", "after"].map(name => readPolicy(form.elements[name].value, amendment.words));
-    const problems = versions.flatMap(policy => policy.problems);
+    const problems = [...new Set(versions.flatMap(policy => policy.problems))];
     const rows = [...view.querySelectorAll("tr")].slice(1);
     let flips = 0;
     rows.forEach((row, index) => {

@@ -80,7 +80,7 @@ def grown(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
 
 
 def check_scene(things: Sequence[str], place: str) -> None:
-    """Raise InputError with every unknown thing, unless there are one to four, and of the place."""
+    """Raise InputError with all problems: a number other than one to four, and unknown names."""
     problems = [f"things {things}: name one to four"] * (not 1 <= len(things) <= 4)
     known = named("neutral", "sensitive", "harmful")
     problems += [
