@@ -457,7 +457,7 @@ def test_rules_go_into_forms_of_guards():
     alone = Policy(name="a", title="A", text="No knives. Forks are fine.")
     assert forms.prohibitions(alone) == ["No knives. Forks are fine."]
     assert alone.render("numbered") == "S1: No knives. Forks are fine."
-    with pytest.raises(InputError, match="policy a is text alone; its rules cannot be put into"):
+    with pytest.raises(InputError, match="policy a is text alone, and this judge takes rules"):
         alone.render("slots")
 
 
