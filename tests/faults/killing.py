@@ -71,8 +71,9 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
 
 
 def timeless(table: pd.DataFrame) -> str:
-    """Return the log of a training, or the table of judges, without what measures time."""
-    timed = ("time", "second", "requests")  # answers whose asking was timed are counted, too
+    """Return a training's log, or the table of judges, without times and what starts anew."""
+    # Answers whose asking was timed are counted, too; TRL counts tokens from the last start on.
+    timed = ("time", "second", "requests", "num_tokens")
     return table[[name for name in table if not any(part in name for part in timed)]].to_csv()
 
 
