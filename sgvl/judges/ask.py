@@ -27,7 +27,6 @@ from sgvl.text.verdict import SAFE, UNPARSEABLE, UNSAFE
 
 PATIENCE = 20  # failures in a row that end a run: then it is not the request
 PIXELS = 250_000_000  # of pictures in memory at a time, 0.75 GB: 20 photographs of 12 megapixels
-WITHOUT = "if the server sends no log-probabilities, set with_p_unsafe to false"
 LISTED = 3  # errors that a message lists in full
 TIMES = ".times"  # ending of the file that says how long answers took
 REPLY = ("reply", "finish")  # stored fields of a reply to a plain request
@@ -240,9 +239,9 @@ def ask_missing(
 
 def every_request_fails(who: str, error: str, path: str | Path) -> str:
     """Build the error message for a server that has stopped answering."""
-    advice = WITHOUT.capitalize() if "logprob" in str(error).lower() else "Look at the server"
+    todo = _without_p_unsafe([error]) or "look at the server"
     return (
-        f"{who}: every request fails now, the last with: {error}. {advice}, then run "
+        f"{who}: every request fails now, the last with: {error}. {todo.capitalize()}, then run "
         f"again; finished answers are in {path} and are not asked for again"
     )
 
@@ -340,6 +339,12 @@ def _listed(judge: Judge, problems: Sequence[str]) -> list[str]:
     """List the first problems, how many more there are, and what to do."""
     more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
     todo = "mend what the error names, then run again; what is stored is not asked for again"
-    if any("logprob" in problem.lower() for problem in problems):
-        todo = f"{WITHOUT}; {todo}"
+    todo = "; ".join(filter(None, [_without_p_unsafe(problems), todo]))
     return [*problems[:LISTED], *more, f"judge {judge.id}: {todo}"]
+
+
+def _without_p_unsafe(errors: Iterable[object]) -> str:
+    """Say how to do without log-probabilities where an error speaks of them; "" elsewhere."""
+    if any("logprob" in str(error).lower() for error in errors):
+        return "if the server sends no log-probabilities, set with_p_unsafe to false"
+    return ""

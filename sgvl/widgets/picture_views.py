@@ -384,8 +384,7 @@ def changed_word(
     sentences = ["One word changes. Which pictures flip, and which must not?"]
     if stage != STAGES[0]:
         cells = "; ".join(_says(edit.before.compare(edit.after))) or "nothing"
-        others = "the others must not" if flips.any() else "and none may"
-        counts = f"{flips.sum()} of {len(frame)} pictures flip, {others}."
+        counts = _flips(flips.sum(), f"{len(frame)} pictures flip")
         sentences = [f"{counts} What the word changes: {cells}."]
     if stage == STAGES[2]:
         made = (frame["so"] == policy_diff.MADE).sum()
@@ -442,8 +441,7 @@ def edited_policy(
     flips, n = (frame["must"] == "flip").sum(), len(frame)
     named = [one for one in versions.edits(old, new) if not one.startswith("wording")]
     sentences = [f"Edits: {'; '.join(named) or 'none'}."]
-    others = "the others must not" if flips else "and none may"
-    sentences.append(f"{flips} of {n} pictures must flip, {others}.")
+    sentences.append(_flips(flips, f"{n} pictures must flip"))
     if ask:
         missed, lost = ((frame["so"] == outcome).sum() for outcome in policy_diff.WRONG)
         sentences.append(
@@ -463,3 +461,7 @@ def _says(flips: Sequence[Flip]) -> Iterator[str]:
         names = " and ".join([", ".join(tags[:3] if more else tags), *more])
         where = "anywhere" if len(places) == len(PLACES) else f"at {', '.join(places)}"
         yield f"{names} {where}, {here} before and {there} after"
+
+
+def _flips(number: int, of: str) -> str:
+    return f"{number} of {of}, {'the others must not' if number else 'and none may'}."

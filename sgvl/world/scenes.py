@@ -86,9 +86,12 @@ def check_scene(things: Sequence[str], place: str) -> None:
     problems += [
         f"thing {thing!r}; {nearest(thing, known)}" for thing in things if thing not in known
     ]
-    if place not in PLACES:
-        problems.append(f"unknown place {place!r}; allowed: {', '.join(PLACES)}")
+    problems += [_unknown_place(place)] * (place not in PLACES)
     raise_any(problems)
+
+
+def _unknown_place(place: str) -> str:
+    return f"unknown place {place!r}; allowed: {', '.join(PLACES)}"
 
 
 def check_style(style: str) -> None:
@@ -186,7 +189,7 @@ def background(place: str, variant: int) -> Image.Image:
             draw.rectangle((x, 0, x + 9, SIZE), shade(226, 184, 190))
         draw.rectangle((0, line(0.78, 0.86), SIZE, SIZE), shade(176, 128, 84))
     else:
-        raise InputError(f"unknown place {place!r}; allowed: {', '.join(PLACES)}")
+        raise InputError(_unknown_place(place))
     grain = rng.normal(0, 5, (SIZE, SIZE, 1))
     return Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8))
 
